@@ -223,8 +223,8 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         "/a.css" => origin::respond(request, conn, 200, &[("Content-Type", "text/css")], &[b'a'; 5000]),
         _ => origin::respond(request, conn, 304, &[], b""),
     });
-    let rules =
-        "[identity]\nunknown = \"reject\"\n[origin]\nretries = 0\n[server]\nhosts = [\"shim.test\"]\nmax_hops = 1";
+    let rules = "[identity]\nunknown = \"reject\"\n[origin]\nretries = 0\n\
+                 [server]\nhosts = [\"shim.test\", \"127.0.0.1\"]\nmax_hops = 1";
     let shim = Shim::start(config(origin.addr, "json").with(rules));
     let id = |id: &'static str| ("X-Request-Id", id);
     let (fastly, html, gzip) = (("X-CDN-Provider", "fastly"), ("Accept", "text/html"), ("Accept-Encoding", "gzip"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::raw::{End, exchange, fetch, get, request};
-use support::{Config, Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
+use support::{Config, Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
 const TOKEN: &str = "correct-horse-battery";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -72,7 +72,7 @@ fn pull(shim: &Shim, provider: &str, path: &str) {
 /// Opens a stream and reads its head.
 fn stream(admin: SocketAddr) -> (Raw, Response) {
     let mut client = Raw::connect(admin);
-    client.send(get("/api/events"));
+    client.send(request("GET", "/api/events", &[("Host", &admin.to_string())], b""));
     let head = client.response_head().expect("a head");
     (client, head)
 }
@@ -205,6 +205,14 @@ fn annotation_when_invalid_then_rejected_and_not_counted() {
         (&[JSON], "{\"text\":\" \\n\"}", 400),
         (&[JSON], "{\"text\":\"a\",\"kind\":\"start\"}", 400),
         (&[JSON], "{\"text\":\"a\"", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":1}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":0,\"akamai\":0}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":-1,\"akamai\":2}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":1e300,\"akamai\":2}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":\"1\",\"akamai\":2}}", 400),
+        (&[JSON], "{\"text\":\"a\",\"share\":{\"fastly\":1,\"cdn77\":2}}", 400),
+        (&[JSON], "{\"text\":\" \",\"share\":{\"fastly\":1,\"akamai\":2}}", 400),
         (&[JSON], &huge, 413),
         (&[], "{\"text\":\"a\"}", 415),
         (&[("Content-Type", "text/plain")], "{\"text\":\"a\"}", 415),
@@ -221,7 +229,7 @@ fn annotation_when_invalid_then_rejected_and_not_counted() {
 }
 
 #[test]
-fn annotations_when_more_than_100_are_posted_then_the_last_100_are_kept() {
+fn annotations_when_more_than_100_are_posted_then_the_last_100_and_the_start_are_kept() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let mut client = Raw::connect(shim.admin);
@@ -232,7 +240,8 @@ fn annotations_when_more_than_100_are_posted_then_the_last_100_are_kept() {
         assert_eq!(client.response().expect("a response").status, 201);
     }
     let texts = texts(shim.admin);
-    assert_eq!((texts.len(), texts[0].as_str(), texts[99].as_str()), (100, "deploy 30", "deploy 129"));
+    assert!(texts[0].starts_with("edgeshim "), "the mark of the start must be kept: {}", texts[0]);
+    assert_eq!((texts.len(), texts[1].as_str(), texts[100].as_str()), (101, "deploy 30", "deploy 129"));
     assert_eq!(total(&shim.metrics()), 131);
 }
 
@@ -264,6 +273,125 @@ fn post_when_sent_by_a_page_of_another_site_then_refused() {
     assert_eq!(total(&shim.metrics()), 1);
     assert_eq!(post(&shim.admin.to_string(), &format!("http://{}", shim.admin)).status, 201);
     assert_eq!(annotate(shim.admin, &[JSON, ("Sec-Fetch-Site", "same-origin")], note).status, 201);
+}
+
+// ---- convergence ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn share_step_when_announced_then_marked_and_its_times_equal_those_of_the_client() {
+    let origin = Origin::start(origin::fixed(200, &[], "x"));
+    let shim = Shim::start(config(&origin));
+    let mut clients = [Raw::connect(shim.addr), Raw::connect(shim.addr)];
+    // In each round, each of ten clients pulls once. `moved` clients of Akamai have changed to Fastly.
+    let mut round = |moved: usize| {
+        for number in 0..10 {
+            let position = usize::from(number >= 5 + moved);
+            let provider = ("X-CDN-Provider", ["fastly", "akamai"][position]);
+            clients[position].send(request("GET", "/a.jpg", &[provider, ("Connection", "keep-alive")], b""));
+            assert_eq!(clients[position].response().expect("a response").status, 200);
+        }
+    };
+    let before = wait_summary(&shim, |summary| {
+        round(0);
+        named(&summary["providers"], "fastly")["share"] == 0.5
+    });
+    assert_eq!(before["convergence"], json!([]));
+    let body = r#"{"text":"weights 50/50 to 90/10","share":{"Fastly":90,"akamai":10}}"#;
+    let posted = annotate(shim.admin, &[JSON], body);
+    let announced = Instant::now();
+    assert_eq!(posted.status, 201, "{}", posted.text());
+    let mark = annotations(shim.admin).pop().expect("an annotation");
+    assert_eq!((&mark["kind"], &mark["text"]), (&json!("share"), &json!("weights 50/50 to 90/10")));
+    // After two seconds, 75 % of the change arrive at once. After four seconds, the rest arrives.
+    let (mut half, mut all) = (None, None);
+    let mut waiting = true;
+    let summary = wait_summary(&shim, |summary| {
+        let seconds = announced.elapsed().as_secs_f64();
+        let moved = if seconds < 2.0 {
+            0
+        } else if seconds < 4.0 {
+            3
+        } else {
+            4
+        };
+        half = half.or((moved == 3).then_some(seconds));
+        all = all.or((moved == 4).then_some(seconds));
+        round(moved);
+        let step = &summary["convergence"][0];
+        waiting &= step["providers"][0]["t50"].is_null() || moved > 0;
+        (0..2).all(|provider| step["providers"][provider]["t90"].is_object())
+    });
+    assert!(waiting, "a time must not be reported before its part has arrived");
+    let step = &summary["convergence"][0];
+    assert_eq!((&step["is_announced"], &step["text"]), (&json!(true), &json!("weights 50/50 to 90/10")));
+    let names: Vec<_> = step["providers"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!((names, &step["providers"][1]["to"]), (vec![json!("akamai"), json!("fastly")], &json!(0.9)));
+    assert_eq!((&step["providers"][0]["from"], &step["providers"][0]["to"]), (&json!(0.5), &json!(0.1)));
+    for (key, wanted) in [("t50", half.unwrap()), ("t90", all.unwrap())] {
+        for provider in 0..2 {
+            let found = step["providers"][provider][key]["seconds"].as_f64().expect("a number of seconds");
+            assert!((found - wanted).abs() <= 1.2, "{key}: {found} s, but the clients changed after {wanted} s");
+        }
+    }
+}
+
+#[test]
+fn share_step_when_weights_are_refused_then_message_says_what_to_write() {
+    let origin = Origin::start(origin::fixed(200, &[], "x"));
+    let shim = Shim::start(config(&origin));
+    for (share, part) in [
+        (
+            r#"{"fastly":1,"cdn77":2}"#,
+            "share names \"cdn77\", which is not a configured provider. Use: fastly, akamai.",
+        ),
+        (r#"{"fastly":1,"akamai":-2}"#, "share.akamai is -2. Write a number from 0 to 1000000."),
+        (r#"{"akamai":1}"#, "share needs at least two providers"),
+    ] {
+        let response = annotate(shim.admin, &[JSON], &format!("{{\"text\":\"a\",\"share\":{share}}}"));
+        assert!(response.status == 400 && response.text().contains(part), "{share}: {}", response.text());
+    }
+    assert_eq!(annotations(shim.admin).len(), 1);
+}
+
+// ---- hosts ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn get_when_host_is_a_name_and_no_token_is_set_then_refused_except_for_probes_and_metrics() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let shim = Shim::start(config(&origin));
+    let status = |admin, path: &str, host: &str| fetch(admin, path, &[("Host", host)]).status;
+    let port = shim.admin.port();
+    for path in ["/", "/config", "/api/summary", "/api/series", "/api/top", "/api/events", "/annotations", "/nothing"] {
+        let refused = fetch(shim.admin, path, &[("Host", &format!("evil.example:{port}"))]);
+        assert_eq!(refused.status, 403, "{path}");
+        assert!(refused.text().contains("configure admin.token"), "{}", refused.text());
+    }
+    for host in ["127.0.0.1", "127.0.0.1:1", "[::1]", "localhost", &format!("LocalHost:{port}"), ""] {
+        assert_eq!(status(shim.admin, "/config", host), 200, "{host}");
+    }
+    assert_eq!(exchange(shim.admin, "GET /config HTTP/1.0\r\n\r\n").status, 200);
+    for path in ["/metrics", "/livez", "/readyz"] {
+        assert_eq!(status(shim.admin, path, "node-7.example"), 200, "{path}");
+    }
+    // With a token, another site cannot read anything, because a browser does not send the cookie to another host.
+    let locked = locked(&origin);
+    let fields = [("Host", "ops.example"), ("Authorization", &format!("Bearer {TOKEN}"))];
+    assert_eq!(fetch(locked.admin, "/config", &fields).status, 200);
+    assert_eq!(status(locked.admin, "/config", "ops.example"), 401);
+}
+
+#[test]
+fn get_when_admin_listens_on_a_unix_socket_then_any_host_is_served() {
+    let origin = Origin::start(origin::fixed(200, &[], "ok"));
+    let dir = temp_dir();
+    let path = dir.join("admin");
+    let config = config(&origin).with(&format!("[admin]\nlisten = \"unix:{}\"", path.display()));
+    let _shim = Shim::start_in(dir, config);
+    for host in ["", "localhost", "ops.example"] {
+        let mut client = Raw::connect_unix(&path);
+        client.send(request("GET", "/config", &[("Host", host)], b""));
+        assert_eq!(client.response().expect("a response").status, 200, "{host}");
+    }
 }
 
 // ---- log-in ---------------------------------------------------------------------------------------------------------
@@ -320,7 +448,7 @@ fn page_when_opened_then_has_a_strict_content_security_policy() {
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
     assert_eq!((page.field("x-frame-options"), page.field("x-content-type-options")), (Some("DENY"), Some("nosniff")));
     assert!(page.field("access-control-allow-origin").is_none());
-    let head = exchange(shim.admin, request("HEAD", "/", &[], b""));
+    let head = exchange(shim.admin, request("HEAD", "/", &[("Host", "localhost")], b""));
     assert_eq!(head.field("content-length"), Some(page.body.len().to_string().as_str()));
 }
 

@@ -1,5 +1,7 @@
 //! The annotations: marks on the time axis of the page, for example for a deployment, or for the start of edgeshim or
-//! of an outage. The last [`MOST`] annotations stay in memory, also after a configuration swap.
+//! of an outage. Annotations that were posted and annotations that edgeshim makes itself have separate lists, so that
+//! no number of posted annotations removes the mark of an outage. The last [`MOST`] annotations of each list stay in
+//! memory, also after a configuration swap.
 //!
 //! **Metrics:** `edgeshim_annotations_total`.
 
@@ -14,7 +16,7 @@ use crate::ids::label;
 use crate::metrics::{Metrics, describe};
 use crate::wire::json::is_active;
 
-/// The largest number of annotations that are stored.
+/// The largest number of annotations in each of the two lists.
 pub(super) const MOST: usize = 100;
 /// The longest text of an annotation, in characters. The rest of a longer text is removed.
 const MAX_CHARACTERS: usize = 200;
@@ -30,10 +32,29 @@ label! {
         Drain = "drain",
         /// A configuration swap.
         Reload = "reload",
+        /// A change of a certificate: edgeshim serves another certificate than before.
+        Certificate = "certificate",
+        /// A change of the CDNs' weights, announced with `POST /annotations`.
+        Share = "share",
+        /// A change of the shares of pulls that nobody has announced.
+        Shift = "shift",
         /// The start of an outage.
         Outage = "outage",
         /// The end of an outage.
         Recovery = "recovery",
+    }
+}
+
+impl Mark {
+    /// Returns whether the annotation was sent with `POST /annotations`.
+    fn is_posted(self) -> bool {
+        matches!(self, Self::Note | Self::Share)
+    }
+
+    /// Returns whether the event can be the cause of an outage. A shift of the shares is more often a result of an
+    /// outage, because a CDN that fails pulls more or less than before.
+    fn can_be_cause(self) -> bool {
+        !matches!(self, Self::Outage | Self::Recovery | Self::Shift)
     }
 }
 
@@ -63,7 +84,8 @@ pub(super) struct Annotations {
 #[derive(Debug, Default)]
 struct Kept {
     last_id: u64,
-    list: VecDeque<Annotation>,
+    posted: VecDeque<Annotation>,
+    own: VecDeque<Annotation>,
 }
 
 impl Annotations {
@@ -71,30 +93,32 @@ impl Annotations {
         Self { kept: Mutex::default(), total: metrics.series(&describe::ANNOTATIONS, &[]) }
     }
 
-    /// Adds an annotation. If [`MOST`] annotations are stored already, the annotation with the lowest id is dropped.
+    /// Adds an annotation. If its list is full, the annotation with the lowest id in this list is dropped.
     pub(super) fn add(&self, kind: Mark, text: &str, time: f64) -> Annotation {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last_id += 1;
         let annotation = Annotation { id: kept.last_id, time, kind, text: cleaned(text) };
-        if kept.list.len() >= MOST {
-            kept.list.pop_front();
+        let list = if kind.is_posted() { &mut kept.posted } else { &mut kept.own };
+        if list.len() >= MOST {
+            list.pop_front();
         }
-        kept.list.push_back(annotation.clone());
+        list.push_back(annotation.clone());
         self.total.increment(1);
         annotation
     }
 
     /// Returns all annotations, in the order of their ids.
     pub(super) fn all(&self) -> Vec<Annotation> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).list.iter().cloned().collect()
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = kept.posted.iter().chain(&kept.own).cloned().collect();
+        all.sort_by_key(|one| one.id);
+        all
     }
 
-    /// Returns the newest annotation in the hour before a moment, without the marks of outages. The page shows this
-    /// annotation as the possible cause of an outage.
+    /// Returns the newest annotation in the hour before a moment whose event can be the cause of an outage.
     pub(super) fn before(&self, moment: f64) -> Option<Annotation> {
-        let is_change = |kind| !matches!(kind, Mark::Outage | Mark::Recovery);
         let mut all = self.all();
-        all.retain(|one| is_change(one.kind) && one.time <= moment && one.time > moment - 3600.0);
+        all.retain(|one| one.kind.can_be_cause() && one.time <= moment && one.time > moment - 3600.0);
         all.into_iter().max_by(|one, other| one.time.total_cmp(&other.time))
     }
 }
@@ -130,7 +154,29 @@ mod tests {
         let all = annotations.all();
         assert_eq!((all.len(), all[0].id, all[99].id), (MOST, 151, 250));
         annotations.add(Mark::Outage, "fastly", 200.5);
+        annotations.add(Mark::Shift, "fastly", 200.6);
         assert_eq!(annotations.before(200.9).map(|found| found.text), Some("deploy 200".to_owned()));
         assert!(annotations.before(100.0).is_none() && annotations.before(9000.0).is_none());
+    }
+
+    #[test]
+    fn own_marks_when_many_annotations_are_posted_then_are_kept() {
+        let annotations = Annotations::new(&Metrics::new().unwrap());
+        annotations.add(Mark::Start, "started", 1.0);
+        annotations.add(Mark::Outage, "fastly", 2.0);
+        for number in 0..250 {
+            annotations.add(if number % 2 == 0 { Mark::Note } else { Mark::Share }, "posted", 3.0);
+        }
+        let all = annotations.all();
+        let kinds: Vec<_> = all.iter().take(2).map(|one| one.kind).collect();
+        assert_eq!((all.len(), kinds), (MOST + 2, vec![Mark::Start, Mark::Outage]));
+        assert!(
+            all.windows(2).all(|pair| pair[0].id < pair[1].id),
+            "the annotations must be in the order of their ids"
+        );
+        for _ in 0..250 {
+            annotations.add(Mark::Recovery, "fastly", 4.0);
+        }
+        assert_eq!(annotations.all().len(), 2 * MOST);
     }
 }

@@ -11,7 +11,7 @@ use crate::metrics::SECONDS;
 
 /// The largest numbers of providers and of classes that have their own counts. Further providers and classes count as
 /// `other`.
-const MAX_PROVIDERS: usize = 24;
+pub(super) const MAX_PROVIDERS: usize = 24;
 const MAX_CLASSES: usize = 32;
 /// The number of samples of one second.
 const FINE: usize = 120;

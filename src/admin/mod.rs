@@ -3,6 +3,8 @@
 //! has its own socket, so that nothing of `admin` can be reached through `[server]`.
 
 mod annotations;
+mod convergence;
+mod digits;
 mod events;
 mod history;
 mod outages;
@@ -70,7 +72,9 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
     let (listener, address) = bind(listen).map_err(named)?;
     let metrics = runtime.metrics();
     let board: &'static Board = Box::leak(Box::new(Board::new(slot, metrics)));
-    let routes = Arc::new(Routes { slot, metrics, board, sessions: Sessions::new()?, is_ready: Box::new(is_ready) });
+    let is_tcp = matches!(listener, Listener::Tcp(_));
+    let (sessions, is_ready) = (Sessions::new()?, Box::new(is_ready));
+    let routes = Arc::new(Routes { slot, metrics, board, is_tcp, sessions, is_ready });
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("admin".to_owned()).spawn(move || {
         tokio.block_on(async {

@@ -1,6 +1,7 @@
 //! The paths of the admin listener. The probes, the metrics and `/log-in` need no token. If `admin.token` is
 //! configured, all other paths need the token or the cookie of a session.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::annotations::{Mark, cleaned, now};
 use super::events::EventBody;
 use super::page::{Document, LOG_IN, LOG_IN_AGAIN, PAGE};
 use super::sampler::{Board, Range};
-use super::sessions::{Sessions, is_cross_site};
+use super::sessions::{Pass, Sessions, is_cross_site, is_rebound};
 use super::top_list;
 use crate::intake::form;
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ use crate::wire::names::{
 const MAX_BODY: usize = 4096;
 /// The longest time until the body of a POST is complete.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest weight of a provider in an announcement.
+const MAX_WEIGHT: f64 = 1e6;
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 const PATHS: &str =
@@ -43,6 +46,8 @@ pub(super) struct Routes {
     pub slot: &'static Slot,
     pub metrics: &'static Metrics,
     pub board: &'static Board,
+    /// Whether browsers can connect to the listener: it has a TCP address and is not a unix socket.
+    pub is_tcp: bool,
     pub sessions: Sessions,
     pub is_ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -74,7 +79,14 @@ impl Routes {
             "/metrics" => return self.scrape(head),
             _ => {}
         }
-        if !self.is_allowed(head) {
+        if self.is_tcp && !self.has_token() && is_rebound(head) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "Without admin.token, this path responds only under an IP address or localhost. Write such a host in \
+                 the URL, or configure admin.token.\n",
+            );
+        }
+        let Some(pass) = self.pass(head) else {
             return if path == "/" && accepts(head, "text/html") {
                 unauthorized(document(StatusCode::UNAUTHORIZED, &LOG_IN))
             } else {
@@ -83,7 +95,7 @@ impl Routes {
                     "Send the value of admin.token in the header field Authorization: Bearer TOKEN\n",
                 ))
             };
-        }
+        };
         match path {
             "/" => document(StatusCode::OK, &PAGE),
             "/config" => {
@@ -93,7 +105,7 @@ impl Routes {
             "/api/summary" => in_json(StatusCode::OK, &self.board.summary()),
             "/api/top" => in_json(StatusCode::OK, &top_list::json(self.slot.load().tops())),
             "/api/series" => self.series(head.uri.query().unwrap_or_default()),
-            "/api/events" => self.events(head),
+            "/api/events" => self.events(head, pass),
             "/annotations" => in_json(StatusCode::OK, &json!({ "annotations": self.board.annotations.all() })),
             "/log-in" => method_not_allowed("POST", "Use POST.\n"),
             _ => with_type(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", format!("Not found. Use {PATHS}.\n")),
@@ -111,11 +123,11 @@ impl Routes {
         in_json(StatusCode::OK, &self.board.series(range))
     }
 
-    fn events(&self, head: &Parts) -> Answer {
+    fn events(&self, head: &Parts, pass: Pass) -> Answer {
         if head.method == Method::HEAD {
             return with_type(StatusCode::OK, "text/event-stream", "");
         }
-        let Some(events) = self.board.events.open() else {
+        let Some(events) = self.board.events.open(pass) else {
             let mut response =
                 text(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open. Close one of the pages.\n");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -128,14 +140,14 @@ impl Routes {
 
     async fn post(&self, head: &Parts, body: Incoming) -> Answer {
         let is_log_in = head.uri.path() == "/log-in";
-        if is_cross_site(&head.headers, self.slot.load().settings().admin.token.is_some()) {
+        if is_cross_site(&head.headers, self.has_token()) {
             return text(
                 StatusCode::FORBIDDEN,
                 "A page of another site seems to have sent this request. Open the page under an IP address or \
                  localhost, or configure admin.token.\n",
             );
         }
-        if !is_log_in && !self.is_allowed(head) {
+        if !is_log_in && self.pass(head).is_none() {
             return unauthorized(text(
                 StatusCode::UNAUTHORIZED,
                 "Send the value of admin.token in the header field Authorization: Bearer TOKEN\n",
@@ -179,18 +191,50 @@ impl Routes {
         #[serde(deny_unknown_fields)]
         struct Note {
             text: String,
+            share: Option<BTreeMap<String, f64>>,
         }
-        let Ok(Note { text: note }) = serde_json::from_slice(body) else {
+        let Ok(Note { text: note, share }) = serde_json::from_slice(body) else {
             return text(
                 StatusCode::BAD_REQUEST,
-                "Send a JSON object with the key text, such as {\"text\":\"deploy 1234\"}, and no other key.\n",
+                "Send a JSON object with the key text, such as {\"text\":\"deploy 1234\"}. If the weights \
+                 of CDNs change, add the key share, such as \"share\":{\"fastly\":90,\"akamai\":10}. No other key is \
+                 allowed.\n",
             );
         };
         if cleaned(&note).is_empty() {
             return text(StatusCode::BAD_REQUEST, "The text is empty. Write at least one visible character.\n");
         }
-        let annotation = self.board.mark(Mark::Note, &note, now());
+        let annotation = match share {
+            None => self.board.mark(Mark::Note, &note, now()),
+            Some(share) => match self.weights(share) {
+                Ok(weights) => self.board.mark_share(&note, &weights, now()),
+                Err(message) => return with_type(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", message),
+            },
+        };
         in_json(StatusCode::CREATED, &json!({ "id": annotation.id, "time": annotation.time }))
+    }
+
+    /// Checks announced weights. Returns the weights under the configured names of the providers, or a message.
+    fn weights(&self, share: BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>, String> {
+        let runtime = self.slot.load();
+        let names = || runtime.settings().providers.iter().map(|provider| provider.name.as_str());
+        let mut weights = BTreeMap::new();
+        for (sent, weight) in share {
+            let Some(name) = names().find(|name| name.eq_ignore_ascii_case(&sent)) else {
+                let names = names().collect::<Vec<_>>().join(", ");
+                let sent = cleaned(&sent);
+                return Err(format!("share names {sent:?}, which is not a configured provider. Use: {names}.\n"));
+            };
+            if !(0.0..=MAX_WEIGHT).contains(&weight) {
+                return Err(format!("share.{name} is {weight}. Write a number from 0 to {MAX_WEIGHT}.\n"));
+            }
+            weights.insert(name.to_owned(), weight);
+        }
+        if weights.len() < 2 || weights.values().sum::<f64>() <= 0.0 {
+            let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets none";
+            return Err(format!("share needs at least two providers, and one weight above 0. {wanted}.\n"));
+        }
+        Ok(weights)
     }
 
     fn scrape(&self, head: &Parts) -> Answer {
@@ -203,11 +247,17 @@ impl Routes {
         }
     }
 
-    /// Returns whether a request has the token or a session, or no token is configured.
-    fn is_allowed(&self, head: &Parts) -> bool {
+    /// Returns the pass of a request that has the token or a session, or of any request if no token is configured.
+    fn pass(&self, head: &Parts) -> Option<Pass> {
         let runtime = self.slot.load();
-        let token = runtime.settings().admin.token.as_ref();
-        token.is_none_or(|token| self.sessions.allow(&head.headers, token, unix_seconds()))
+        match &runtime.settings().admin.token {
+            Some(token) => self.sessions.pass(&head.headers, token, unix_seconds()),
+            None => Some(Pass::without_token()),
+        }
+    }
+
+    fn has_token(&self) -> bool {
+        self.slot.load().settings().admin.token.is_some()
     }
 }
 

@@ -3,17 +3,20 @@
 //!
 //! Cost: one rendering of the metrics and one pass over its text, on the thread of the admin listener.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::annotations::{Annotation, Annotations, Mark, now};
+use super::convergence::{Shares, Shift};
 use super::events::Events;
 use super::history::History;
 use super::outages::{Outage, Outages};
 use super::scrape;
 use super::summary::{self, OUTAGE_WINDOW, failing, series, subject_name};
+use crate::clock;
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Slot};
 
@@ -30,6 +33,7 @@ pub(super) struct Board {
 struct Seen {
     history: History,
     outages: Outages,
+    shares: Shares,
     /// The time of the last sample.
     last: Instant,
     /// The runtime that was active at the last sample.
@@ -47,7 +51,8 @@ pub(super) enum Range {
 impl Board {
     pub(super) fn new(slot: &'static Slot, metrics: &'static Metrics) -> Self {
         let runtime = slot.load();
-        let seen = Seen { history: History::default(), outages: Outages::default(), last: Instant::now(), runtime };
+        let (history, outages, shares) = Default::default();
+        let seen = Seen { history, outages, shares, last: Instant::now(), runtime };
         let annotations = Annotations::new(metrics);
         Self { slot, metrics, annotations, events: Events::default(), seen: Mutex::new(seen) }
     }
@@ -59,12 +64,29 @@ impl Board {
     /// Adds an annotation and sends the annotation to the open pages.
     pub(super) fn mark(&self, kind: Mark, text: &str, time: f64) -> Annotation {
         let annotation = self.annotations.add(kind, text, time);
+        self.end_streams();
         self.events.send("annotation", &json!(annotation));
         annotation
     }
 
-    /// Adds the numbers of the last second to the history. Marks a configuration swap, and the start and the end of
-    /// each outage.
+    /// Adds the annotation of a change of the weights. `weights` has the new weight of each provider.
+    pub(super) fn mark_share(&self, text: &str, weights: &BTreeMap<String, f64>, time: f64) -> Annotation {
+        let Seen { history, shares, .. } = &mut *self.seen();
+        let weights: Vec<_> = weights.iter().map(|(name, weight)| (history.names.provider(name), *weight)).collect();
+        let annotation = self.mark(Mark::Share, text, time);
+        shares.announce(time, &annotation.text, &weights);
+        annotation
+    }
+
+    /// Ends the streams whose token or session is not valid any more, so that they get no further event.
+    fn end_streams(&self) {
+        let runtime = self.slot.load();
+        let token = runtime.settings().admin.token.as_ref();
+        self.events.check(|pass| pass.is_valid(token, clock::unix_time().as_secs()));
+    }
+
+    /// Adds the numbers of the last second to the history. Marks a configuration swap, the start and the end of each
+    /// outage, and each shift of the shares.
     pub(super) fn sample(&self) {
         let text = self.metrics.render();
         let now = now();
@@ -75,12 +97,19 @@ impl Board {
         }
         let seconds = seen.last.elapsed().as_secs_f64();
         seen.last = Instant::now();
-        let Seen { history, outages, .. } = &mut *seen;
+        let Seen { history, outages, shares, .. } = &mut *seen;
         let snapshot = scrape::read(&text, &mut history.names);
         let coarse = history.push(snapshot, now, seconds);
         for outage in outages.check(history, now) {
             self.mark_outage(history, &outage);
         }
+        if let Some(sample) = history.fine().back() {
+            shares.push(sample);
+        }
+        if let Some(shift) = shares.detect() {
+            self.mark_shift(history, &shift);
+        }
+        self.end_streams();
         if self.events.has_readers() {
             self.events.send("second", &self.second(&seen, coarse, now));
         }
@@ -101,17 +130,24 @@ impl Board {
         }
     }
 
+    fn mark_shift(&self, history: &History, shift: &Shift) {
+        let name = history.names.providers.get(shift.provider).map_or("other", String::as_str);
+        let verb = if shift.is_rise { "rises" } else { "falls" };
+        let text = format!("{name}: the share of pulls {verb} from {:.0} %", shift.before * 100.0);
+        self.mark(Mark::Shift, &text, shift.at);
+    }
+
     /// Returns the data that each open page gets every second: the summary, and the new samples. `coarse` is true if
     /// there is a new sample of ten seconds.
     fn second(&self, seen: &Seen, coarse: bool, now: f64) -> Value {
-        let Seen { history, outages, runtime, .. } = seen;
+        let Seen { history, outages, shares, runtime, .. } = seen;
         let settings = runtime.settings();
         let mut added = vec![series(&history.fine().iter().rev().take(1), 1, history, settings)];
         if coarse {
             added.push(series(&history.coarse().iter().rev().take(1), 10, history, settings));
         }
         json!({
-            "summary": summary::summary(history, outages, &self.annotations, settings, now),
+            "summary": summary::summary(history, outages, shares, &self.annotations, settings, now),
             "added": added,
         })
     }
@@ -119,7 +155,8 @@ impl Board {
     /// Returns the body of `/api/summary`.
     pub(super) fn summary(&self) -> Value {
         let seen = self.seen();
-        summary::summary(&seen.history, &seen.outages, &self.annotations, seen.runtime.settings(), now())
+        let Seen { history, outages, shares, runtime, .. } = &*seen;
+        summary::summary(history, outages, shares, &self.annotations, runtime.settings(), now())
     }
 
     /// Returns the body of `/api/series`.
@@ -137,10 +174,20 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use http::{HeaderMap, HeaderValue};
+    use http_body::Body as _;
+
+    use super::super::events::EventBody;
+    use super::super::sessions::Sessions;
     use super::*;
     use crate::config::Settings;
     use crate::ids::{ClassId, ProviderId};
     use crate::metrics::{Labels, Table, describe};
+    use crate::wire::names::AUTHORIZATION;
+    use crate::wire::secret::Secret;
 
     #[test]
     fn history_when_configuration_is_swapped_then_kept_and_swap_is_marked() {
@@ -168,5 +215,43 @@ mod tests {
         assert_eq!(counted.collect::<Vec<_>>(), [100.0; 6]);
         let marks: Vec<_> = board.annotations.all().into_iter().map(|one| one.kind).collect();
         assert_eq!(marks, [Mark::Reload], "the swap must be marked once");
+    }
+
+    #[test]
+    fn event_stream_when_token_changes_then_gets_no_further_event_and_ends() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let runtime = |token: &str| {
+            let mut settings = Settings::default();
+            settings.admin.token = Some(Secret::new(token));
+            Runtime::build(settings, metrics, &Arc::default()).unwrap()
+        };
+        let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime("first"))));
+        let board = Board::new(slot, metrics);
+        let sessions = Sessions::new().unwrap();
+        let pass = |token: &str| {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+            sessions.pass(&HeaderMap::from_iter([(AUTHORIZATION, bearer)]), &Secret::new(token), 0).unwrap()
+        };
+        let old = board.events.open(pass("first")).unwrap();
+        board.mark(Mark::Note, "seen", 1.0);
+        slot.swap(runtime("second"));
+        let new = board.events.open(pass("second")).unwrap();
+        board.mark(Mark::Note, "secret", 2.0);
+        board.sample();
+        let read = |mut body: EventBody| {
+            let mut events = String::new();
+            let mut context = Context::from_waker(Waker::noop());
+            loop {
+                match Pin::new(&mut body).poll_frame(&mut context) {
+                    Poll::Ready(Some(Ok(frame))) => events.push_str(str::from_utf8(frame.data_ref().unwrap()).unwrap()),
+                    Poll::Ready(_) => break (events, true),
+                    Poll::Pending => break (events, false),
+                }
+            }
+        };
+        let (events, has_ended) = read(old);
+        assert!(has_ended && events.contains("seen") && !events.contains("secret"), "{events}");
+        let (events, has_ended) = read(new);
+        assert!(!has_ended && events.contains("secret") && events.contains("event: second"), "{events}");
     }
 }

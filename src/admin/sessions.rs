@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use sha2::Sha256;
 
@@ -20,6 +21,27 @@ use crate::wire::secret::Secret;
 const COOKIE_NAME: &str = "edgeshim_session";
 /// The length of a session, in seconds.
 const SESSION_SECONDS: u64 = 12 * 3600;
+
+/// What allowed a request: the token that was configured, and the end of the session in seconds of Unix time. A
+/// stream of events must end when the pass of its request is not valid any more.
+#[derive(Debug)]
+pub(super) struct Pass {
+    token: Option<Secret>,
+    end: u64,
+}
+
+impl Pass {
+    /// Returns the pass of each request while no token is configured.
+    pub(super) fn without_token() -> Self {
+        Self { token: None, end: u64::MAX }
+    }
+
+    /// Returns whether the pass is still valid. `token` is the token that is configured now.
+    pub(super) fn is_valid(&self, token: Option<&Secret>, now: u64) -> bool {
+        // Both tokens are configured values, so the comparison need not take constant time.
+        self.token.as_ref() == token && now < self.end
+    }
+}
 
 /// The sessions of this process. No list of sessions is stored: the key is enough to check a cookie.
 pub(super) struct Sessions {
@@ -40,23 +62,29 @@ impl Sessions {
         format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
     }
 
-    /// Returns whether a request has the token or the cookie of a valid session. If the request has credentials in
-    /// Authorization, the cookie is ignored.
-    pub(super) fn allow(&self, headers: &HeaderMap, token: &Secret, now: u64) -> bool {
+    /// Checks whether a request has the token or the cookie of a valid session. If the request has credentials in
+    /// Authorization, the cookie is ignored. `None`: the request has neither.
+    pub(super) fn pass(&self, headers: &HeaderMap, token: &Secret, now: u64) -> Option<Pass> {
+        let pass = |end| Pass { token: Some(token.clone()), end };
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         if let Some((scheme, sent)) = sent.split_at_checked(7) {
-            return scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(sent);
+            return (scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(sent)).then(|| pass(u64::MAX));
         }
         let cookies = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-        cookies.flat_map(|line| line.split(';')).any(|cookie| self.is_session(cookie.trim(), token, now))
+        cookies
+            .flat_map(|line| line.split(';'))
+            .find_map(|cookie| self.session_end(cookie.trim(), token, now))
+            .map(pass)
     }
 
-    fn is_session(&self, cookie: &str, token: &Secret, now: u64) -> bool {
-        let value = cookie.strip_prefix(COOKIE_NAME).and_then(|rest| rest.strip_prefix('='));
-        let Some((end, hash)) = value.and_then(|value| value.split_once('.')) else { return false };
-        let Ok(end) = end.parse() else { return false };
+    /// Returns the end of the session of a cookie, or `None` if the cookie is not valid.
+    fn session_end(&self, cookie: &str, token: &Secret, now: u64) -> Option<u64> {
+        let (end, hash) = cookie.strip_prefix(COOKIE_NAME)?.strip_prefix('=')?.split_once('.')?;
+        let end = end.parse().ok()?;
         // `Secret::matches` compares in constant time.
-        now < end && end <= now + SESSION_SECONDS && Secret::new(self.hash(token, end)).matches(hash.as_bytes())
+        let is_valid =
+            now < end && end <= now + SESSION_SECONDS && Secret::new(self.hash(token, end)).matches(hash.as_bytes());
+        is_valid.then_some(end)
     }
 
     fn hash(&self, token: &Secret, end: u64) -> String {
@@ -76,9 +104,7 @@ impl Sessions {
 /// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site and in Origin. A
 /// request that has neither field does not come from a browser, so the result is false.
 ///
-/// If no token is configured, the Host of a browser must be an IP address or `localhost`. Otherwise another site could
-/// let its own host name resolve to the address of this listener. To the browser, the page of that site and this
-/// listener would then be the same site.
+/// If no token is configured, the Host of a browser must be an IP address or `localhost`, as in [`is_rebound`].
 pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -91,6 +117,18 @@ pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     let is_same = authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host));
     !is_same || origins.next().is_some() || !(has_token || is_local(host))
+}
+
+/// Returns whether the Host of a request is a host name other than `localhost`. If no token is configured, such a
+/// request must not read the page. Without this rule, another site could let its own host name resolve to the address
+/// of this listener (DNS rebinding). To the browser, the page of that site and this listener would then be the same
+/// site. A request without a Host does not come from a browser.
+pub(super) fn is_rebound(head: &Parts) -> bool {
+    let host = match (head.uri.authority(), head.headers.get(HOST)) {
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, host) => host.map(HeaderValue::as_bytes).unwrap_or_default(),
+    };
+    !host.is_empty() && !str::from_utf8(host).is_ok_and(is_local)
 }
 
 /// Returns whether a Host is an IP address or `localhost`, with or without a port.
@@ -118,7 +156,7 @@ mod tests {
         assert!(!cookie.contains("hunter2") && cookie.contains("HttpOnly; SameSite=Strict"));
         let value = cookie.split(';').next().unwrap();
         let allowed = |sessions: &Sessions, token: &Secret, cookie: &str, now| {
-            sessions.allow(&headers(&[(&COOKIE, cookie)]), token, now)
+            sessions.pass(&headers(&[(&COOKIE, cookie)]), token, now).is_some()
         };
         assert!(allowed(&sessions, &token, value, 1001));
         assert!(allowed(&sessions, &token, &format!("a=b; {value}; c=d"), 1001));
@@ -130,8 +168,43 @@ mod tests {
         for bad in [later.as_str(), &value[..value.len() - 1], "edgeshim_session=", "edgeshim_session=.", "hunter2"] {
             assert!(!allowed(&sessions, &token, bad, 1001), "{bad}");
         }
-        assert!(sessions.allow(&headers(&[(&AUTHORIZATION, "bearer hunter2")]), &token, 0));
-        assert!(!sessions.allow(&headers(&[(&AUTHORIZATION, "Bearer x"), (&COOKIE, value)]), &token, 1001));
+        assert!(sessions.pass(&headers(&[(&AUTHORIZATION, "bearer hunter2")]), &token, 0).is_some());
+        assert!(sessions.pass(&headers(&[(&AUTHORIZATION, "Bearer x"), (&COOKIE, value)]), &token, 1001).is_none());
+    }
+
+    #[test]
+    fn pass_when_token_changes_or_session_ends_then_is_invalid() {
+        let (sessions, token, changed) = (Sessions::new().unwrap(), Secret::new("hunter2"), Secret::new("hunter3"));
+        let bearer = sessions.pass(&headers(&[(&AUTHORIZATION, "Bearer hunter2")]), &token, 0).unwrap();
+        assert!(bearer.is_valid(Some(&token), u64::MAX - 1));
+        assert!(!bearer.is_valid(Some(&changed), 0) && !bearer.is_valid(None, 0));
+        let cookie = sessions.cookie(&token, 1000);
+        let session = sessions.pass(&headers(&[(&COOKIE, cookie.split(';').next().unwrap())]), &token, 1000).unwrap();
+        assert!(session.is_valid(Some(&token), 1000 + SESSION_SECONDS - 1));
+        assert!(!session.is_valid(Some(&token), 1000 + SESSION_SECONDS) && !session.is_valid(Some(&changed), 1000));
+        let open = Pass::without_token();
+        assert!(open.is_valid(None, 0) && !open.is_valid(Some(&token), 0), "a new token must end open streams");
+    }
+
+    #[test]
+    fn host_when_neither_address_nor_localhost_then_is_rebound() {
+        let rebound = |target: &str, host: Option<&str>| {
+            let request = http::Request::builder().uri(target);
+            let request = host.into_iter().fold(request, |request, host| request.header(HOST, host));
+            is_rebound(&request.body(()).unwrap().into_parts().0)
+        };
+        for host in ["127.0.0.1:9900", "10.0.0.7", "[::1]:9900", "[::1]", "localhost", "LOCALHOST:80", ""] {
+            assert!(!rebound("/", Some(host)), "{host}");
+        }
+        assert!(!rebound("/", None), "a request without Host does not come from a browser");
+        for host in
+            ["evil.example", "evil.example:9900", "localhost.evil.example", "127.0.0.1.evil.example", "a:b", "."]
+        {
+            assert!(rebound("/", Some(host)), "{host}");
+        }
+        assert!(
+            rebound("http://evil.example/", Some("127.0.0.1")) && !rebound("http://127.0.0.1/", Some("evil.example"))
+        );
     }
 
     #[test]

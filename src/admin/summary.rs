@@ -1,9 +1,11 @@
-//! The numbers of the page as JSON: `/api/summary` (the last half minute, the outages) and `/api/series` (the history).
-//! A number that is unknown is null.
+//! The numbers of the page as JSON: `/api/summary` (the last half minute, the outages, the steps of the weights) and
+//! `/api/series` (the history). A number that is unknown is null.
 
 use serde_json::{Map, Value, json};
 
 use super::annotations::Annotations;
+use super::convergence::Shares;
+use super::digits::{digits, round};
 use super::history::{Column, Gauge, History, Row, Sample};
 use super::outages::{Outage, Outages, Subject, share};
 use crate::config::Settings;
@@ -26,10 +28,11 @@ const CLASSES: usize = 4;
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
 
 /// Returns the JSON of `/api/summary`: the numbers of the last half minute, the shares of the reasons in the last two
-/// minutes, and the outages of the last hour.
+/// minutes, and the outages and the steps of the weights of the last hour.
 pub(super) fn summary(
     history: &History,
     outages: &Outages,
+    shares: &Shares,
     annotations: &Annotations,
     settings: &Settings,
     now: f64,
@@ -75,6 +78,7 @@ pub(super) fn summary(
         "providers": providers(history, settings).into_iter().map(provider).collect::<Vec<_>>(),
         "classes": classes(history, settings).into_iter().map(class).collect::<Vec<_>>(),
         "outages": outages.map(|outage| described(outage, history, annotations)).collect::<Vec<_>>(),
+        "convergence": shares.json(&history.names),
         "edge_logs": { "path": settings.edge_logs.path },
     })
 }
@@ -190,40 +194,41 @@ fn gauges(sample: &Sample, provider: usize) -> impl Iterator<Item = (String, Val
 /// contains, in the order of the configuration, then the other providers that have pulls in the history.
 fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     let configured = settings.providers.iter().map(|provider| provider.name.as_str());
-    let names = configured.chain(ProviderId::RESERVED);
     let has_pulls = |sample: &Sample, position: usize| {
         sample.providers.get(position).is_some_and(|provider| provider.row.get(Column::Pulls) > 0.0)
     };
-    shown(&history.names.providers, names, settings.providers.len(), history, has_pulls)
+    shown(&history.names.providers, configured, &ProviderId::RESERVED, history, has_pulls)
 }
 
 /// Returns the positions of the classes that the page shows. The rule is that of [`providers`]: first the configured
 /// classes, then the other classes that have pulls in the history.
 fn classes(history: &History, settings: &Settings) -> Vec<usize> {
-    let names = settings.classes.iter().map(|class| class.name.as_str());
+    let configured = settings.classes.iter().map(|class| class.name.as_str());
     let has_pulls = |sample: &Sample, position: usize| {
         sample.classes.get(position).is_some_and(|class| class.get(Column::Pulls) > 0.0)
     };
-    shown(&history.names.classes, names, settings.classes.len(), history, has_pulls)
+    shown(&history.names.classes, configured, &[], history, has_pulls)
 }
 
-/// Returns the positions in `known` that the page shows. The first names in `names`, as many as `configured`, are
-/// always shown. All other names are shown only if they have pulls in the history.
+/// Returns the positions in `known` that the page shows. The configured names are always shown. All other names are
+/// shown only if they have pulls in the history: first the reserved names, then the rest.
 fn shown<'n>(
     known: &[String],
-    names: impl Iterator<Item = &'n str>,
-    configured: usize,
+    configured: impl Iterator<Item = &'n str>,
+    reserved: &[&str],
     history: &History,
     has_pulls: impl Fn(&Sample, usize) -> bool,
 ) -> Vec<usize> {
-    let mut order: Vec<usize> = names.filter_map(|name| known.iter().position(|known| known == name)).collect();
-    let rest = (0..known.len()).filter(|position| !order.contains(position)).collect::<Vec<_>>();
-    let configured = configured.min(order.len());
-    order.extend(rest);
-    let (configured, others) = order.split_at(configured);
-    let samples = || history.coarse().iter().chain(history.fine());
-    let others = others.iter().filter(|position| samples().any(|sample| has_pulls(sample, **position)));
-    configured.iter().chain(others).copied().collect()
+    let position = |name: &str| known.iter().position(|known| known == name);
+    let mut order: Vec<usize> = configured.filter_map(position).collect();
+    let others = reserved.iter().filter_map(|name| position(name)).chain(0..known.len());
+    for other in others {
+        let mut samples = history.coarse().iter().chain(history.fine());
+        if !order.contains(&other) && samples.any(|sample| has_pulls(sample, other)) {
+            order.push(other);
+        }
+    }
+    order
 }
 
 /// Returns a quotient with four significant digits, or null if the divisor is 0.
@@ -231,30 +236,30 @@ fn ratio(part: f64, whole: f64) -> Value {
     if whole > 0.0 { json!(digits(part / whole)) } else { Value::Null }
 }
 
-/// Rounds a number to four significant digits, so that the JSON of a long series is smaller.
-fn digits(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return 0.0;
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "the exponent of a finite f64 fits in an i32")]
-    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
-    if scale.is_finite() { (value * scale).round() / scale } else { 0.0 }
-}
-
-/// Rounds a time to milliseconds.
-fn round(time: f64) -> f64 {
-    (time * 1000.0).round() / 1000.0
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::history::Snapshot;
     use super::*;
 
     #[test]
-    fn number_when_rounded_then_has_four_significant_digits() {
-        for (value, wanted) in [(0.123_456, 0.1235), (1_234_567.0, 1_235_000.0), (0.0, 0.0), (f64::NAN, 0.0)] {
-            assert!((digits(value) - wanted).abs() < 1e-9, "{value}");
-        }
-        assert!(digits(1e-320).abs() < 1e-300);
+    fn configured_name_when_unknown_to_the_history_then_reserved_names_without_pulls_stay_hidden() {
+        let known = ["other", "none", "fastly", "stranger"].map(str::to_owned);
+        let shown = |pulling: &[usize]| {
+            let configured = ["akamai", "fastly"].into_iter();
+            let mut history = History::default();
+            for pulls in 0..2 {
+                let mut snapshot = Snapshot::default();
+                for position in pulling {
+                    snapshot.provider(*position).row.add(Column::Pulls, pulls);
+                }
+                history.push(snapshot, 1.0, 1.0);
+            }
+            let has_pulls = |sample: &Sample, position: usize| {
+                sample.providers.get(position).is_some_and(|provider| provider.row.get(Column::Pulls) > 0.0)
+            };
+            shown(&known, configured, &["none", "other"], &history, has_pulls)
+        };
+        assert_eq!(shown(&[]), [2], "only the configured name that the history knows must be shown");
+        assert_eq!(shown(&[0, 1, 3]), [2, 1, 0, 3]);
     }
 }

@@ -16,7 +16,11 @@ const problems = []
 const browser = await chromium.launch({
   executablePath: task.chromium,
   // Chromium's sandbox does not work for root.
-  args: process.getuid() === 0 ? ['--no-sandbox'] : [],
+  args: [
+    ...(process.getuid() === 0 ? ['--no-sandbox'] : []),
+    // The name of another site, which resolves to the address of the listener.
+    '--host-resolver-rules=MAP rebound.test 127.0.0.1',
+  ],
 })
 
 // Opens a page. A script error, a message on the console and a breach of the Content-Security-Policy fail the test.
@@ -84,8 +88,22 @@ async function ramp() {
   await live(page)
   await page.locator('#range input').first().check()
   await page.locator('#share-head').waitFor()
-  assert.ok((await page.locator('.flag').first().textContent()).startsWith('weights 50/50'))
+  assert.ok((await page.locator('.flag').first().textContent()).startsWith('weights: fastly'))
+  // Most clients change within seconds. The change of the rest has not arrived while the test runs.
+  await page.locator('#state li').filter({ hasText: '50 % after ' }).first().waitFor({ timeout: 30_000 })
+  const text = (await page.locator('#state').innerText()).replace(/\s+/g, ' ')
+  assert.match(text, /weights: fastly 45 % to 6 %.* · \d\d:\d\d:\d\d \(.* ago\) · still arriving/)
+  for (const part of [/fastly: 4\d\.\d % → [\d.]+ %, wanted 6\.0 % · of the change arrived: 50 % after \d+ s, /, /akamai: 3\d\.\d % → [\d.]+ %, wanted 76\.0 %/, / not yet/]) {
+    assert.match(text, part)
+  }
+  assert.ok(!text.includes('cloudflare'), `the share of cloudflare does not change: ${text}`)
+  const rows = (await page.locator('#steps tbody').innerText()).replace(/\s+/g, ' ')
+  assert.match(rows, /fastly .* akamai .*not yet/)
+  assert.equal(await page.locator('.wanted').count(), 2)
+  assert.ok((await page.locator('#events li').first().innerText()).includes('weights'))
   await look(page, 'ramp')
+  await page.setViewportSize(SIZES.phone)
+  await look(page, 'ramp-phone')
   await page.context().close()
 }
 
@@ -165,6 +183,11 @@ async function event() {
   assert.deepEqual(status, ['opaque', 'refused'])
   const { annotations } = await (await fetch(`${task.admin.quiet}/annotations`)).json()
   assert.deepEqual(annotations.map(({ text }) => text).filter((text) => !text.startsWith('edgeshim')), ['deploy <b>5678</b>'])
+  // A name of another site that resolves to the listener cannot read the page.
+  for (const path of ['/', '/config', '/api/summary']) {
+    const response = await evil.goto(task.admin.empty.replace('127.0.0.1', 'rebound.test') + path)
+    assert.equal(response.status(), 403, path)
+  }
   await evil.context().close()
   await page.context().close()
   await other.context().close()
@@ -193,7 +216,7 @@ async function logIn() {
 let failed = false
 try {
   for (const [name, part] of Object.entries({
-    logIn, incident, ramp, quiet: () => quiet('desk'), phone: () => quiet('phone'), empty, keyboard, event,
+    logIn, incident, quiet: () => quiet('desk'), phone: () => quiet('phone'), empty, keyboard, event, ramp,
   })) {
     const started = Date.now()
     await part().catch((error) => {

@@ -256,9 +256,14 @@ pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     response.unwrap_or_else(|why| panic!("no response arrived: {why:?}"))
 }
 
-/// Sends a GET with these fields on a new connection. Adds `Host: shim.test` if the fields have no Host.
+/// Sends a GET with these fields on a new connection. If the fields have no Host, adds Host with the address. The admin
+/// listener refuses host names.
 pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
-    exchange(addr, request("GET", target, fields, b""))
+    let host = addr.to_string();
+    let is_given = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let added = (!is_given).then_some(("Host", host.as_str()));
+    let fields: Vec<_> = added.into_iter().chain(fields.iter().copied()).collect();
+    exchange(addr, request("GET", target, &fields, b""))
 }
 
 /// Returns the text of a GET request without `Connection: close`.

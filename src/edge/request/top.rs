@@ -8,7 +8,7 @@
 //! While pulls arrive, a list covers the last 10 to 20 minutes.
 //!
 //! A URL is the host and the path, cut to [`URL_BYTES`]. The list has no queries, because queries can contain personal
-//! data. It has only the number of different queries. Memory: at most 1.4 MiB for each worker.
+//! data. It has only the number of different queries. Memory: at most 1.6 MiB for each worker.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -38,6 +38,7 @@ pub(crate) struct TopUrl {
     pub url: String,
     /// The number of pulls. The true number can be larger, by at most the error that [`Tops::top`] returns.
     pub pulls: u64,
+    /// The bytes of these pulls. After a purge, the bytes and the early pulls are estimates.
     pub bytes: u64,
     /// The number of providers that pulled the URL.
     pub providers: u32,
@@ -103,15 +104,22 @@ impl Generation {
         Self { urls: HashMap::default(), begun: Instant::now(), error: 0 }
     }
 
-    /// Subtracts the median of the counts from all counts, and removes the URLs whose count becomes 0.
+    /// Subtracts the median of the counts from all counts, and removes the URLs whose count becomes 0. Reduces the
+    /// bytes and the early pulls of a URL in the same ratio as its pulls.
     fn purge(&mut self) {
         let mut counts: Vec<_> = self.urls.values().map(|counted| counted.pulls).collect();
         let middle = counts.len() / 2;
         let (_, &mut median, _) = counts.select_nth_unstable(middle);
-        self.urls.retain(|_, counted| {
-            counted.pulls = counted.pulls.saturating_sub(median);
-            counted.pulls > 0
-        });
+        // The remaining URLs move to a new table. In the old table, the places of removed URLs would stay in use, and
+        // the table would grow to the double size.
+        let full = std::mem::replace(&mut self.urls, HashMap::with_capacity_and_hasher(2 * HALF, <_>::default()));
+        self.urls.extend(full.into_iter().filter_map(|(url, mut counted)| {
+            let before = counted.pulls;
+            counted.pulls = before.saturating_sub(median);
+            counted.bytes = scaled(counted.bytes, counted.pulls, before);
+            counted.early = scaled(counted.early, counted.pulls, before);
+            (counted.pulls > 0).then_some((url, counted))
+        }));
         self.error += median;
     }
 }
@@ -201,12 +209,19 @@ impl Tops {
             pulls: counted.pulls,
             bytes: counted.bytes,
             providers: counted.providers.count_ones(),
-            early: counted.early,
+            // A pull that was in flight during a purge ends after its count was reduced.
+            early: counted.early.min(counted.pulls),
             queries: different(counted.queries.count_ones()),
             url: counted.url.into(),
         };
         (urls.into_iter().map(shown).collect(), error)
     }
+}
+
+/// Returns `count * part / whole`, without overflow. The result is 0 if `whole` is 0.
+fn scaled(count: u64, part: u64, whole: u64) -> u64 {
+    let product = u128::from(count) * u128::from(part);
+    u64::try_from(product.checked_div(u128::from(whole)).unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
 /// Estimates the number of different queries from the number of bits that the queries have set (linear counting).
@@ -277,6 +292,81 @@ mod tests {
         assert!(error > 0 && error <= 44_000 / HALF as u64, "{error}");
         assert!(urls[0].pulls <= 4000 && urls[0].pulls + error >= 4000, "{urls:?} {error}");
         assert!(list.generations()[0].urls.len() <= 2 * HALF);
+    }
+
+    #[test]
+    fn url_when_counts_are_purged_then_bytes_and_early_pulls_keep_their_ratio_to_the_pulls() {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let list = tops.list();
+        for number in 0..40_000 {
+            pull(&list, &objects, 0, &format!("/unique/{number}"), 1);
+            if number % 10 == 0 {
+                // Half of the pulls are early.
+                pull(&list, &objects, 0, "/popular", if number % 20 == 0 { 50 } else { 150 });
+            }
+        }
+        let (urls, error) = tops.top(1);
+        #[allow(clippy::cast_precision_loss, reason = "the counts are small")]
+        let ratio = |count: u64| count as f64 / urls[0].pulls as f64;
+        assert!(error > 0 && urls[0].pulls < 4000, "{urls:?} {error}");
+        assert!((ratio(urls[0].bytes) - 100.0).abs() < 2.0 && (ratio(urls[0].early) - 0.5).abs() < 0.02, "{urls:?}");
+        assert_eq!([scaled(u64::MAX, 1, 2), scaled(7, 0, 3), scaled(7, 3, 0)], [u64::MAX / 2, 0, 0]);
+    }
+
+    #[test]
+    fn early_pull_when_it_ends_after_a_purge_then_early_pulls_do_not_exceed_pulls() {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let (list, head) = (tops.list(), head("/a"));
+        let url = objects.url(&head);
+        let begin = || list.begin(url, ProviderId::NONE, &head, Instant::now());
+        (0..3).for_each(|_| begin());
+        pull(&list, &objects, 0, "/b", 1);
+        list.generations()[0].purge();
+        begin();
+        (0..4).for_each(|_| list.end(url, 1, true));
+        let (urls, _) = tops.top(1);
+        assert_eq!((urls[0].pulls, urls[0].early), (1, 1));
+    }
+
+    /// Returns the memory of a list, in bytes.
+    fn memory(list: &TopList) -> usize {
+        let generations = list.generations();
+        let table = |one: &Generation| one.urls.capacity() * 8 / 7 * (size_of::<(u64, Counted)>() + 1);
+        let urls = |one: &Generation| one.urls.values().map(|counted| counted.url.len()).sum::<usize>();
+        generations.iter().map(|one| table(one) + urls(one)).sum()
+    }
+
+    /// Counts pulls of different URLs, and returns the largest memory of the list.
+    fn largest_memory(urls: u32) -> usize {
+        let (tops, objects) = (Tops::default(), Objects::default());
+        let (list, mut largest) = (tops.list(), 0);
+        let path = "x".repeat(URL_BYTES);
+        for number in 0..urls {
+            if number == urls / 2 {
+                // A new generation begins, so that both generations are full.
+                list.generations()[0].begun = Instant::now().checked_sub(PERIOD).unwrap();
+            }
+            pull(&list, &objects, 0, &format!("/{number}/{path}?{number}"), 1);
+            if number % 64 == 0 {
+                largest = largest.max(memory(&list));
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn memory_when_urls_are_distinct_then_stays_below_the_stated_bound() {
+        for urls in [10_000, 200_000] {
+            let bytes = largest_memory(urls);
+            assert!((1 << 20..16 * (1 << 20) / 10).contains(&bytes), "{bytes} bytes with {urls} URLs");
+        }
+    }
+
+    #[test]
+    #[ignore = "takes a minute; run it with: cargo test --release --lib memory_when -- --ignored"]
+    fn memory_when_10_million_urls_are_distinct_then_stays_below_the_stated_bound() {
+        let bytes = largest_memory(10_000_000);
+        assert!((1 << 20..16 * (1 << 20) / 10).contains(&bytes), "{bytes} bytes");
     }
 
     #[test]

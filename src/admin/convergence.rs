@@ -1,0 +1,597 @@
+//! Convergence: how fast the shares of pulls follow a change of the CDNs' weights. Clients learn of new weights only
+//! when their DNS entries expire, and some resolvers keep entries for much longer. So a change arrives quickly for most
+//! clients and slowly for the rest. For each step of the weights, this file finds t50, t90 and t99. These are the
+//! seconds from the step until 50 %, 90 % and 99 % of the change of a share had arrived.
+//!
+//! A step is announced with `POST /annotations`, or it is detected in the shares. An announced step has a wanted share
+//! for each of its providers, and its shares are shares of the pulls of these providers. A detected step begins at the
+//! moment that separates the old share best from the first change of at least five percentage points. This moment is
+//! some seconds late, so its times are short by the same seconds. Its shares are shares of all pulls. Its wanted share
+//! is the share at the end of the look. The look is the time from a step to the next step, or until now.
+//!
+//! **Method:** if a share rises, t50 is the moment that separates the look best into seconds below and seconds above
+//! the middle between the old and the wanted share. At this moment, the sum of `pulls of the provider - middle × all
+//! pulls` over the seconds of the look has its minimum. The method needs no smoothing, so fast and slow changes are
+//! found with the same precision.
+//!
+//! **Error:** if chance does not move the shares, a time is right to one second, which is the length of a sample. With
+//! random pulls, each time has an earliest and a latest value, between which chance (two standard deviations of
+//! independent pulls) could have moved it. A time counts as reached if the latest value is before the end of the look.
+//! For t99 this needs about 20,000 pulls after that moment if a share changes by 40 percentage points. In a simulation
+//! of such a change with 200 random pulls in a second and a long tail (see the tests), the mean error was 2.5 seconds
+//! for t50, 39 seconds for t90 and 137 seconds for t99, whose true values were about 29, 400 and 1800 seconds.
+//!
+//! **Memory:** 104 bytes for each second of an hour, and at most [`MOST`] steps: less than 0.5 MiB.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::digits::{digits, round};
+use super::history::{Column, MAX_PROVIDERS, Names, Sample};
+
+/// The number of stored seconds.
+const SECONDS: usize = 3600;
+/// The largest number of stored steps. If there are more, the oldest step is dropped.
+const MOST: usize = 8;
+/// The parts of the change whose arrival is looked for.
+const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
+/// The time before a step from which the old shares are calculated, in seconds.
+const BEFORE: f64 = 120.0;
+/// The time from which the share of now is calculated, in seconds.
+const NOW: f64 = 30.0;
+/// The smallest change of a share for which times are looked for.
+const SMALLEST: f64 = 0.01;
+/// The number of standard deviations that count as chance.
+const CHANCE: f64 = 2.0;
+
+/// A step is detected if the share in the last [`WINDOW`] seconds and the share in the [`WINDOW`] seconds before the
+/// last [`GAP`] seconds differ by [`DETECTED`], and by [`CERTAIN`] standard deviations. No further step is detected
+/// until the difference of all providers is below [`STILL`].
+const WINDOW: f64 = 60.0;
+const GAP: f64 = 120.0;
+const DETECTED: f64 = 0.05;
+const CERTAIN: f64 = 6.0;
+const STILL: f64 = 0.025;
+/// The part of the change found so far whose arrival is the start of a detected step.
+const START: f64 = 0.5;
+/// The time after an announced step in which no step is detected, in seconds. In this time, the shares follow the
+/// announced step.
+const ANNOUNCED: f64 = 900.0;
+
+/// The pulls of each provider in one second.
+#[derive(Debug)]
+struct Second {
+    /// The end of the second, in seconds of Unix time.
+    at: f64,
+    pulls: [f32; MAX_PROVIDERS],
+}
+
+/// A change of the weights.
+#[derive(Debug)]
+struct Step {
+    /// The start, in seconds of Unix time.
+    at: f64,
+    /// The text of the announcement. `None`: the step was detected.
+    text: Option<String>,
+    /// The providers whose pulls count, by their positions, with their old and wanted shares.
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    provider: usize,
+    /// `None`: there were no pulls before the step.
+    before: Option<f64>,
+    /// `None`: the wanted share is not known, because the step was detected.
+    wanted: Option<f64>,
+}
+
+/// A detected step.
+#[derive(Debug)]
+pub(super) struct Shift {
+    pub at: f64,
+    /// The provider whose share changes most, by its position.
+    pub provider: usize,
+    pub before: f64,
+    pub is_rise: bool,
+}
+
+/// The time after a step at which a part of the change had arrived, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Arrival {
+    seconds: f64,
+    earliest: f64,
+    latest: f64,
+}
+
+/// The pulls of the last hour by second, and the last steps.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    seconds: VecDeque<Second>,
+    steps: VecDeque<Step>,
+    /// Whether the shares still follow the last step.
+    is_moving: bool,
+}
+
+impl Shares {
+    /// Adds a sample of one second.
+    pub(super) fn push(&mut self, sample: &Sample) {
+        let mut pulls = [0.0; MAX_PROVIDERS];
+        for (to, provider) in pulls.iter_mut().zip(&sample.providers) {
+            *to = provider.row.counts[Column::Pulls as usize];
+        }
+        if self.seconds.len() >= SECONDS {
+            self.seconds.pop_front();
+        }
+        self.seconds.push_back(Second { at: sample.at, pulls });
+        let oldest = self.seconds.front().map_or(0.0, |second| second.at);
+        self.steps.retain(|step| step.at >= oldest);
+    }
+
+    /// Adds an announced step. `weights` has the new weight of each provider, by its position.
+    pub(super) fn announce(&mut self, at: f64, text: &str, weights: &[(usize, f64)]) {
+        let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        let mut members: Vec<Member> = Vec::new();
+        for (provider, weight) in weights {
+            let wanted = weight / sum;
+            // Providers beyond the bound of the history share one position.
+            match members.iter_mut().find(|member| member.provider == *provider) {
+                Some(member) => member.wanted = member.wanted.map(|other| other + wanted),
+                None => members.push(Member { provider: *provider, before: None, wanted: Some(wanted) }),
+            }
+        }
+        let previous = self.steps.back().map_or(0.0, |step| step.at);
+        let from = (at - BEFORE).max(previous.min(at - 10.0));
+        let names: Vec<_> = members.iter().map(|member| member.provider).collect();
+        for member in &mut members {
+            member.before = self.share(member.provider, &names, from, at);
+        }
+        self.add(Step { at, text: Some(text.to_owned()), members });
+        self.is_moving = true;
+    }
+
+    /// Looks for a step that nobody has announced. Returns a new step once.
+    pub(super) fn detect(&mut self) -> Option<Shift> {
+        let now = self.seconds.back()?.at;
+        let step = self.steps.back();
+        if step.is_some_and(|step| step.text.is_some() && now - step.at < ANNOUNCED) {
+            self.is_moving = true;
+            return None;
+        }
+        let (old, new) = (self.pulls(now - GAP - WINDOW, now - GAP), self.pulls(now - WINDOW, now));
+        let sum = |pulls: &[f64; MAX_PROVIDERS]| pulls.iter().sum::<f64>();
+        let (all_old, all_new) = (sum(&old), sum(&new));
+        if all_old <= 0.0 || all_new <= 0.0 {
+            return None;
+        }
+        let change = |provider: usize| new[provider] / all_new - old[provider] / all_old;
+        let provider = (0..MAX_PROVIDERS).max_by(|a, b| change(*a).abs().total_cmp(&change(*b).abs()))?;
+        let size = change(provider).abs();
+        let mean = (old[provider] + new[provider]) / (all_old + all_new);
+        let deviation = (mean * (1.0 - mean) * (1.0 / all_old + 1.0 / all_new)).sqrt();
+        let was_moving = self.is_moving;
+        self.is_moving = if was_moving { size >= STILL } else { size >= DETECTED && size >= CERTAIN * deviation };
+        if was_moving || !self.is_moving {
+            return None;
+        }
+        let all: Vec<_> = (0..MAX_PROVIDERS).filter(|member| old[*member] + new[*member] > 0.0).collect();
+        let (before, rise) = (old[provider] / all_old, change(provider));
+        let from = now - GAP - WINDOW;
+        let look = self.look(provider, &all, from, now);
+        let at = from + minimum(&sums(&look, before + START * rise, rise > 0.0)).0;
+        let member = |provider| Member { provider, before: Some(old[provider] / all_old), wanted: None };
+        self.add(Step { at, text: None, members: all.into_iter().map(member).collect() });
+        Some(Shift { at, provider, before, is_rise: rise > 0.0 })
+    }
+
+    fn add(&mut self, step: Step) {
+        if self.steps.len() >= MOST {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+    }
+
+    /// Returns the seconds that end after `from`, up to `to`.
+    fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Second> {
+        // The tolerance is smaller than a sample. It keeps a sample whose end was rounded to `to`.
+        let first = self.seconds.partition_point(|second| second.at <= from + 1e-6);
+        self.seconds.iter().skip(first).take_while(move |second| second.at <= to + 1e-6)
+    }
+
+    /// Returns the number of pulls of each provider in a time.
+    fn pulls(&self, from: f64, to: f64) -> [f64; MAX_PROVIDERS] {
+        let mut sum = [0.0; MAX_PROVIDERS];
+        for second in self.between(from, to) {
+            for (sum, pulls) in sum.iter_mut().zip(second.pulls) {
+                *sum += f64::from(pulls);
+            }
+        }
+        sum
+    }
+
+    /// Returns the share of a provider in the pulls of `members` in a time. `None`: there are no pulls.
+    fn share(&self, provider: usize, members: &[usize], from: f64, to: f64) -> Option<f64> {
+        let pulls = self.pulls(from, to);
+        let all: f64 = members.iter().map(|member| pulls[*member]).sum();
+        (all > 0.0).then(|| pulls[provider] / all)
+    }
+
+    /// Returns for each second of a time: its end in seconds after `from`, the pulls of a provider, and the pulls of
+    /// `members`.
+    fn look(&self, provider: usize, members: &[usize], from: f64, to: f64) -> Vec<(f64, f64, f64)> {
+        let pulls = |second: &Second, provider: usize| f64::from(second.pulls[provider]);
+        let all = |second: &Second| members.iter().map(|member| pulls(second, *member)).sum();
+        self.between(from, to).map(|second| (second.at - from, pulls(second, provider), all(second))).collect()
+    }
+
+    /// Returns the steps of the last hour as JSON, the newest step first.
+    pub(super) fn json(&self, names: &Names) -> Value {
+        let Some(now) = self.seconds.back().map(|second| second.at) else { return json!([]) };
+        // The look of a step ends at the next step.
+        let ends = std::iter::once(None).chain(self.steps.iter().rev().map(|step| Some(step.at)));
+        let steps = self.steps.iter().rev().zip(ends);
+        json!(steps.map(|(step, end)| self.described(step, end, now, names)).collect::<Vec<_>>())
+    }
+
+    fn described(&self, step: &Step, end: Option<f64>, now: f64, names: &Names) -> Value {
+        let to = end.unwrap_or(now);
+        let members: Vec<_> = step.members.iter().map(|member| member.provider).collect();
+        let (mut providers, mut has_arrived) = (Vec::new(), true);
+        for member in &step.members {
+            let Some(before) = member.before else { continue };
+            let share = |from, to| self.share(member.provider, &members, from, to);
+            let current = share((to - NOW).max(step.at), to);
+            let settled = ((to - step.at) / 4.0).clamp(NOW, 600.0);
+            let level = share((to - settled).max(step.at), to);
+            let Some(wanted) = member.wanted.or(level) else { continue };
+            if (wanted - before).abs() < SMALLEST {
+                continue;
+            }
+            let mut entry = json!({
+                "name": names.providers.get(member.provider),
+                "from": digits(before),
+                "to": digits(wanted),
+                "now": current.map(digits),
+            });
+            let look = self.look(member.provider, &members, step.at, to);
+            for (key, part) in PARTS {
+                let arrival = arrival(&look, before + part * (wanted - before), wanted > before);
+                has_arrived &= arrival.is_some();
+                entry[key] = arrival.map_or(Value::Null, |arrival| {
+                    json!({
+                        "seconds": digits(arrival.seconds),
+                        "earliest": digits(arrival.earliest),
+                        "latest": digits(arrival.latest),
+                    })
+                });
+            }
+            if member.wanted.is_none() {
+                let earlier = share((to - 2.0 * settled).max(step.at), to - settled);
+                let drift = earlier.zip(level).map_or(f64::MAX, |(earlier, level)| (level - earlier).abs());
+                has_arrived &= drift < SMALLEST.max(0.05 * (wanted - before).abs());
+            }
+            providers.push(entry);
+        }
+        json!({
+            "time": round(step.at),
+            "end": end.map(round),
+            "text": step.text,
+            "is_announced": step.text.is_some(),
+            "has_arrived": has_arrived && !providers.is_empty(),
+            "providers": providers,
+        })
+    }
+}
+
+/// Returns the running sums of `pulls of the provider - level × all pulls`, with the opposite sign if the share falls.
+/// Each entry has the time, the sum, and the number of all pulls until then. The first entry is the start of the look.
+fn sums(look: &[(f64, f64, f64)], level: f64, is_rise: bool) -> Vec<(f64, f64, f64)> {
+    let (mut sum, mut all) = (0.0, 0.0);
+    let added = look.iter().map(|(time, pulls, of)| {
+        let excess = pulls - level * of;
+        sum += if is_rise { excess } else { -excess };
+        all += of;
+        (*time, sum, all)
+    });
+    std::iter::once((0.0, 0.0, 0.0)).chain(added).collect()
+}
+
+/// Returns the entry with the smallest sum.
+fn minimum(sums: &[(f64, f64, f64)]) -> (f64, f64, f64) {
+    sums.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or_default()
+}
+
+/// Returns the moment at which a share passes a level for good. `None`: the share has not passed the level, or the
+/// pulls after this moment are too few to exclude chance.
+fn arrival(look: &[(f64, f64, f64)], level: f64, is_rise: bool) -> Option<Arrival> {
+    let sums = sums(look, level, is_rise);
+    let (seconds, lowest, pulls) = minimum(&sums);
+    let variance = (level * (1.0 - level)).max(0.0);
+    let by_chance =
+        |(_, sum, all): &&(f64, f64, f64)| sum - lowest <= CHANCE * (variance * (all - pulls).abs()).sqrt() + 1e-6;
+    let earliest = sums.iter().find(by_chance)?.0;
+    let latest = sums.iter().rev().find(by_chance)?.0;
+    (latest < sums.last()?.0).then_some(Arrival { seconds, earliest, latest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::{History, Snapshot};
+    use super::*;
+
+    const FASTLY: usize = 1;
+    const AKAMAI: usize = 2;
+    /// The time of the step. It is not a whole second, because an announcement can arrive at any time.
+    const STEP: f64 = 1_000_300.4;
+
+    /// A generator of pseudo-random numbers (`SplitMix64`), so that each run of a test has the same numbers.
+    struct Random(u64);
+
+    impl Random {
+        /// Returns a number from 0 to below 1.
+        #[allow(clippy::cast_precision_loss, reason = "53 bits fit")]
+        fn unit(&mut self) -> f64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        }
+    }
+
+    /// Clients of two CDNs. The weights change from 50/50 to 90/10 at the moment [`STEP`]. Each client changes its CDN
+    /// when its DNS entry expires. This takes 30 seconds on average for 80 % of the clients, and 600 seconds on average
+    /// for the rest.
+    struct Clients {
+        /// The clients of Akamai that change to Fastly, by the time of the change, in seconds after the step.
+        changes: Vec<f64>,
+        /// All clients.
+        all: f64,
+    }
+
+    impl Clients {
+        #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
+        fn new(all: usize, random: &mut Random) -> Self {
+            let expiry = |random: &mut Random| {
+                let mean = if random.unit() < 0.8 { 30.0 } else { 600.0 };
+                -mean * (1.0 - random.unit()).ln()
+            };
+            let mut changes: Vec<_> = (0..all * 4 / 10).map(|_| expiry(random)).collect();
+            changes.sort_by(f64::total_cmp);
+            Self { changes, all: all as f64 }
+        }
+
+        /// Returns the share of the clients that use Fastly at a moment after the step.
+        #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
+        fn share(&self, after: f64) -> f64 {
+            0.5 + self.changes.partition_point(|change| *change <= after) as f64 / self.all
+        }
+
+        /// Returns the time after which a part of the clients that change had changed.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position in the list")]
+        #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
+        fn truth(&self, part: f64) -> f64 {
+            self.changes[(self.changes.len() as f64 * part).ceil() as usize - 1]
+        }
+    }
+
+    /// Traffic with one sample for each second of virtual time.
+    struct Traffic {
+        history: History,
+        shares: Shares,
+        totals: [u64; 2],
+        time: f64,
+        names: Names,
+        shifts: Vec<Shift>,
+    }
+
+    impl Traffic {
+        fn new() -> Self {
+            let mut names = Names::default();
+            assert_eq!((names.provider("fastly"), names.provider("akamai")), (FASTLY, AKAMAI));
+            let (history, shares) = Default::default();
+            Self { history, shares, totals: [0; 2], time: 1_000_000.0, names, shifts: Vec::new() }
+        }
+
+        fn second(&mut self, fastly: u64, akamai: u64) {
+            self.totals[0] += fastly;
+            self.totals[1] += akamai;
+            self.time += 1.0;
+            let mut snapshot = Snapshot::default();
+            snapshot.provider(FASTLY).row.add(Column::Pulls, self.totals[0]);
+            snapshot.provider(AKAMAI).row.add(Column::Pulls, self.totals[1]);
+            self.history.push(snapshot, self.time, 1.0);
+            if let Some(sample) = self.history.fine().back() {
+                self.shares.push(sample);
+            }
+            self.shifts.extend(self.shares.detect());
+        }
+
+        /// Adds seconds in which each pull comes from a client that is selected at random.
+        fn run(&mut self, seconds: u32, pulls: u64, random: &mut Random, share: impl Fn(f64) -> f64) {
+            for _ in 0..seconds {
+                let mut fastly = 0;
+                for _ in 0..pulls {
+                    let after = self.time + random.unit() - STEP;
+                    fastly += u64::from(random.unit() < share(after));
+                }
+                self.second(fastly, pulls - fastly);
+            }
+        }
+
+        fn announce(&mut self) {
+            self.shares.announce(STEP, "50/50 to 90/10", &[(FASTLY, 90.0), (AKAMAI, 10.0)]);
+        }
+
+        /// Returns the newest step.
+        fn step(&self) -> Value {
+            self.shares.json(&self.names)[0].clone()
+        }
+    }
+
+    fn number(value: &Value) -> f64 {
+        value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
+    }
+
+    #[test]
+    fn ramp_when_announced_and_replayed_then_times_equal_the_truth_within_one_scrape() {
+        let mut random = Random(1);
+        let clients = Clients::new(100_000, &mut random);
+        // Each client pulls once in each second, at its own part of the second. So the number of pulls is known.
+        let mut traffic = Traffic::new();
+        for _ in 0..300 {
+            traffic.second(50_000, 50_000);
+        }
+        traffic.announce();
+        let after = |traffic: &Traffic| traffic.time - STEP;
+        let mut seen = Vec::new();
+        for _ in 0..3200 {
+            // The share of the middle of the second is the mean share of the second.
+            let share = if after(&traffic) < 0.0 { 0.5 } else { clients.share(after(&traffic) + 0.5) };
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pulls")]
+            let fastly = (share * clients.all).round() as u64;
+            traffic.second(fastly, 100_000 - fastly);
+            if after(&traffic) > 400.0 && traffic.time % 50.0 > 0.5 {
+                continue;
+            }
+            let step = traffic.step();
+            for (key, part) in PARTS {
+                if step["providers"][0][key].is_object() && !seen.contains(&key) {
+                    seen.push(key);
+                    assert!(after(&traffic) > clients.truth(part), "{key} must not be reported before its time");
+                }
+            }
+        }
+        let step = traffic.step();
+        assert_eq!((&step["has_arrived"], &step["is_announced"]), (&json!(true), &json!(true)), "{step:#}");
+        for provider in 0..2 {
+            let provider = &step["providers"][provider];
+            for (key, part) in PARTS {
+                let truth = clients.truth(part);
+                let found = number(&provider[key]["seconds"]);
+                assert!((found - truth).abs() <= 1.0, "{key}: {found} s, but the truth is {truth} s: {provider:#}");
+            }
+        }
+        let (t50, t99) = (clients.truth(0.5), clients.truth(0.99));
+        assert!((20.0..40.0).contains(&t50) && (1500.0..2100.0).contains(&t99), "the tail must be long: {t50} {t99}");
+        assert!(traffic.shifts.is_empty(), "an announced step must not be detected as a second step");
+    }
+
+    #[test]
+    fn ramp_when_pulls_are_random_then_truth_is_between_earliest_and_latest() {
+        let (mut checked, mut outside) = (0, Vec::new());
+        for seed in 0..6 {
+            let mut random = Random(seed);
+            let clients = Clients::new(50_000, &mut random);
+            let mut traffic = Traffic::new();
+            traffic.run(300, 200, &mut random, |_| 0.5);
+            traffic.announce();
+            traffic.run(3000, 200, &mut random, |after| if after < 0.0 { 0.5 } else { clients.share(after) });
+            let step = traffic.step();
+            for (key, part) in PARTS {
+                let (found, truth) = (&step["providers"][0][key], clients.truth(part));
+                if found.is_null() {
+                    assert_eq!(key, "t99", "only the end of the tail can be too small to be seen: {step:#}");
+                    continue;
+                }
+                checked += 1;
+                if truth < number(&found["earliest"]) - 1.0 || truth > number(&found["latest"]) + 1.0 {
+                    outside.push(format!("{key}: {found}, but the truth is {truth}"));
+                }
+                if key == "t50" {
+                    assert!((number(&found["seconds"]) - truth).abs() < 6.0, "{found}, but the truth is {truth}");
+                }
+            }
+        }
+        assert!(checked >= 15 && outside.len() * 10 <= checked, "{checked} checked, outside: {outside:#?}");
+    }
+
+    #[test]
+    fn change_when_only_a_part_has_arrived_then_later_times_are_null() {
+        let mut random = Random(5);
+        let clients = Clients::new(50_000, &mut random);
+        let mut traffic = Traffic::new();
+        traffic.run(300, 500, &mut random, |_| 0.5);
+        traffic.announce();
+        traffic.run(60, 500, &mut random, |after| if after < 0.0 { 0.5 } else { clients.share(after) });
+        let step = traffic.step();
+        let fastly = &step["providers"][0];
+        assert_eq!(
+            (&fastly["name"], &fastly["to"], &step["has_arrived"]),
+            (&json!("fastly"), &json!(0.9), &json!(false))
+        );
+        assert!(fastly["t50"].is_object() && fastly["t90"].is_null() && fastly["t99"].is_null(), "{fastly:#}");
+        assert!(number(&fastly["from"]) > 0.48 && number(&fastly["now"]) < 0.85, "{fastly:#}");
+    }
+
+    #[test]
+    fn step_when_not_announced_then_detected_once_with_its_start() {
+        let mut random = Random(2);
+        let clients = Clients::new(50_000, &mut random);
+        let mut traffic = Traffic::new();
+        traffic.run(300, 300, &mut random, |_| 0.5);
+        assert!(traffic.shifts.is_empty());
+        traffic.run(3000, 300, &mut random, |after| if after < 0.0 { 0.5 } else { clients.share(after) });
+        let [shift] = &traffic.shifts[..] else { panic!("not one shift: {:?}", traffic.shifts) };
+        assert!((shift.at - STEP).abs() < 6.0 && (shift.before - 0.5).abs() < 0.02, "{shift:?}");
+        let step = traffic.step();
+        assert_eq!((&step["is_announced"], &step["text"], &step["end"]), (&json!(false), &Value::Null, &Value::Null));
+        let fastly = &step["providers"][0];
+        assert!((number(&fastly["to"]) - 0.9).abs() < 0.01, "{fastly:#}");
+        // The start is late by up to a few seconds, so the time is short by the same seconds.
+        let (found, truth) = (number(&fastly["t50"]["seconds"]), clients.truth(0.5));
+        assert!((found - truth).abs() < 8.0, "{found} s, but the truth is {truth} s");
+    }
+
+    #[test]
+    fn shares_when_weights_do_not_change_then_no_step_is_detected() {
+        let mut random = Random(3);
+        let mut traffic = Traffic::new();
+        // A slow trend of four percentage points in an hour is not a step.
+        traffic.run(3600, 60, &mut random, |after| 0.5 + 0.04 * (after + 300.0) / 3600.0);
+        assert!(traffic.shifts.is_empty(), "{:?}", traffic.shifts);
+        assert_eq!(traffic.shares.json(&traffic.names), json!([]));
+    }
+
+    #[test]
+    fn step_when_next_step_begins_then_its_look_ends() {
+        let mut traffic = Traffic::new();
+        for _ in 0..100 {
+            traffic.second(100, 100);
+        }
+        let first = traffic.time;
+        traffic.shares.announce(first, "to 90/10", &[(FASTLY, 9.0), (AKAMAI, 1.0)]);
+        for _ in 0..100 {
+            traffic.second(180, 20);
+        }
+        traffic.shares.announce(traffic.time, "back", &[(FASTLY, 1.0), (AKAMAI, 1.0)]);
+        for _ in 0..100 {
+            traffic.second(100, 100);
+        }
+        let steps = traffic.shares.json(&traffic.names);
+        assert_eq!((&steps[1]["end"], &steps[1]["time"]), (&steps[0]["time"], &json!(first)));
+        assert_eq!((&steps[1]["providers"][0]["now"], &steps[0]["providers"][0]["now"]), (&json!(0.9), &json!(0.5)));
+        for step in 0..2 {
+            let t50 = &steps[step]["providers"][0]["t50"];
+            assert!(number(&t50["seconds"]).abs() < 1e-6, "a change within one second must have the time 0: {steps:#}");
+        }
+    }
+
+    #[test]
+    fn shares_when_full_then_keep_an_hour_and_the_last_steps() {
+        let mut traffic = Traffic::new();
+        for second in 0..5000 {
+            traffic.second(1, 1);
+            if second % 100 == 0 {
+                traffic.shares.announce(traffic.time, "step", &[(FASTLY, 2.0), (AKAMAI, 1.0)]);
+            }
+        }
+        assert_eq!((traffic.shares.seconds.len(), traffic.shares.steps.len()), (SECONDS, MOST));
+        assert!(traffic.shares.seconds.capacity() * size_of::<Second>() < 512 * 1024);
+        for _ in 0..5000 {
+            traffic.second(1, 1);
+        }
+        assert!(traffic.shares.steps.is_empty(), "a step must end with the hour of its data");
+    }
+}
