@@ -53,6 +53,7 @@ pub mod internals {
     pub use crate::fault::Cause;
     pub use crate::ids::{Country, Reason};
     pub use crate::intake::country::{Countries, CountryError};
+    pub use crate::intake::edge_logs::outcome as edge_log_outcome;
     pub use crate::intake::ranges::parse as parse_ranges;
     pub use crate::metrics::{Description, Kind, METRICS, Metrics};
     pub use crate::runtime::{Runtime, Slot};

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -155,9 +155,14 @@ fn batch_when_firehose_sends_the_same_batch_twice_then_counted_once() {
     // A line that is sent without an envelope is counted again, because it has no request id.
     assert_eq!(push(&shim, "cloudfront", &[TOKEN], line.as_bytes()).status, 200);
     assert_eq!(lines(&shim.metrics(), "cloudfront"), [3, 0, 0]);
+    // Without Firehose's header field, an envelope is recognised in any order of its members.
+    let turned = format!("{{\"records\":[{{\"data\":\"{data}\"}}],\"requestId\":\"other\"}}");
+    let response = push(&shim, "cloudfront", &[TOKEN], turned.as_bytes());
+    assert_eq!((response.status, &response.json()["requestId"]), (200, &serde_json::json!("other")));
+    assert_eq!(lines(&shim.metrics(), "cloudfront"), [4, 0, 0]);
     let cut = &body[..body.len() - 2];
     assert_eq!(push(&shim, "cloudfront", &[key, id, json], cut.as_bytes()).status, 400);
-    assert_eq!(lines(&shim.metrics(), "cloudfront"), [3, 0, 0]);
+    assert_eq!(lines(&shim.metrics(), "cloudfront"), [4, 0, 0]);
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -233,6 +238,14 @@ fn batch_when_refused_then_status_shows_the_reason_and_no_line_is_counted() {
         (push(&shim, "fastly", &[TOKEN, GZIP], &cut_gzip[..cut_gzip.len() - 9]), 400, "fastly", "gzip", 2),
         (push(&shim, "fastly", &[TOKEN], format!("[{}", line.trim_end()).as_bytes()), 400, "fastly", "json", 1),
         (push(&shim, "fastly", &[TOKEN], format!("[{},]", line.trim_end()).as_bytes()), 400, "fastly", "json", 2),
+        (
+            push(&shim, "fastly", &[TOKEN], format!("[{}]]", line.replace('}', "]")).as_bytes()),
+            400,
+            "fastly",
+            "json",
+            3,
+        ),
+        (push(&shim, "fastly", &[TOKEN], br#"{"records":[{"data":"YQ=="}]}"#), 400, "fastly", "json", 4),
     ];
     for (position, (response, status, ..)) in cases.iter().enumerate() {
         assert_eq!(response.status, *status, "case {position}: {response:?}");
@@ -252,7 +265,7 @@ fn batch_when_refused_then_status_shows_the_reason_and_no_line_is_counted() {
         ("fastly", "media_type", 2),
         ("fastly", "too_large", 3),
         ("fastly", "gzip", 2),
-        ("fastly", "json", 2),
+        ("fastly", "json", 4),
     ] {
         assert_eq!(batches(&metrics, provider, result), count, "{provider} {result}");
     }
@@ -270,8 +283,8 @@ fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
         wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0),
         "the broken connection is still open"
     );
-    // At most four batches are read at the same time. Four new batches can begin, so the broken batch has returned its
-    // permit.
+    // At most four batches of one provider are read at the same time. Four new batches can begin, so the broken batch
+    // has returned its permit.
     let mut open: Vec<_> = (0..4)
         .map(|_| {
             let mut client = Raw::connect(shim.addr);
@@ -282,12 +295,39 @@ fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
         .collect();
     let busy = push(&shim, "fastly", &[TOKEN], line.as_bytes());
     assert_eq!((busy.status, busy.field("retry-after")), (503, Some("5")));
+    assert_eq!(push(&shim, "akamai", &[TOKEN], b"{}\n").status, 200, "another provider must get a permit");
     for client in &mut open {
         client.send(&line);
         assert_eq!(client.response().expect("a response").status, 200);
     }
     assert_eq!(push(&shim, "fastly", &[TOKEN], line.as_bytes()).status, 200);
     assert_eq!(lines(&shim.metrics(), "fastly"), [5, 0, 0]);
+}
+
+#[test]
+fn batch_when_bytes_arrive_too_slowly_then_refused_and_permit_is_free() {
+    let config = config(ClosedPort::new().addr).with("[server]\nbody_timeout = \"1s\"");
+    let shim = Shim::start(config);
+    let mut client = Raw::connect(shim.addr).patient(Duration::from_millis(100));
+    client.send(
+        "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n\
+         Content-Length: 5000\r\n\r\n",
+    );
+    // Each pause is shorter than the timeout.
+    let response = (0..600).find_map(|_| client.send(b" ").more().ok()).expect("the batch must be refused");
+    assert!(response.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&response));
+    assert_eq!(batches(&shim.metrics(), "fastly", "late"), 1);
+}
+
+#[test]
+fn line_when_sent_by_the_cdn_itself_then_counted_only_as_a_line() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let edge =
+        |is_edge: bool| fastly(now(), "HIT", 10).replace("\"url\"", &format!("\"fastly_is_edge\":{is_edge},\"url\""));
+    assert_eq!(push(&shim, "fastly", &[TOKEN], [edge(true), edge(false)].concat().as_bytes()).status, 200);
+    let metrics = shim.metrics();
+    assert_eq!(lines(&metrics, "fastly"), [2, 0, 0]);
+    assert_eq!((requests(&metrics, "fastly"), bytes(&metrics, "fastly")), ([1, 0, 0, 0, 0], 10));
 }
 
 #[test]
@@ -343,12 +383,22 @@ fn offload_when_logs_arrive_then_equals_the_share_that_caused_no_pulls() {
 }
 
 #[test]
-fn field_when_missing_in_every_line_then_warning_names_the_field() {
-    let shim = Shim::start(config(ClosedPort::new().addr));
+fn field_when_missing_in_every_line_then_all_workers_together_warn_once() {
+    let mut shim = Shim::start(config(ClosedPort::new().addr).with("[server]\nworkers = 2"));
     let log = fastly(now(), "HIT", 20).replace("response_state", "cache_state").repeat(3);
-    assert_eq!(push(&shim, "fastly", &[TOKEN], log.as_bytes()).status, 200);
+    // While both connections are open, each worker has one of them.
+    let mut clients = [Raw::connect(shim.addr), Raw::connect(shim.addr)];
+    for client in &mut clients {
+        client.send(request("POST", "/.edgeshim/edge-logs/fastly", &[TOKEN], log.as_bytes()));
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().expect("a response").status, 200);
+    }
     let named =
         |stderr: &str| stderr.contains("no line of a batch has response_state") && stderr.contains("edge_log_fields");
     assert!(wait_until(PATIENCE, || named(&shim.stderr())), "{}", shim.stderr());
-    assert_eq!(requests(&shim.metrics(), "fastly"), [0, 0, 0, 0, 3]);
+    assert_eq!(requests(&shim.metrics(), "fastly"), [0, 0, 0, 0, 6]);
+    shim.signal("TERM");
+    shim.wait_exit(PATIENCE);
+    assert_eq!(shim.stderr().matches("no line of a batch").count(), 1, "{}", shim.stderr());
 }

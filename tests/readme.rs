@@ -508,7 +508,8 @@ fn runbook_when_compared_with_source_then_lists_all_fault_causes_reasons_and_gua
     let statuses = table(&runbook, &["status", "meaning"]);
     let explained: BTreeSet<&str> = statuses.iter().map(|row| row[0].as_str()).collect();
     for row in rows.iter().chain(&reasons) {
-        for status in row[1].split(", ") {
+        // After a flood, the connection is closed without a response.
+        for status in row[1].split(", ").filter(|status| *status != "none") {
             assert!(explained.contains(status), "{RUNBOOK} does not explain the status {status}");
         }
     }

@@ -82,6 +82,9 @@ struct Kept {
     /// The oldest and the newest second of the log. If the log has a gap, the oldest second is the first second after
     /// the gap. `None`: no batch has arrived.
     span: Option<(i64, i64)>,
+    /// The first second after the last gap of the log. Lines of earlier seconds that arrive later are outside of the
+    /// window.
+    gap_end: Option<i64>,
     /// The number of the log's newest seconds to which a later batch still added lines, and the newest second when that
     /// batch arrived. Of the numbers of about the last five minutes, the largest number is stored.
     late: (i64, i64),
@@ -211,6 +214,11 @@ impl Kept {
             self.span = Some((oldest, newest));
             return;
         };
+        // Lines from before a gap can arrive after the gap. These lines must not move the window back into the gap.
+        let oldest = self.gap_end.map_or(oldest, |gap_end| oldest.max(gap_end));
+        if newest < oldest {
+            return;
+        }
         // The seconds of the log to which the batch adds lines were incomplete until now.
         let late = (to + 1 - oldest).clamp(0, AHEAD_SECONDS);
         if late >= self.late.0 || newest - self.late.1 > WINDOW_SECONDS {
@@ -220,6 +228,9 @@ impl Kept {
         // in the gap, at least half a minute from both ends, shows that log lines are missing.
         let (start, end) = (seconds_f64(to + SHORT_SECONDS / 2), seconds_f64(oldest - SHORT_SECONDS / 2));
         let is_missing = start < end && self.total_at(end, current).0 - self.total_at(start, current).0 >= 1.0;
+        if is_missing {
+            self.gap_end = Some(oldest);
+        }
         self.span = Some(if is_missing { (oldest, newest) } else { (from.min(oldest), to.max(newest)) });
     }
 
@@ -430,6 +441,23 @@ mod tests {
         for seconds in [1, 4, 95] {
             traffic.run(seconds, 10, 1, Some(0));
             assert!(near(traffic.ratios().requests, 0.9), "{:?}", traffic.ratios());
+        }
+    }
+
+    #[test]
+    fn offload_when_lines_from_before_a_gap_arrive_after_the_gap_then_window_does_not_move_back() {
+        let mut traffic = Traffic::new();
+        traffic.run(400, 10, 1, Some(0));
+        traffic.run(100, 10, 10, None);
+        traffic.run(20, 10, 1, Some(0));
+        for newest in [START + 399, START + 505] {
+            let mut log = Seconds::new(traffic.second);
+            log.add(START + 390, 1, 200);
+            log.add(newest, 1, 200);
+            traffic.book.log(&log, newest);
+            // At most one request of 200 is added to the window.
+            let ratios = traffic.ratios();
+            assert!(ratios.requests.is_some_and(|ratio| (ratio - 0.9).abs() < 2e-3), "{newest}: {ratios:?}");
         }
     }
 

@@ -20,11 +20,13 @@ pub enum LogField {
     Host,
     /// The CDN's id of the request.
     Id,
+    /// Who sent the request: a client, or the CDN itself. Only a preset can name this field.
+    Sender,
 }
 
 impl LogField {
-    /// All fields, each with its key. A preset has these keys in the table `[logs]`, and the operator writes them in
-    /// `edge_log_fields`.
+    /// The fields that an operator can name, each with its key. A preset has these keys in the table `[logs]`, and the
+    /// operator writes them in `edge_log_fields`.
     pub(crate) const NAMES: [(&'static str, Self); 7] = [
         ("time", Self::Time),
         ("url", Self::Url),
@@ -58,6 +60,11 @@ pub(crate) struct LogForm {
     pub places: Vec<(LogField, LogPlace)>,
     /// The texts in the field `result`, each with its meaning. Texts are compared without regard to case.
     pub results: Vec<(String, EdgeResult)>,
+    /// The meaning of a line without the field `result`. `None`: the meaning is unknown.
+    pub absent: Option<EdgeResult>,
+    /// The texts in the field `sender` that mean a client. Other texts mean the CDN itself: a hop to a shield, a health
+    /// check, a subrequest. If the field is absent, the sender is a client.
+    pub clients: Vec<String>,
 }
 
 impl Default for LogForm {
@@ -74,6 +81,8 @@ impl Default for LogForm {
             separator: '\t',
             places: LogField::NAMES.map(|(name, field)| (field, LogPlace::Member(name.to_owned()))).to_vec(),
             results: results.map(|(text, result)| (text.to_owned(), result)).to_vec(),
+            absent: None,
+            clients: Vec::new(),
         }
     }
 }
@@ -105,6 +114,11 @@ impl LogForm {
             LogPlace::Column(number) if *known == field => usize::from(*number).checked_sub(1),
             _ => None,
         })
+    }
+
+    /// Returns whether a text in the field `sender` means a client.
+    pub(crate) fn is_client(&self, text: &str) -> bool {
+        self.clients.iter().any(|known| known.eq_ignore_ascii_case(text))
     }
 
     /// Returns the meaning of a text in the field `result`. If the preset does not know the text, the part before the

@@ -223,7 +223,7 @@ fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {
         Some(_) => return Err(table.flaw("separator must be \"|\"; for a tab, remove the key separator")),
     };
     let mut places = Vec::new();
-    for (key, field) in LogField::NAMES {
+    for (key, field) in LogField::NAMES.into_iter().chain([("sender", LogField::Sender)]) {
         let Some(name) = table.optional_text(key)? else { continue };
         let column = columns.iter().position(|column| *column == name);
         if let Some(number) = column.and_then(|position| u16::try_from(position + 1).ok()) {
@@ -232,13 +232,25 @@ fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {
         places.push((field, LogPlace::Member(name)));
     }
     let mut results = Vec::new();
-    for (key, result) in
-        [("hit", EdgeResult::Hit), ("miss", EdgeResult::Miss), ("pass", EdgeResult::Pass), ("error", EdgeResult::Error)]
-    {
+    let meanings = [
+        ("hit", EdgeResult::Hit),
+        ("miss", EdgeResult::Miss),
+        ("pass", EdgeResult::Pass),
+        ("error", EdgeResult::Error),
+    ];
+    for (key, result) in meanings {
         results.extend(table.list(key)?.into_iter().map(|text| (text, result)));
     }
+    let absent = match table.optional_text("absent")? {
+        None => None,
+        Some(text) => match meanings.into_iter().find(|(key, _)| *key == text) {
+            Some((_, result)) => Some(result),
+            None => return Err(table.flaw("absent must be \"hit\", \"miss\", \"pass\" or \"error\"")),
+        },
+    };
+    let clients = table.list("clients")?;
     table.end()?;
-    Ok(LogForm { separator, places, results })
+    Ok(LogForm { separator, places, results, absent, clients })
 }
 
 /// The facts that have been read so far, and the table `[sources]`, to which the facts refer.

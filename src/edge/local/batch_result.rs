@@ -28,11 +28,11 @@ label! {
         Gzip = "gzip",
         /// The JSON array or the envelope of the body is damaged or truncated.
         Json = "json",
-        /// No byte of the body arrived for `server.body_timeout`.
+        /// No byte of the body arrived for `server.body_timeout`, or the body arrived too slowly.
         Late = "late",
         /// The body was truncated, for example because the connection was closed.
         Cut = "cut",
-        /// Other requests used all permits to read a batch.
+        /// Other requests used all permits to read a batch, or the provider's share of the permits.
         Busy = "busy",
     }
 }
@@ -43,6 +43,7 @@ impl From<BatchError> for BatchResult {
             BatchError::TooLarge => Self::TooLarge,
             BatchError::Gzip => Self::Gzip,
             BatchError::Json => Self::Json,
+            BatchError::Aborted => Self::Busy,
         }
     }
 }

@@ -1,14 +1,12 @@
 //! The endpoint to which CDNs push their logs (`[edge_logs]`). Each request has a batch of log lines in its body. The
 //! endpoint checks the head of the request, reads the batch, and adds the sums of the lines to the metrics.
 //!
-//! A request without the right token is refused first, whatever else is wrong with the request. After some KiB of a
-//! batch, the reader yields to the other tasks of its worker, so that pulls do not wait. Only a few batches are read at
-//! the same time.
+//! A request without the right token is refused first, whatever else is wrong with the request. A thread of low
+//! priority reads the batches, so that pulls do not wait. Only a few batches are read at the same time.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,12 +16,13 @@ use http_body::Body;
 use metrics::Counter;
 
 use super::batch_result::BatchResult;
+use super::patience::Patience;
 use super::{LocalFuture, LocalParts, Response, Shared};
 use crate::cdn::preset::logs::LogForm;
 use crate::clock::{self, Deadline};
 use crate::edge::request::{EdgeRequest, uncacheable};
 use crate::ids::{EdgeResult, LogLine, ProviderId};
-use crate::intake::edge_logs::{Batch, BatchCoding, BatchForm, Intake, Permit, Sums};
+use crate::intake::edge_logs::{Batch, BatchCoding, BatchForm, Intake, Reader, Sums};
 use crate::keys::quantities::SIZE;
 use crate::keys::secrets::SECRET;
 use crate::keys::urls::local_path;
@@ -40,14 +39,6 @@ use crate::wire::values::content_length;
 
 /// The path at which Fastly asks whether Fastly is allowed to push logs to this host.
 const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
-/// The number of bytes of a body that one call passes to the decoder. The number is small, because gzip can inflate
-/// each byte to about 1,000 bytes.
-const STEP_BYTES: usize = 512;
-/// The number of bytes after which the reader of a batch yields: the received bytes plus the bytes after inflating.
-const TURN_BYTES: usize = 16 * 1024;
-/// The shortest time between two warnings that the log of one provider lacks a field.
-const MESSAGE_PERIOD: Duration = Duration::from_mins(1);
-
 /// The keys of `[edge_logs]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeLogSettings {
@@ -144,7 +135,7 @@ struct Source {
     /// The sums of the log, from which the offload is calculated.
     book: Arc<Book>,
     /// Limits the warnings that the log lacks a field.
-    messages: Throttle,
+    messages: Arc<Throttle>,
 }
 
 impl EdgeLogs {
@@ -159,7 +150,7 @@ impl EdgeLogs {
             bytes: metrics.series(&describe::EDGE_BYTES, &[name]),
             lines: LogLine::ALL.map(|result| metrics.series(&describe::EDGE_LOG_LINES, &[name, result.as_str()])),
             book: metrics.offload.book(name),
-            messages: Throttle::new(MESSAGE_PERIOD),
+            messages: parts.intake.messages(name),
         };
         let sources = names.into_iter().zip(&parts.sources).filter(|_| is_on).map(source).collect();
         Self { sources, batches: ledger.lazy(&describe::EDGE_LOG_BATCHES) }
@@ -196,10 +187,11 @@ impl EdgeLogs {
         if length > parts.settings.max_body_bytes {
             return refuse(BatchResult::TooLarge);
         }
-        let Some(permit) = parts.intake.permit() else { return refuse(BatchResult::Busy) };
         let from_firehose = head.headers.contains_key(&X_AMZ_FIREHOSE_REQUEST_ID);
         let batch = Batch::new(&source.form, coding, from_firehose, unix_seconds());
-        Ok((position, Reading::new(batch, permit, local.body_timeout)))
+        let reader = Reader::begin(&parts.intake, source.name, batch);
+        let Some(reader) = reader else { return refuse(BatchResult::Busy) };
+        Ok((position, Reading { reader: Some(reader), deadline: None, patience: Patience::new(local.body_timeout) }))
     }
 
     /// Counts a batch that was read completely. Returns the result and the body of the response.
@@ -251,72 +243,48 @@ impl Source {
     }
 }
 
-/// A batch that is being read.
+/// A batch whose body is arriving.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    batch: Option<Batch>,
-    /// The bytes that have arrived, but have not been passed to the decoder.
-    left: Bytes,
-    /// The number of bytes that were read since the task last yielded. The task yields at [`TURN_BYTES`].
-    spent: usize,
-    /// The turn in which the task yielded. In this turn, `poll` reads nothing more.
-    yielded: Option<u64>,
+    reader: Option<Reader>,
     deadline: Option<Deadline>,
-    timeout: Duration,
-    _permit: Permit,
+    patience: Patience,
 }
 
 impl Reading {
-    fn new(batch: Batch, permit: Permit, timeout: Duration) -> Self {
-        let batch = Some(batch);
-        Self { batch, left: Bytes::new(), spent: 0, yielded: None, deadline: None, timeout, _permit: permit }
-    }
-
-    /// Reads the bytes that have arrived. The result is ready when the whole batch was read or the batch is refused.
-    /// After that, this function must not be called again.
+    /// Passes the bytes that arrive to the reader. The result is ready when the whole batch was read or the batch is
+    /// refused. After that, this function must not be called again.
     pub(super) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Sums, BatchResult>> {
         const ONCE: &str = "the batch was polled again after its result had been returned";
-        if self.yielded == Some(clock::turn()) {
-            return Poll::Pending;
-        }
-        self.yielded = None;
         loop {
-            while !self.left.is_empty() {
-                let step = self.left.split_to(self.left.len().min(STEP_BYTES));
-                let inflated = self.batch.as_mut().expect(ONCE).feed(&step).map_err(BatchResult::from)?;
-                self.spent += step.len() + inflated;
-                if self.spent >= TURN_BYTES {
-                    self.spent = 0;
-                    self.yielded = Some(clock::turn());
-                    clock::yield_turn(cx);
-                    return Poll::Pending;
-                }
-            }
+            let reader = self.reader.as_mut().expect(ONCE);
+            ready!(reader.poll_ready(cx)).map_err(BatchResult::from)?;
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                 let deadline = self.deadline.get_or_insert_with(Deadline::new);
                 if deadline.is_due() {
                     return Poll::Ready(Err(BatchResult::Late));
                 }
                 if !deadline.is_armed() {
-                    deadline.arm(self.timeout);
+                    deadline.arm(self.patience.wait(clock::now_ms()));
                 }
                 deadline.watch(cx);
                 return Poll::Pending;
             };
             match frame {
-                None => return Poll::Ready(self.batch.take().expect(ONCE).finish().map_err(BatchResult::from)),
+                None => return Poll::Ready(self.reader.take().expect(ONCE).finish().map_err(BatchResult::from)),
                 Some(Err(_)) => return Poll::Ready(Err(BatchResult::Cut)),
                 Some(Ok(frame)) => {
-                    self.left = frame.into_data().unwrap_or_default();
                     // An empty frame does not count as progress. So a sender of only empty frames reaches the timeout.
-                    if let Some(deadline) = self.deadline.as_ref().filter(|_| !self.left.is_empty()) {
+                    let Some(piece) = frame.into_data().ok().filter(|piece| !piece.is_empty()) else { continue };
+                    if let Some(deadline) = &self.deadline {
                         deadline.disarm();
                     }
-                    self.spent += 1;
+                    self.patience.received(piece.len(), clock::now_ms());
+                    reader.read(piece);
                 }
             }
         }

@@ -18,6 +18,7 @@
 mod batch_result;
 mod browser_keys;
 mod edge_logs;
+mod patience;
 
 use std::pin::Pin;
 use std::sync::Arc;

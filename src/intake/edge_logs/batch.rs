@@ -2,13 +2,13 @@
 //! report.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::Arc;
 
-use flate2::write::MultiGzDecoder;
+use bytes::{Buf as _, Bytes};
 
 use super::envelope::Envelope;
-use super::line::{LineForm, MAX_BYTES, Present, STATUS_SLOT};
+use super::gunzip::{Gunzip, STEP_BYTES};
+use super::line::{LineForm, MAX_BYTES, Present};
 use super::split::{Array, Lines, NotAnArray, Record};
 use crate::cdn::preset::logs::LogForm;
 use crate::ids::{EdgeResult, LogLine};
@@ -17,7 +17,9 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 /// The inflated body is allowed to be this many times as long as `edge_logs.max_body`.
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
-const SHAPE_BYTES: usize = 64;
+const SHAPE_BYTES: usize = 256;
+/// The largest number of these bytes together with whitespace before them.
+const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) enum BatchError {
     Gzip,
     /// The body begins like a JSON array or an envelope, but is not valid or is truncated.
     Json,
+    /// The thread that reads batches has failed.
+    Aborted,
 }
 
 /// The format of one provider's batches, and their limits.
@@ -69,7 +73,8 @@ pub(crate) struct Sums {
 
 /// A batch whose body is arriving.
 pub(crate) struct Batch {
-    body: Body,
+    coding: Coding,
+    sink: Sink,
     /// The number of bytes that the rest of the body is allowed to have.
     left: u64,
 }
@@ -85,13 +90,11 @@ pub(crate) enum BatchCoding {
 /// The first byte of gzip.
 const GZIP_MAGIC: u8 = 0x1f;
 
-enum Body {
+enum Coding {
     /// No byte has arrived, so it is unknown whether the body is gzip.
-    Unknown(Sink),
-    Plain(Sink),
-    Gzip(Box<MultiGzDecoder<Sink>>),
-    /// A placeholder while the sink moves from `Unknown` into `Plain` or `Gzip`.
-    Moved,
+    Unknown,
+    Identity,
+    Gzip(Gunzip),
 }
 
 impl Batch {
@@ -102,39 +105,39 @@ impl Batch {
             shape: if from_firehose { Shape::Envelope(Envelope::new()) } else { Shape::Unknown(Vec::new()) },
             counter: Counter { form: Arc::clone(form), now, sums: Sums::new(now) },
             left: form.max_bytes.saturating_mul(MOST_INFLATED),
-            error: None,
-            inflated: 0,
         };
-        let body = match coding {
-            BatchCoding::Gzip => Body::Gzip(Box::new(MultiGzDecoder::new(sink))),
-            BatchCoding::ByContent => Body::Unknown(sink),
+        let coding = match coding {
+            BatchCoding::Gzip => Coding::Gzip(Gunzip::new()),
+            BatchCoding::ByContent => Coding::Unknown,
         };
-        Self { body, left: form.max_bytes }
+        Self { coding, sink, left: form.max_bytes }
     }
 
-    /// Reads the next bytes of the body. Returns the number of bytes after inflating. The caller uses this number to
-    /// limit the work in one turn.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<usize, BatchError> {
-        let Some(first) = bytes.first() else { return Ok(0) };
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or(BatchError::TooLarge)?;
-        if let Body::Unknown(_) = &self.body
-            && let Body::Unknown(sink) = std::mem::replace(&mut self.body, Body::Moved)
-        {
-            self.body = match *first {
-                GZIP_MAGIC => Body::Gzip(Box::new(MultiGzDecoder::new(sink))),
-                _ => Body::Plain(sink),
+    /// Reads a part of `input`, and removes this part from `input`. The part has at most [`STEP_BYTES`], before and
+    /// after inflating. Returns 0 if more input is needed, otherwise a number that is not 0.
+    pub(crate) fn step(&mut self, input: &mut Bytes) -> Result<usize, BatchError> {
+        if let (Coding::Unknown, Some(first)) = (&self.coding, input.first()) {
+            self.coding = match *first {
+                GZIP_MAGIC => Coding::Gzip(Gunzip::new()),
+                _ => Coding::Identity,
             };
         }
-        let (written, sink) = match &mut self.body {
-            Body::Plain(sink) | Body::Unknown(sink) => (sink.write_all(bytes), sink),
-            Body::Gzip(gzip) => (gzip.write_all(bytes), gzip.get_mut()),
-            Body::Moved => return Err(BatchError::Gzip),
+        let part = input.get(..STEP_BYTES).unwrap_or(input);
+        let (rest, inflated) = match &mut self.coding {
+            Coding::Unknown => return Ok(0),
+            Coding::Identity => (&[][..], part),
+            Coding::Gzip(gunzip) => {
+                let mut rest = part;
+                let inflated = gunzip.step(&mut rest).map_err(|_| BatchError::Gzip)?;
+                (rest, inflated)
+            }
         };
-        match (sink.error, written) {
-            (Some(error), _) => Err(error),
-            (None, Err(_)) => Err(BatchError::Gzip),
-            (None, Ok(())) => Ok(std::mem::take(&mut sink.inflated)),
-        }
+        let taken = part.len() - rest.len();
+        self.left = self.left.checked_sub(taken as u64).ok_or(BatchError::TooLarge)?;
+        let cost = (taken + inflated.len()).max(usize::from(!part.is_empty()));
+        self.sink.feed(inflated)?;
+        input.advance(taken);
+        Ok(cost)
     }
 
     /// Returns the sums of the batch after its last byte.
@@ -142,14 +145,10 @@ impl Batch {
     /// # Errors
     /// The body is truncated or damaged.
     pub(crate) fn finish(self) -> Result<Sums, BatchError> {
-        match self.body {
-            Body::Plain(sink) | Body::Unknown(sink) => sink.finish(),
-            Body::Gzip(mut gzip) => match gzip.try_finish() {
-                Ok(()) => gzip.finish().map_err(|_| BatchError::Gzip)?.finish(),
-                Err(_) => Err(gzip.get_ref().error.unwrap_or(BatchError::Gzip)),
-            },
-            Body::Moved => Err(BatchError::Gzip),
+        if let Coding::Gzip(gunzip) = &self.coding {
+            gunzip.finish().map_err(|_| BatchError::Gzip)?;
         }
+        self.sink.finish()
     }
 }
 
@@ -157,12 +156,7 @@ impl BatchForm {
     /// Returns the names of the fields that no line of a batch has. If the batch has no lines, the list is empty. A
     /// field can be absent from all lines because the CDN has renamed the field.
     pub(crate) fn absent_fields(&self, sums: &Sums) -> Vec<&str> {
-        if sums.lines.iter().sum::<u64>() == 0 {
-            return Vec::new();
-        }
-        // The status is not counted, so a log without it is complete.
-        let absent = sums.present.iter().enumerate().filter(|(slot, present)| !**present && *slot != STATUS_SLOT);
-        absent.filter_map(|(slot, _)| self.lines.name(slot)).collect()
+        if sums.lines.iter().sum::<u64>() == 0 { Vec::new() } else { self.lines.missing(sums.present) }
     }
 }
 
@@ -187,22 +181,15 @@ struct Sink {
     counter: Counter,
     /// The number of bytes that are still allowed to arrive, after inflating.
     left: u64,
-    /// The reason of the last error. The decoder passes on only an `io::Error`, which does not contain the reason.
-    error: Option<BatchError>,
-    /// The number of bytes since the last call of [`Batch::feed`] ended.
-    inflated: usize,
 }
 
 impl Sink {
     fn feed(&mut self, bytes: &[u8]) -> Result<(), BatchError> {
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or(BatchError::TooLarge)?;
-        self.inflated += bytes.len();
         let Shape::Unknown(first) = &mut self.shape else { return self.split(bytes) };
         first.extend_from_slice(bytes);
-        if first.trim_ascii_start().len() < SHAPE_BYTES && first.len() < SHAPE_BYTES * 64 {
-            return Ok(());
-        }
-        self.decide()
+        let is_enough = first.trim_ascii_start().len() >= SHAPE_BYTES || first.len() >= SHAPE_AND_SPACE_BYTES;
+        if is_enough { self.decide() } else { Ok(()) }
     }
 
     /// Decides the shape of the body by its first bytes, and splits these bytes into records.
@@ -210,14 +197,12 @@ impl Sink {
         let Shape::Unknown(first) = &mut self.shape else { return Ok(()) };
         let first = std::mem::take(first);
         let text = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&first);
-        let start = text.trim_ascii_start();
-        let is_envelope = || {
-            let member = start.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
-            member.is_some_and(|member| member.starts_with(b"\"requestId\""))
-        };
+        // The number of bytes that have arrived must not change the decision. So later bytes are left out.
+        let start = text.get(..SHAPE_AND_SPACE_BYTES).unwrap_or(text).trim_ascii_start();
+        let start = start.get(..SHAPE_BYTES).unwrap_or(start);
         self.shape = if start.first() == Some(&b'[') {
-            Shape::Array(Array::of_lines())
-        } else if is_envelope() {
+            Shape::Array(Array::new())
+        } else if Envelope::is_start(start) {
             Shape::Envelope(Envelope::new())
         } else {
             Shape::Lines(Lines::new())
@@ -259,20 +244,6 @@ impl Sink {
     }
 }
 
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.feed(bytes).map_err(|error| {
-            self.error = Some(error);
-            io::Error::other("edgeshim refuses the batch")
-        })?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads the log line in each record and adds the line to the sums.
 struct Counter {
     form: Arc<BatchForm>,
@@ -302,8 +273,11 @@ impl Counter {
             sums.lines[LogLine::Outside.position()] += 1;
             return;
         }
-        let bytes = line.bytes.saturating_mul(form.sampling).min(MAX_BYTES);
         sums.lines[LogLine::Parsed.position()] += 1;
+        if !line.is_of_client {
+            return;
+        }
+        let bytes = line.bytes.saturating_mul(form.sampling).min(MAX_BYTES);
         sums.results[line.result.position()] += form.sampling;
         sums.bytes = sums.bytes.saturating_add(bytes);
         sums.seconds.add(line.time, form.sampling, bytes);
@@ -344,11 +318,18 @@ fn is_test(record: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use proptest::prelude::*;
 
+    use super::super::outcome;
     use super::*;
-    use crate::cdn::preset::logs::LogForm;
+    use crate::cdn::preset::Preset;
+    use crate::cdn::preset::logs::{LogField, LogForm};
 
     const NOW: i64 = 1_700_000_000;
 
@@ -359,7 +340,8 @@ mod tests {
     fn read(pieces: &[&[u8]], max_bytes: u64) -> Result<Sums, BatchError> {
         let mut batch = Batch::new(&form(max_bytes), BatchCoding::ByContent, false, NOW);
         for piece in pieces {
-            batch.feed(piece)?;
+            let mut piece = Bytes::copy_from_slice(piece);
+            while batch.step(&mut piece)? > 0 {}
         }
         batch.finish()
     }
@@ -384,6 +366,83 @@ mod tests {
                 assert_eq!(sums.newest, Some(NOW));
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn batch_when_received_in_pieces_of_any_size_then_result_is_the_same(
+            text in concat!(
+                r#"([ \n\x{feff}]{0,3})(\[|\{"records":\[\{"data":"|)"#,
+                r#"([\[\]{}",:=\\/ \nZ0-9]|"time":1700000000|"bytes":5|"result":"hit""#,
+                r#"|\{"time":1700000000\}\n|YQo=|"\}\],"requestId":"a"\}){0,30}"#,
+            ),
+            size in 1_usize..40, is_gzip in any::<bool>(), is_firehose in any::<bool>(), damage in 0_usize..400
+        ) {
+            let mut body = if is_gzip { gzip(text.as_bytes()) } else { text.into_bytes() };
+            if is_gzip && let Some(byte) = body.get_mut(damage) {
+                *byte ^= 1;
+            }
+            for preset in ["generic", "google", "cloudfront"] {
+                let whole = outcome(preset, &body, usize::MAX, is_firehose, NOW);
+                prop_assert_eq!(whole, outcome(preset, &body, size, is_firehose, NOW));
+            }
+        }
+    }
+
+    #[test]
+    fn step_when_gzip_or_an_envelope_is_large_then_work_is_bounded() {
+        let line = format!("{{\"time\":{NOW}}}\n");
+        let data = STANDARD.encode(line.repeat(100_000));
+        let envelope = format!("{{\"requestId\":\"a\",\"records\":[{{\"data\":\"{data}\"}}]}}");
+        for body in [envelope.clone().into_bytes(), gzip(envelope.as_bytes()), gzip(&vec![b' '; 4 << 20])] {
+            let mut batch = Batch::new(&form(100 << 20), BatchCoding::ByContent, false, NOW);
+            let (mut input, mut steps) = (Bytes::from(body), 0);
+            loop {
+                let cost = batch.step(&mut input).expect("the body must be valid");
+                assert!(cost <= 2 * STEP_BYTES, "{cost}");
+                if cost == 0 {
+                    break;
+                }
+                steps += 1;
+            }
+            assert!(steps > 100, "{steps}");
+            assert!([0, 100_000].contains(&batch.finish().expect("the body must be complete").lines[0]));
+        }
+    }
+
+    #[test]
+    fn line_when_sent_by_the_cdn_itself_then_counted_only_as_a_line() {
+        for (preset, client, own) in [
+            ("fastly", r#""fastly_is_edge":true"#, r#""fastly_is_edge":false"#),
+            ("fastly", r#""x":1"#, r#""fastly_is_edge":"false""#),
+            ("cloudflare", r#""ClientRequestSource":"eyeball""#, r#""ClientRequestSource":"edgeWorkerFetch""#),
+            ("cloudflare", r#""ClientRequestSource":"orangeToOrange""#, r#""ClientRequestSource":"healthcheck""#),
+            ("cloudflare", r#""ClientRequestSource":1"#, r#""ClientRequestSource":2"#),
+            ("akamai", r#""isMidgress":"0""#, r#""isMidgress":"1""#),
+            ("akamai", r#""isMidgress":0"#, r#""isMidgress":2"#),
+            ("google", r#""jsonPayload":{"cacheId":"a"}"#, r#""jsonPayload":{"parentInsertId":"b"}"#),
+        ] {
+            let logs = Preset::named(preset).expect("the preset must exist").logs.clone();
+            let time = logs.member(LogField::Time).expect("the time must be a member").to_owned();
+            let form = Arc::new(BatchForm::new(logs, 1, 1000));
+            let body = [client, own].map(|sender| format!("{{\"{time}\":{NOW},{sender}}}\n")).concat();
+            let mut batch = Batch::new(&form, BatchCoding::ByContent, false, NOW);
+            batch.step(&mut Bytes::from(body.clone())).expect("the body must be valid");
+            let sums = batch.finish().expect("the body must be complete");
+            assert_eq!((sums.lines, sums.results.iter().sum::<u64>()), ([2, 0, 0], 1), "{preset}: {body}");
+        }
+    }
+
+    #[test]
+    fn google_line_when_cache_hit_is_absent_then_counted_as_a_miss_without_a_warning() {
+        let form =
+            Arc::new(BatchForm::new(Preset::named("google").expect("the preset must exist").logs.clone(), 1, 1000));
+        let mut batch = Batch::new(&form, BatchCoding::ByContent, false, NOW);
+        let body = format!("{{\"timestamp\":{NOW},\"httpRequest\":{{\"cacheLookup\":true,\"responseSize\":\"5\"}}}}");
+        batch.step(&mut Bytes::from(body)).expect("the body must be valid");
+        let sums = batch.finish().expect("the body must be complete");
+        assert_eq!((sums.results, form.absent_fields(&sums)), ([0, 1, 0, 0, 0], Vec::<&str>::new()));
     }
 
     #[test]

@@ -15,11 +15,11 @@ use crate::ids::EdgeResult;
 /// The largest response size that is accepted, in bytes: 1 PiB. A line with a larger number is treated as damaged.
 pub(super) const MAX_BYTES: u64 = 1 << 50;
 
-/// The fields that are read from a line. A slot is a position in this list.
-const FIELDS: [LogField; 4] = [LogField::Time, LogField::Status, LogField::Bytes, LogField::Result];
+/// The largest float that is read as a whole number: 2^53. Above this number, floats are not exact.
+const MAX_WHOLE_FLOAT: f64 = 9_007_199_254_740_992.0;
 
-/// The position of the status in [`FIELDS`].
-pub(super) const STATUS_SLOT: usize = 1;
+/// The fields that are read from a line. A slot is a position in this list.
+const FIELDS: [LogField; 5] = [LogField::Time, LogField::Status, LogField::Bytes, LogField::Result, LogField::Sender];
 
 /// The values of one line, in the order of [`FIELDS`].
 type Slots<'l> = [Scalar<'l>; FIELDS.len()];
@@ -35,6 +35,8 @@ pub(super) struct Line {
     /// The size of the response, in bytes.
     pub bytes: u64,
     pub result: EdgeResult,
+    /// Whether a client sent the request. Otherwise the CDN sent it, for example to a shield.
+    pub is_of_client: bool,
 }
 
 /// The format of one provider's lines.
@@ -59,7 +61,7 @@ enum Scalar<'l> {
     Text(Cow<'l, str>),
     Whole(u64),
     Number(f64),
-    /// A value that no field can have: a negative number, an array or an object.
+    /// A value that no field can have: a negative whole number, an array or an object.
     Bad,
 }
 
@@ -71,9 +73,18 @@ impl LineForm {
         Self { form, members, columns, has_nested }
     }
 
-    /// Returns the name that the field of a slot has in JSON lines, for messages.
-    pub(super) fn name(&self, slot: usize) -> Option<&str> {
-        self.members.get(slot).and_then(Option::as_deref)
+    /// Returns the names of the fields that are missing in `present`, although each complete log has these fields. The
+    /// names are for messages.
+    pub(super) fn missing(&self, present: Present) -> Vec<&str> {
+        let is_needed = |field| match field {
+            // The status is not counted, and the sender has a meaning if it is absent.
+            LogField::Status | LogField::Sender => false,
+            LogField::Result => self.form.absent.is_none(),
+            _ => true,
+        };
+        let slots = FIELDS.into_iter().zip(present).zip(&self.members);
+        let missing = slots.filter(|((field, present), _)| !present && is_needed(*field));
+        missing.filter_map(|(_, name)| name.as_deref()).collect()
     }
 
     /// Reads a line. Also returns which fields the line has. Instead of the line, the result is `None` if the line is
@@ -104,16 +115,19 @@ impl LineForm {
         Some(())
     }
 
-    fn line(&self, [time, status, bytes, result]: &Slots<'_>) -> Option<Line> {
+    fn line(&self, [time, status, bytes, result, sender]: &Slots<'_>) -> Option<Line> {
         // Some CDNs write the status 0 or 000 if the client disconnected before the response.
         status.whole().ok()?.is_none_or(|status| status == 0 || (100..1000).contains(&status)).then_some(())?;
         Some(Line {
             time: time.time()?,
             bytes: Some(bytes.whole().ok()?.unwrap_or(0)).filter(|bytes| *bytes <= MAX_BYTES)?,
             result: match result {
-                Scalar::Text(text) => self.form.result(text),
-                Scalar::Whole(number) => self.form.result(number.to_string().as_str()),
-                Scalar::Missing | Scalar::Number(_) | Scalar::Bad => EdgeResult::Other,
+                Scalar::Missing => self.form.absent.unwrap_or(EdgeResult::Other),
+                result => result.text().map_or(EdgeResult::Other, |text| self.form.result(&text)),
+            },
+            is_of_client: match sender {
+                Scalar::Missing => true,
+                sender => sender.text().is_some_and(|text| self.form.is_client(&text)),
             },
         })
     }
@@ -134,6 +148,15 @@ impl<'l> Scalar<'l> {
             Self::Whole(number) => time::of_number(*number as f64),
             Self::Number(number) => time::of_number(*number),
             Self::Missing | Self::Bad => None,
+        }
+    }
+
+    /// Returns the value as text, or `None` if the value is neither a text nor a whole number.
+    fn text(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Whole(number) => Some(Cow::Owned(number.to_string())),
+            Self::Missing | Self::Number(_) | Self::Bad => None,
         }
     }
 
@@ -211,8 +234,9 @@ impl<'l> Visitor<'l> for Object<'_, '_, 'l> {
     }
 
     fn visit_map<A: MapAccess<'l>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key_seed(KeySeed)? {
-            match self.place(&key) {
+        while let Some(key) = map.next_key_seed(ScalarSeed)? {
+            let place = key.text().map_or(Place::Skipped, |key| self.place(&key));
+            match place {
                 Place::Slot(slot) => {
                     let value = map.next_value_seed(ScalarSeed)?;
                     if let Some(slot) = self.slots.get_mut(slot) {
@@ -231,34 +255,7 @@ impl<'l> Visitor<'l> for Object<'_, '_, 'l> {
     }
 }
 
-struct Key<'l>(Cow<'l, str>);
-
-struct KeySeed;
-
-impl<'l> DeserializeSeed<'l> for KeySeed {
-    type Value = Key<'l>;
-
-    fn deserialize<D: Deserializer<'l>>(self, deserializer: D) -> Result<Key<'l>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'l> Visitor<'l> for KeySeed {
-    type Value = Key<'l>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a member")
-    }
-
-    fn visit_borrowed_str<E>(self, key: &'l str) -> Result<Key<'l>, E> {
-        Ok(Key(Cow::Borrowed(key)))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Key<'l>, E> {
-        Ok(Key(Cow::Owned(key.to_owned())))
-    }
-}
-
+/// Reads one value, or the name of a member.
 struct ScalarSeed;
 
 impl<'l> DeserializeSeed<'l> for ScalarSeed {
@@ -293,7 +290,10 @@ impl<'l> Visitor<'l> for ScalarSeed {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Scalar<'l>, E> {
-        Ok(Scalar::Number(number))
+        // Some programs that ship logs write each number as a float, for example `5.0`.
+        let is_whole = (0.0..=MAX_WHOLE_FLOAT).contains(&number) && number.fract() == 0.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the number was checked")]
+        Ok(if is_whole { Scalar::Whole(number as u64) } else { Scalar::Number(number) })
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Scalar<'l>, E> {
@@ -395,6 +395,8 @@ mod tests {
             ),
             ("generic", r#"{"time":1700000000,"status":200,"bytes":5,"result":"pass"}"#, 5, EdgeResult::Pass),
             ("generic", r#"{"time":1700000000,"bytes":null,"result":null}"#, 0, EdgeResult::Other),
+            ("generic", r#"{"time":1700000000.0,"status":200.0,"bytes":5.0}"#, 5, EdgeResult::Other),
+            ("generic", r#"{"time":1700000000,"bytes":1e3}"#, 1000, EdgeResult::Other),
         ] {
             assert_eq!(read(preset, line), Some((time, bytes, result)), "{preset}: {line}");
         }
@@ -414,6 +416,9 @@ mod tests {
             r#"{"time":{"a":1}}"#,
             r#"{"time":1700000000,"bytes":-1}"#,
             r#"{"time":1700000000,"bytes":1.5}"#,
+            r#"{"time":1700000000,"bytes":-5.0}"#,
+            r#"{"time":1700000000,"bytes":9e15}"#,
+            r#"{"time":1700000000,"bytes":NaN}"#,
             r#"{"time":1700000000,"bytes":1e300}"#,
             r#"{"time":1700000000,"bytes":18446744073709551616}"#,
             r#"{"time":1700000000,"bytes":1125899906842625}"#,
@@ -438,9 +443,9 @@ mod tests {
         ]);
         let form = LineForm::new(Preset::named("fastly").expect("the preset must exist").logs.renamed(&renamed));
         let (columns, present) = form.read(b"77\t1700000000");
-        assert_eq!((columns.map(|line| line.bytes), present), (Some(77), [true, false, true, false]));
+        assert_eq!((columns.map(|line| line.bytes), present), (Some(77), [true, false, true, false, false]));
         let (_, present) = form.read(br#"{"timestamp":1700000000,"a":{"b":{"c":200,"d":1}},"response_state":"HIT"}"#);
-        assert_eq!(present, [true, true, false, true]);
+        assert_eq!(present, [true, true, false, true, false]);
         assert_eq!(
             form.read(br#"{"timestamp":1700000000,"a":7}"#).0,
             None,

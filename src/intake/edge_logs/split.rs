@@ -21,25 +21,19 @@ pub(super) enum Record<'b> {
 pub(super) struct NotAnArray;
 
 /// The part of the current record that has arrived so far. It is empty between two records.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
     bytes: Vec<u8>,
     is_too_long: bool,
-    /// The longest record that is read, in bytes.
-    longest: usize,
 }
 
 impl Held {
-    fn new(longest: usize) -> Self {
-        Self { bytes: Vec::new(), is_too_long: false, longest }
-    }
-
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.is_too_long
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        if self.is_too_long || self.bytes.len() + bytes.len() > self.longest {
+        if self.is_too_long || self.bytes.len() + bytes.len() > MAX_RECORD_BYTES {
             self.is_too_long = true;
             self.bytes = Vec::new();
         } else {
@@ -49,7 +43,7 @@ impl Held {
 
     /// Completes the record with its last bytes, and passes the record to `each`.
     fn complete(&mut self, last: &[u8], each: &mut impl FnMut(Record<'_>)) {
-        if self.is_empty() && last.len() <= self.longest {
+        if self.is_empty() && last.len() <= MAX_RECORD_BYTES {
             each(Record::Text(last));
             return;
         }
@@ -68,7 +62,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { held: Held::new(MAX_RECORD_BYTES) }
+        Self { held: Held::default() }
     }
 
     pub(super) fn feed(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Record<'_>)) {
@@ -114,22 +108,45 @@ enum Next {
     Ended,
 }
 
-/// Splits a JSON array into its elements. Whether each element is valid JSON is not checked.
+/// The brackets that are open. Each bracket must be closed by a bracket of its kind.
+#[derive(Debug, Default)]
+pub(super) struct Brackets {
+    /// One bit for each open bracket, the innermost bracket in the lowest bit. 1: the bracket is `{`. 0: it is `[`.
+    kinds: u128,
+}
+
+impl Brackets {
+    /// The largest number of brackets that can be open. `serde_json` has the same limit.
+    const MOST: u32 = 128;
+
+    /// Opens a bracket inside of `depth` open brackets. Returns the new number of open brackets, or `None` if too many
+    /// brackets are open.
+    pub(super) fn open(&mut self, depth: u32, bracket: u8) -> Option<u32> {
+        self.kinds = self.kinds << 1 | u128::from(bracket == b'{');
+        Some(depth + 1).filter(|depth| *depth <= Self::MOST)
+    }
+
+    /// Closes the innermost of `depth` open brackets. Returns the new number of open brackets, or `None` if `bracket`
+    /// is of the other kind.
+    pub(super) fn close(&mut self, depth: u32, bracket: u8) -> Option<u32> {
+        let is_object = self.kinds & 1 == 1;
+        self.kinds >>= 1;
+        depth.checked_sub(1).filter(|_| is_object == (bracket == b'}'))
+    }
+}
+
+/// Splits a JSON array into its elements. Of each element, only the brackets and the quotes are checked.
 #[derive(Debug)]
 pub(super) struct Array {
     next: Next,
+    /// The brackets that are open in the current element.
+    brackets: Brackets,
     held: Held,
 }
 
 impl Array {
-    /// Prepares to split an array. Elements with more than `longest` bytes are skipped.
-    pub(super) fn new(longest: usize) -> Self {
-        Self { next: Next::Open, held: Held::new(longest) }
-    }
-
-    /// Prepares to split an array whose elements are log lines.
-    pub(super) fn of_lines() -> Self {
-        Self::new(MAX_RECORD_BYTES)
+    pub(super) fn new() -> Self {
+        Self { next: Next::Open, brackets: Brackets::default(), held: Held::default() }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -161,17 +178,23 @@ impl Array {
                 (Next::ElementOrEnd | Next::Element, _) => {
                     start = at;
                     match byte {
-                        b'{' | b'[' => Next::Nested(1),
+                        b'{' | b'[' => Next::Nested(self.brackets.open(0, byte).ok_or(NotAnArray)?),
                         b'"' => Next::Text(0),
                         _ => Next::Word,
                     }
                 }
-                (Next::Nested(depth), b'{' | b'[') => Next::Nested(depth.saturating_add(1)),
-                (Next::Nested(1), b'}' | b']') | (Next::Text(0), b'"') => {
+                (Next::Nested(depth), b'{' | b'[') => Next::Nested(self.brackets.open(depth, byte).ok_or(NotAnArray)?),
+                (Next::Text(0), b'"') => {
                     ends_after = Some(at + 1);
                     Next::CommaOrEnd
                 }
-                (Next::Nested(depth), b'}' | b']') => Next::Nested(depth - 1),
+                (Next::Nested(depth), b'}' | b']') => match self.brackets.close(depth, byte).ok_or(NotAnArray)? {
+                    0 => {
+                        ends_after = Some(at + 1);
+                        Next::CommaOrEnd
+                    }
+                    depth => Next::Nested(depth),
+                },
                 (Next::Nested(depth), b'"') | (Next::Escaped(depth), _) => Next::Text(depth),
                 (Next::Nested(depth), _) | (Next::Text(depth), b'"') => Next::Nested(depth),
                 (Next::Text(depth), b'\\') => Next::Escaped(depth),
@@ -187,6 +210,7 @@ impl Array {
                     self.next = Next::CommaOrEnd;
                     continue;
                 }
+                (Next::Word, b'{' | b'}' | b'[' | b'"' | b':') => return Err(NotAnArray),
                 (Next::Word, _) => Next::Word,
             };
             at += 1;
@@ -226,7 +250,7 @@ mod tests {
 
     fn elements(pieces: &[&[u8]]) -> Result<Vec<String>, NotAnArray> {
         let mut found = Vec::new();
-        let mut array = Array::of_lines();
+        let mut array = Array::new();
         for piece in pieces {
             let rest = array.feed(piece, &mut |record| found.push(owned(record)))?;
             if !rest.trim_ascii().is_empty() {
@@ -269,9 +293,34 @@ mod tests {
 
     #[test]
     fn array_when_truncated_or_invalid_then_rejected() {
-        for text in ["", "[", "[1", "[1,", "[1,]", "[,1]", "[{}", "[{]", "{}", "[1] 2", "[1 2]", "[\"a", "[{} {}]"] {
+        for text in [
+            "",
+            "[",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[{}",
+            "[{]",
+            "{}",
+            "[1] 2",
+            "[1 2]",
+            "[\"a",
+            "[{} {}]",
+            "[{]]",
+            "[[}]",
+            "[{\"a\":[1}]]",
+            "[{\"a\":{\"b\":1]}]",
+            "[1}]",
+            "[x{]",
+            "[a\"b\"]",
+        ] {
             assert_eq!(elements(&[text.as_bytes()]), Err(NotAnArray), "{text}");
         }
+        let deep = |depth: usize| [b"[".repeat(depth), b"]".repeat(depth)].concat();
+        // The outermost bracket belongs to the array, not to its element.
+        assert!(elements(&[&deep(129)]).is_ok());
+        assert_eq!(elements(&[&deep(130)]), Err(NotAnArray));
     }
 
     proptest! {
