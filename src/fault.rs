@@ -17,6 +17,12 @@ label! {
         ConnectTimeout = "connect_timeout",
         /// The connection failed for another reason, for example no route, an unknown name or a missing socket file.
         Unreachable = "unreachable",
+        /// The origin's certificate is not valid.
+        TlsCertificate = "tls_certificate",
+        /// The origin ended the TLS connection with an alert.
+        TlsAlert = "tls_alert",
+        /// The origin does not speak TLS, or broke the protocol of TLS.
+        TlsProtocol = "tls_protocol",
         /// The origin reset the connection before it responded.
         Reset = "reset",
         /// The origin closed the connection before it responded.
@@ -48,9 +54,15 @@ impl Cause {
     /// a response body comes too late for a status, so such a fault is only counted and logged.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Refused | Self::Unreachable | Self::Reset | Self::Closed | Self::BrokenHead | Self::Cut => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Refused
+            | Self::Unreachable
+            | Self::Reset
+            | Self::Closed
+            | Self::TlsCertificate
+            | Self::TlsAlert
+            | Self::TlsProtocol
+            | Self::BrokenHead
+            | Self::Cut => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout | Self::Stalled | Self::UploadStalled => StatusCode::GATEWAY_TIMEOUT,
             Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
             Self::RequestStalled => StatusCode::REQUEST_TIMEOUT,
@@ -64,6 +76,11 @@ impl Cause {
         matches!(self, Self::RequestStalled | Self::RequestTooLarge | Self::RequestCut)
     }
 
+    /// Returns whether TLS with the origin has failed.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::TlsCertificate | Self::TlsAlert | Self::TlsProtocol)
+    }
+
     /// Returns the error type for Proxy-Status (RFC 9209 §2.3) that belongs to this cause. [`Fault::proxy_status`]
     /// returns a more exact error type for a response head that is too large.
     pub fn proxy_status(self) -> &'static str {
@@ -72,6 +89,9 @@ impl Cause {
             Self::ConnectTimeout => "connection_timeout",
             Self::Unreachable => "destination_unavailable",
             Self::Reset | Self::Closed => "connection_terminated",
+            Self::TlsCertificate => "tls_certificate_error",
+            Self::TlsAlert => "tls_alert_received",
+            Self::TlsProtocol => "tls_protocol_error",
             Self::Timeout => "http_response_timeout",
             Self::BrokenHead => "http_protocol_error",
             Self::Cut => "http_response_incomplete",
@@ -162,6 +182,9 @@ impl Fault {
             Cause::Reset | Cause::Closed => {
                 "check the origin's log for crashed workers; keep origin.idle_timeout below the origin's keep-alive \
                  timeout"
+            }
+            Cause::TlsCertificate | Cause::TlsAlert | Cause::TlsProtocol => {
+                "to see the handshake, run `openssl s_client -connect HOST:PORT -servername NAME`"
             }
             Cause::Timeout => {
                 "the origin is slow: find the request id in the origin's log; the limit is origin.response_timeout"

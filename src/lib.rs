@@ -56,7 +56,8 @@ pub mod internals {
     pub use crate::intake::edge_logs::outcome as edge_log_outcome;
     pub use crate::intake::ranges::parse as parse_ranges;
     pub use crate::metrics::{Description, Kind, METRICS, Metrics};
-    pub use crate::runtime::{Runtime, Slot};
+    pub use crate::origin::Resolver;
+    pub use crate::runtime::{Lasting, Runtime, Slot};
     pub use crate::serve::{Drain, Server};
     pub use crate::wire::cache_control::CacheControl;
     pub use crate::wire::cache_fields::edge_control;

@@ -180,11 +180,8 @@ fn keys_of_later_releases_when_uncommented_in_reference_file_then_rejected_by_na
 
 #[test]
 fn settings_of_later_releases_when_used_then_rejected() {
-    for text in ["[origin]\nurl = \"https://origin.example\"", "[origin.tls]\nserver_name = \"origin.example\""] {
-        let problems_of = problems_of(text);
-        assert_eq!(problems_of.len(), 1, "{text}: {problems_of:#?}");
-        assert!(problems_of[0].contains("later release; write "), "{problems_of:#?}");
-    }
+    let tls = problems_of("[server.tls]\nlisten = [\"127.0.0.1:0\"]");
+    assert!(tls.len() == 1 && tls[0].contains("later release; "), "{tls:#?}");
     assert_eq!(problems_of("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
 }
 
@@ -251,7 +248,7 @@ fn etsy_file_when_read_then_has_classes_providers_and_log() {
     for glob in ["*.gif", "*.jpg", "*.jpeg", "*.png", "*.css", "*.js"] {
         assert!(long_lived.contains(glob), "no class sets the long lifetime for {glob}");
     }
-    assert_eq!(settings.origin.target, Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000 });
+    assert_eq!(settings.origin.target, Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000, tls: false });
     assert_eq!(settings.beacon.path, "/status/images/beacon.gif");
     assert_eq!(settings.access_log.format, LogFormat::Etsy);
 }
@@ -314,6 +311,7 @@ fn effective_config_when_parsed_again_then_equals_the_original_settings() {
     let odd = "[server]\nlisten = [\"[::1]:0\", \"unix:/run/e.sock\"]\nidle_timeout = \"1500ms\"\n\
                max_request_body = \"1000B\"\n\
                [origin]\nurl = \"http://[::1]:81\"\nmax_in_flight = 16\nmax_waiting = 200\n\
+               stand_in = \"https://mirror.example\"\nhealth = { path = \"/healthz?a=b\", healthy_after = 1 }\n\
                [whoopsie]\nstatuses = [\"502\", \"504-506\"]\n";
     let (lists, examples) = examples();
     for (text, folder) in [
@@ -404,7 +402,7 @@ fn file_when_not_utf8_then_problem_names_line_and_column() {
 
 /// Each row has one mistake and the texts that the message about the mistake must contain.
 #[rustfmt::skip] // one row per line
-const MISTAKES: [(&str, &str, &str, &str); 39] = [
+const MISTAKES: [(&str, &str, &str, &str); 42] = [
     // The block, the line with the mistake, the value in the message, and a part of what to write instead.
     ("server", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8080\"]", "\"127.0.0.1:8080\"", "another address"),
     ("server", "workers = 513", "513", "from 0 to 512"),
@@ -421,6 +419,9 @@ const MISTAKES: [(&str, &str, &str, &str); 39] = [
     ("admin", "token = \"env:EDGESHIM_UNSET\"", "\"env:EDGESHIM_UNSET\"", "set \"EDGESHIM_UNSET\""),
     ("origin", "url = \"ftp://origin.example\"", "\"ftp://origin.example\"", "write http://HOST:PORT"),
     ("origin", "connect_timeout = 2", "2", "write for example \"2s\""),
+    ("origin", "stand_in = \"mirror\"", "\"mirror\"", "write http://HOST:PORT"),
+    ("origin", "health.path = \"healthz\"", "\"healthz\"", "for example \"/healthz\""),
+    ("origin", "health.unhealthy_after = 0", "0", "from 1 to 1000"),
     ("origin", "max_waiting = 200", "200", "write max_in_flight = 100"),
     ("identity", "header = \"X CDN\"", "\"X CDN\"", "\"X-CDN-Provider\""),
     ("identity", "unknown = \"refuse\"", "\"refuse\"", "write one of \"count\", \"reject\""),

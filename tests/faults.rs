@@ -136,8 +136,8 @@ fn fault_causes_when_shim_has_started_then_each_has_a_series_at_zero() {
     let mut named: Vec<_> =
         metrics.matching(FAULTS, &[]).flat_map(|series| series.labels.iter().map(|(_, value)| value.clone())).collect();
     named.sort();
-    let wanted =
-        "broken_head closed connect_timeout cut overload refused reset stalled timeout unreachable upload_stalled";
+    let wanted = "broken_head closed connect_timeout cut overload refused reset stalled timeout \
+                  tls_alert tls_certificate tls_protocol unreachable upload_stalled";
     assert_eq!(named.join(" "), wanted);
     assert!(metrics.sum(FAULTS, &[]) < 0.5);
 }

@@ -13,7 +13,7 @@ use crate::pages::{PageFiles, PageFilesError};
 /// Reports values that do not fit together, and reads the folder that `whoopsie.pages` names.
 pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
     listeners(settings, root);
-    origin(settings, &root.section("origin"));
+    origin(settings, &mut root.section("origin"));
     pages(settings, &root.section("whoopsie"));
     let rum = root.section("rum");
     if settings.rum.path.as_deref() == Some(&settings.beacon.path) && !rum.is_bad("path") {
@@ -63,13 +63,28 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
     }
 }
 
-fn origin(settings: &Settings, origin: &Section<'_>) {
+/// Checks the limits of the origin, and reads the files of `[origin.tls]`.
+fn origin(settings: &Settings, origin: &mut Section<'_>) {
     let limits = settings.admission;
     if limits.max_waiting > 0 && limits.max_in_flight == 0 && !origin.is_bad("max_in_flight") {
         let message = "lets requests wait, but without max_in_flight no request has to wait; \
                        write max_in_flight = 100 (the number of requests that the origin can serve at the same time), \
                        or write max_waiting = 0";
         origin.reject("max_waiting", message);
+    }
+    let tls = origin.section("tls");
+    if origin.is_bad("url") || origin.is_bad("stand_in") {
+        return;
+    }
+    for problem in settings.origin.tls_problems() {
+        if tls.is_bad(problem.key) {
+            continue;
+        }
+        if tls.has(problem.key) {
+            tls.reject(problem.key, problem.message);
+        } else {
+            tls.missing(problem.key, problem.message);
+        }
     }
 }
 

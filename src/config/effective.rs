@@ -91,8 +91,7 @@ fn shown(keys: &mut impl Keys) -> Value {
 
 impl Settings {
     /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. The
-    /// keys of `[origin.tls]`, a feature of a later release, are shown with `""`, their only allowed value. The keys of
-    /// `[server.tls]` are left out.
+    /// keys of `[server.tls]` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {

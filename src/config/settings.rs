@@ -11,7 +11,6 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::later;
 use super::listeners::{LISTEN, Listen};
 use crate::access_log::AccessLogSettings;
 use crate::cdn::preset::logs::RenamedFields;
@@ -78,7 +77,6 @@ impl Keys for Settings {
         v.block("origin", |v| {
             self.origin.keys(v);
             self.admission.keys(v);
-            later::origin(v);
         });
         v.block("identity", |v| {
             self.identity.keys(v);

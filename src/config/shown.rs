@@ -42,11 +42,11 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether a key of `[provider.verify]` contains no secret. Any other key in that block can contain a secret, at least
-/// by mistake.
+/// Whether the key contains no secret: the path of a key file, or a key of `[provider.verify]` without a secret. Any
+/// other key in that block can contain a secret, at least by mistake.
 fn is_plain_proof(key: &str) -> bool {
     const PLAIN: [&str; 5] = ["require", "addresses", "client_cert.san", "client_cert.sha256", "g2o.versions"];
-    let Some((_, name)) = key.split_once("].verify.") else { return false };
+    let Some((_, name)) = key.split_once("].verify.") else { return key == "origin.tls.key" };
     PLAIN.contains(&name.split('[').next().unwrap_or(name))
 }
 

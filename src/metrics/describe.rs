@@ -156,6 +156,8 @@ metrics! {
     ORIGIN_BYTES: Counter("edgeshim_origin_bytes_total", ["class"], Bytes, "Response body bytes read from the origin.");
     ORIGIN_FAULTS: Counter("edgeshim_origin_faults_total", ["cause"], Count,
         "Requests that the origin could not serve, or whose response body the origin truncated.");
+    STAND_IN: Counter("edgeshim_stand_in_total", ["result"], Count,
+        "Requests to the stand-in after a failure of the origin, by whether its response was served.");
     ORIGIN_CONNECTIONS: Gauge("edgeshim_origin_connections", [], Count,
         "Open connections to the origin, including idle connections.");
     WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");

@@ -23,6 +23,8 @@ pub struct OriginBody {
     deadline: clock::Deadline,
     client: Arc<Client>,
     bytes: u64,
+    /// For the body of a stand-in: the number of bytes that were read from the origin before.
+    replaced_bytes: Option<u64>,
     fault: Option<Cause>,
 }
 
@@ -41,7 +43,16 @@ const DISCARD_FRAMES: usize = 8;
 impl OriginBody {
     pub(super) fn new(incoming: Received, connection: Option<Box<Connection>>, client: Arc<Client>) -> Self {
         let deadline = connection.as_ref().map_or_else(clock::Deadline::new, |c| c.deadline.clone());
-        let mut body = Self { incoming, first: First::Nothing, connection, deadline, client, bytes: 0, fault: None };
+        let mut body = Self {
+            incoming,
+            first: First::Nothing,
+            connection,
+            deadline,
+            client,
+            bytes: 0,
+            replaced_bytes: None,
+            fault: None,
+        };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -67,9 +78,14 @@ impl OriginBody {
         Ok(())
     }
 
-    /// Returns the number of body bytes read so far.
+    /// Returns the number of body bytes that were read from the origin so far.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.replaced_bytes.unwrap_or(self.bytes)
+    }
+
+    /// Makes this body, which comes from the stand-in, count only the bytes that the origin sent before.
+    pub(crate) fn replaces(&mut self, bytes: u64) {
+        self.replaced_bytes = Some(bytes);
     }
 
     /// Returns why the body failed, or `None` if the body has not failed.
@@ -106,7 +122,7 @@ impl OriginBody {
     fn broken(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.connection = None;
         self.fault = Some(fault.cause());
-        self.client.metrics.fault(&fault, Some(self.client.name));
+        self.client.count(&fault);
         Poll::Ready(Some(Err(fault)))
     }
 }
@@ -143,7 +159,7 @@ impl Body for OriginBody {
             }
             Poll::Pending => {
                 if !self.deadline.is_armed() {
-                    self.deadline.arm(self.client.settings.limits.body_timeout);
+                    self.deadline.arm(self.client.settings.upstream.limits.body_timeout);
                 } else if self.deadline.is_due() {
                     return self.broken(Fault::new(Cause::Stalled));
                 }

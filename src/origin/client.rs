@@ -3,19 +3,37 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::http2;
+use http::{HeaderName, HeaderValue};
 
-use super::options::ClientSettings;
+use super::budget::Budget;
+use super::connect::Multiplexed;
 use super::pool::Pool;
-use super::upload::{Progress, Stage, Upload};
+use super::target::Role;
+use super::upload::{Progress, Stage};
+use super::upstream::Upstream;
 use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::ids::intern;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Throttle};
+
+/// Limits the log messages about failures of the stand-in.
+static STAND_IN_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
+
+/// The settings of a [`Client`].
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    pub upstream: Arc<Upstream>,
+    /// The static mirror, which has a client of its own.
+    pub stand_in: Option<Arc<Upstream>>,
+    /// The largest number of idle connections of this worker.
+    pub max_idle: usize,
+    /// The fields that name or prove the provider. These fields are removed from the trailers of a request.
+    pub claims: Arc<[HeaderName]>,
+}
 
 /// One worker's client for the origin.
 pub struct Client {
@@ -24,45 +42,86 @@ pub struct Client {
     pub(super) name: &'static str,
     pub(super) metrics: &'static Metrics,
     pool: Mutex<Pool>,
-    multiplexed: Mutex<Multiplexed>,
+    multiplexed: Mutex<Current>,
+    /// The retries that this worker may still make.
+    pub(super) budget: Budget,
+    /// This worker's client for the static mirror, if one is configured.
+    stand_in: Option<Arc<Client>>,
+    /// The Host that the static mirror gets. `None`: the Host of the request.
+    pub(super) host: Option<HeaderValue>,
 }
 
 /// The HTTP/2 connection for new requests. Each connection has a higher number than the connection before it. So a
 /// timeout on an old connection does not remove the new connection.
 #[derive(Default)]
-pub(super) struct Multiplexed {
+pub(super) struct Current {
     pub(super) number: u64,
-    pub(super) sender: Option<http2::SendRequest<Upload>>,
+    pub(super) connection: Option<Multiplexed>,
+    /// Whether the origin chose HTTP/1.1 on the last new TLS connection.
+    pub(super) chose_http1: bool,
 }
 
 impl Client {
     /// Creates a client. The client connects only when the first request arrives.
     pub fn new(settings: ClientSettings, metrics: &'static Metrics) -> Self {
-        let pool = Mutex::new(Pool::new(settings.max_idle, settings.origin.idle_timeout));
-        let name = intern(&settings.origin.target.to_string());
-        Self { settings, name, metrics, pool, multiplexed: Mutex::default() }
+        let pool = Mutex::new(Pool::new(settings.max_idle, settings.upstream.origin.idle_timeout));
+        let name = intern(&settings.upstream.origin.target.to_string());
+        let stand_in = settings.stand_in.as_ref().map(|upstream| {
+            let settings = ClientSettings { upstream: Arc::clone(upstream), stand_in: None, ..settings.clone() };
+            Arc::new(Self::new(settings, metrics))
+        });
+        let host = match settings.upstream.role {
+            Role::Origin => None,
+            Role::StandIn => settings.upstream.origin.target.host_field(),
+        };
+        Self { settings, name, metrics, pool, host, multiplexed: Mutex::default(), budget: Budget::new(), stand_in }
     }
 
     /// Closes connections that were idle for longer than `origin.idle_timeout`. The worker calls this function about
     /// once a second.
     pub fn prune(&self) {
         self.pool().prune();
+        if let Some(stand_in) = &self.stand_in {
+            stand_in.prune();
+        }
+    }
+
+    /// Returns the client for the static mirror.
+    pub(crate) fn stand_in(&self) -> Option<&Arc<Self>> {
+        self.stand_in.as_ref()
+    }
+
+    /// Counts a fault of the origin. A fault of the stand-in is not a fault of the origin.
+    pub(super) fn count(&self, fault: &Fault) {
+        match self.settings.upstream.role {
+            Role::Origin => self.metrics.fault(fault, Some(self.name)),
+            Role::StandIn => {
+                if !fault.cause().is_client_error()
+                    && let Some(count) = STAND_IN_MESSAGES.pass()
+                {
+                    tracing::warn!(
+                        "the stand-in at {}: {fault} (such failures since the last message: {count})",
+                        self.name
+                    );
+                }
+            }
+        }
     }
 
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn multiplexed(&self) -> MutexGuard<'_, Multiplexed> {
+    pub(super) fn multiplexed(&self) -> MutexGuard<'_, Current> {
         self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After a response timeout on the HTTP/2 connection `number`, sends no new requests over this connection, because
     /// the connection could be dead. Requests that are already in progress on this connection continue.
     pub(super) fn suspect(&self, number: u64, cause: Cause) {
-        let mut multiplexed = self.multiplexed();
-        if cause == Cause::Timeout && multiplexed.number == number {
-            multiplexed.sender = None;
+        let mut current = self.multiplexed();
+        if cause == Cause::Timeout && current.number == number {
+            current.connection = None;
         }
     }
 
@@ -94,8 +153,8 @@ impl Client {
     /// Returns the time until a request's progress is checked for the first time.
     fn first_check(&self, progress: Option<&Progress>) -> Duration {
         match progress {
-            None => self.settings.origin.response_timeout,
-            Some(_) => self.settings.origin.response_timeout.min(self.settings.limits.body_timeout),
+            None => self.settings.upstream.origin.response_timeout,
+            Some(_) => self.settings.upstream.origin.response_timeout.min(self.settings.upstream.limits.body_timeout),
         }
     }
 
@@ -105,9 +164,9 @@ impl Client {
         let Some(progress) = progress else { return Some(Fault::new(Cause::Timeout)) };
         let (stage, elapsed) = progress.stage();
         let (cause, limit) = match stage {
-            Stage::Client => (Cause::RequestStalled, self.settings.limits.body_timeout),
-            Stage::Origin => (Cause::UploadStalled, self.settings.limits.body_timeout),
-            Stage::Sent => (Cause::Timeout, self.settings.origin.response_timeout),
+            Stage::Client => (Cause::RequestStalled, self.settings.upstream.limits.body_timeout),
+            Stage::Origin => (Cause::UploadStalled, self.settings.upstream.limits.body_timeout),
+            Stage::Sent => (Cause::Timeout, self.settings.upstream.origin.response_timeout),
         };
         (elapsed >= limit).then(|| Fault::new(cause))
     }
@@ -115,6 +174,6 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("target", &self.settings.origin.target).finish_non_exhaustive()
+        f.debug_struct("Client").field("target", &self.name).finish_non_exhaustive()
     }
 }

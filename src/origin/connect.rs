@@ -4,19 +4,22 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Connection, Counted};
-use super::options::ClientSettings;
-use super::target::Target;
+use super::endpoint::Endpoint;
+use super::errors::cause_of_io;
+use super::socket::{Socket, connect, fault_of_connect};
+use super::tls::H2;
+use super::tls_faults;
+use super::tls_stream::{Stream, TlsEnd};
 use super::upload::Upload;
+use super::upstream::Upstream;
 use crate::fault::{Cause, Fault};
-use crate::metrics::Metrics;
 
 /// The size limit of hyper's read buffer on an HTTP/1.1 connection to the origin, in bytes. The limit is raised if the
 /// configuration allows heads that do not fit. On HTTP/2, this number limits the send buffer of a stream. With 200
@@ -27,103 +30,128 @@ const READ_BUFFER_BYTES: usize = 66 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-pub(super) async fn http1(settings: &ClientSettings, metrics: &'static Metrics) -> Result<Box<Connection>, Fault> {
-    let mut builder = http1::Builder::new();
-    builder
-        .max_buf_size(READ_BUFFER_BYTES.max(settings.limits.max_header_bytes + 2 * 1024))
-        .max_header_size(settings.limits.max_header_bytes)
-        .max_headers(settings.limits.max_headers)
-        .preserve_header_case(settings.origin.preserve_header_case);
-    match within(settings.origin.connect_timeout, connect(&settings.origin.target)).await? {
-        Socket::Tcp(stream) => handshake(&builder, stream, metrics).await,
-        Socket::Unix(stream) => handshake(&builder, stream, metrics).await,
-    }
+/// A new connection that is ready for requests.
+pub(super) enum Opened {
+    Http1(Box<Connection>),
+    Http2(Multiplexed),
 }
 
-pub(super) async fn http2(
-    settings: &ClientSettings,
-    metrics: &'static Metrics,
-) -> Result<http2::SendRequest<Upload>, Fault> {
-    match within(settings.origin.connect_timeout, connect(&settings.origin.target)).await? {
-        Socket::Tcp(stream) => handshake_h2(settings, stream, metrics).await,
-        Socket::Unix(stream) => handshake_h2(settings, stream, metrics).await,
-    }
+/// A connection to an HTTP/2 origin.
+#[derive(Clone)]
+pub(super) struct Multiplexed {
+    pub(super) sender: http2::SendRequest<Upload>,
+    pub(super) endpoint: Arc<Endpoint>,
+    /// Why TLS failed, if the connection uses TLS.
+    pub(super) tls: Option<Arc<TlsEnd>>,
 }
 
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-async fn connect(target: &Target) -> io::Result<Socket> {
-    match target {
-        Target::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Socket::Tcp(stream))
+impl Upstream {
+    /// Opens a connection to one of the origin's addresses. `origin.connect_timeout` limits the whole time.
+    pub(super) async fn open(&self) -> Result<Opened, Fault> {
+        let deadline = Instant::now() + self.origin.connect_timeout;
+        let (socket, endpoint, seen) = self.reach(deadline).await?;
+        let opened = self.speak(socket, &endpoint, deadline).await;
+        match &opened {
+            Ok(_) => endpoint.succeeded(),
+            Err(_) => endpoint.failed(seen),
         }
-        Target::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        opened
+    }
+
+    /// Opens a connection to one address.
+    pub(super) async fn open_at(&self, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Opened, Fault> {
+        let socket = timeout_at(deadline, connect(endpoint.place.clone()))
+            .await
+            .map_err(|_| Fault::new(Cause::ConnectTimeout))?
+            .map_err(fault_of_connect)?;
+        self.speak(socket, endpoint, deadline).await
+    }
+
+    /// Makes the handshakes of TLS and HTTP. With `origin.http2`, a TLS origin chooses the version of HTTP (ALPN).
+    async fn speak(&self, socket: Socket, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Opened, Fault> {
+        match (socket, &self.tls) {
+            (Socket::Unix(stream), _) => self.handshake(stream, self.origin.http2, endpoint, None, deadline).await,
+            (Socket::Tcp(stream), None) => self.handshake(stream, self.origin.http2, endpoint, None, deadline).await,
+            (Socket::Tcp(stream), Some(tls)) => {
+                // An alert must be read even if the origin has closed the connection.
+                let stream = ReadsAfterClose::new(stream);
+                let stream = timeout_at(deadline, tls.handshake(stream))
+                    .await
+                    .map_err(|_| Fault::from_error(Cause::ConnectTimeout, "the TLS handshake takes too long"))?
+                    .map_err(|error| fault_of_handshake(&error, tls.has_certificate()))?;
+                let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+                let stream = Stream::new(stream, tls.has_certificate());
+                let end = stream.end();
+                self.handshake(stream, is_h2, endpoint, Some(end), deadline).await
+            }
+        }
+    }
+
+    async fn handshake<S>(
+        &self,
+        stream: S,
+        is_h2: bool,
+        endpoint: &Arc<Endpoint>,
+        tls: Option<Arc<TlsEnd>>,
+        deadline: Instant,
+    ) -> Result<Opened, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let endpoint = Arc::clone(endpoint);
+        if is_h2 {
+            let sender = self.handshake_h2(stream, deadline).await?;
+            return Ok(Opened::Http2(Multiplexed { sender, endpoint, tls }));
+        }
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER_BYTES.max(self.limits.max_header_bytes + 2 * 1024))
+            .max_header_size(self.limits.max_header_bytes)
+            .max_headers(self.limits.max_headers)
+            .preserve_header_case(self.origin.preserve_header_case)
+            .handshake(TokioIo::new(ReadsAfterClose::new(stream)))
+            .await
+            .map_err(|error| Fault::from_error(Cause::Closed, error))?;
+        let counted = Arc::new(Counted::new(&self.connections));
+        let driver_counted = Arc::clone(&counted);
+        tokio::spawn(async move {
+            let _counted = driver_counted;
+            // hyper passes an error to the request that uses the connection. Without a request nobody needs the error.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Opened::Http1(Connection::new(sender, counted, endpoint, tls)))
+    }
+
+    async fn handshake_h2<S>(&self, stream: S, deadline: Instant) -> Result<http2::SendRequest<Upload>, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(READ_BUFFER_BYTES)
+            // If a head is larger than this limit, h2 resets the stream without a reason. `forward::check_size` has a
+            // lower limit and reports the reason.
+            .max_header_list_size(u32::try_from(2 * self.limits.max_header_bytes).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(stream));
+        let Ok(result) = timeout_at(deadline, handshake).await else {
+            return Err(Fault::new(Cause::ConnectTimeout));
+        };
+        let (sender, connection) = result.map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;
+        let counted = Counted::new(&self.connections);
+        tokio::spawn(async move {
+            let _counted = counted;
+            let _ = connection.await;
+        });
+        Ok(sender)
     }
 }
 
-async fn within<T>(limit: Duration, connecting: impl Future<Output = io::Result<T>>) -> Result<T, Fault> {
-    let Ok(connected) = tokio::time::timeout(limit, connecting).await else {
-        return Err(Fault::new(Cause::ConnectTimeout));
-    };
-    connected.map_err(|error| {
-        let cause = match error.kind() {
-            io::ErrorKind::ConnectionRefused => Cause::Refused,
-            io::ErrorKind::TimedOut => Cause::ConnectTimeout,
-            _ => Cause::Unreachable,
-        };
-        Fault::from_error(cause, error)
+/// Returns the fault for a failed TLS handshake. The error can also be one of the connection below TLS.
+fn fault_of_handshake(error: &io::Error, has_certificate: bool) -> Fault {
+    tls_faults::fault_in(error, has_certificate).unwrap_or_else(|| {
+        let cause = cause_of_io(error);
+        Fault::from_error(cause, format!("the origin ended the connection during the TLS handshake ({error})"))
     })
-}
-
-async fn handshake<S>(builder: &http1::Builder, stream: S, metrics: &'static Metrics) -> Result<Box<Connection>, Fault>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = builder
-        .handshake(TokioIo::new(ReadsAfterClose::new(stream)))
-        .await
-        .map_err(|error| Fault::from_error(Cause::Closed, error))?;
-    let counted = Arc::new(Counted::new(&metrics.origin_connections));
-    let driver_counted = Arc::clone(&counted);
-    tokio::spawn(async move {
-        let _counted = driver_counted;
-        // hyper passes an error to the request that uses the connection. Without a request nobody needs the error.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(Connection::new(sender, counted))
-}
-
-async fn handshake_h2<S>(
-    settings: &ClientSettings,
-    stream: S,
-    metrics: &'static Metrics,
-) -> Result<http2::SendRequest<Upload>, Fault>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(READ_BUFFER_BYTES)
-        // If a head is larger than this limit, h2 resets the stream without a reason. `forward::check_size` has a lower
-        // limit and reports the reason.
-        .max_header_list_size(u32::try_from(2 * settings.limits.max_header_bytes).unwrap_or(u32::MAX))
-        .handshake(TokioIo::new(stream));
-    let Ok(result) = tokio::time::timeout(settings.origin.connect_timeout, handshake).await else {
-        return Err(Fault::new(Cause::ConnectTimeout));
-    };
-    let (sender, connection) = result.map_err(|error| Fault::from_error(Cause::BrokenHead, error))?;
-    let counted = Counted::new(&metrics.origin_connections);
-    tokio::spawn(async move {
-        let _counted = counted;
-        let _ = connection.await;
-    });
-    Ok(sender)
 }
 
 /// Discards writes after the peer has closed the connection, so that hyper still reads the response.
@@ -131,7 +159,7 @@ where
 /// An origin can refuse an upload (413, 401) and close the connection before it has read the whole body. The origin's
 /// response has then already arrived. Without this wrapper, hyper would stop at the first failed write and would not
 /// read the response.
-struct ReadsAfterClose<S> {
+pub(super) struct ReadsAfterClose<S> {
     stream: S,
     discards_writes: bool,
 }

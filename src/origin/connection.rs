@@ -6,6 +6,8 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::client::conn::http1;
 use metrics::Gauge;
 
+use super::endpoint::Endpoint;
+use super::tls_stream::TlsEnd;
 use super::upload::Upload;
 use crate::clock::Deadline;
 
@@ -16,6 +18,10 @@ pub(super) struct Connection {
     /// Whether the connection has already carried a complete response.
     pub(super) reused: bool,
     pub(super) idle_since_ms: u64,
+    /// The address to which the connection was made.
+    pub(super) endpoint: Arc<Endpoint>,
+    /// Why TLS failed, if the connection uses TLS.
+    pub(super) tls: Option<Arc<TlsEnd>>,
     memory: Memory,
     /// Counts this connection as open in the metrics. The task that drives the connection has the same `Arc`. So the
     /// connection is counted until both this value and that task are dropped.
@@ -33,12 +39,19 @@ struct Memory {
 }
 
 impl Connection {
-    pub(super) fn new(sender: http1::SendRequest<Upload>, counted: Arc<Counted>) -> Box<Self> {
+    pub(super) fn new(
+        sender: http1::SendRequest<Upload>,
+        counted: Arc<Counted>,
+        endpoint: Arc<Endpoint>,
+        tls: Option<Arc<TlsEnd>>,
+    ) -> Box<Self> {
         Box::new(Self {
             sender,
             deadline: Deadline::new(),
             reused: false,
             idle_since_ms: 0,
+            endpoint,
+            tls,
             memory: Memory::default(),
             _counted: counted,
         })

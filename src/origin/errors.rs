@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use super::tls_stream::TlsEnd;
 use crate::fault::{Cause, Fault, cause_in};
 
 /// Returns the h2 error inside an error of hyper, if there is one.
@@ -24,10 +25,14 @@ pub(super) fn is_dead(error: &hyper::Error) -> bool {
     h2_error(error).is_none_or(|error| error.is_io() || error.is_go_away())
 }
 
-/// Returns the fault for an error of hyper's client.
-pub(super) fn fault_of(error: hyper::Error) -> Fault {
+/// Returns the fault for an error of hyper's client. `tls` is the end of TLS, if the connection uses TLS.
+pub(super) fn fault_of(error: hyper::Error, tls: Option<&TlsEnd>) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
+    } else if let Some(fault) = tls.and_then(TlsEnd::fault) {
+        // In TLS 1.3 the origin checks the client certificate after the handshake of the client, so the alert arrives
+        // in place of the response.
+        return fault;
     } else if error.is_parse_too_large() {
         return Fault::head_too_large(error);
     } else if error.is_parse() {
@@ -54,7 +59,7 @@ fn h2_cause(error: &h2::Error) -> Option<Cause> {
     error.is_reset().then_some(Cause::Reset)
 }
 
-fn cause_of_io(error: &io::Error) -> Cause {
+pub(super) fn cause_of_io(error: &io::Error) -> Cause {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Cause::Reset,
         _ => Cause::Closed,

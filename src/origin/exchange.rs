@@ -16,6 +16,7 @@ use super::forward;
 use super::tunnel::{self, Tunnel};
 use super::upload::Upload;
 use crate::fault::{Begun, Fault};
+use crate::wire::names::HOST;
 use crate::wire::received::Received;
 use crate::wire::values;
 
@@ -40,11 +41,10 @@ impl Client {
     /// Returns a [`Fault`]. Its cause is the failure of the origin or of the client. The fault has already been
     /// counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
-        let (metrics, name) = (self.metrics, self.name);
-        let (head, mut body) = match self.exchange(head, body).await {
+        let (head, mut body) = match Arc::clone(&self).exchange(head, body).await {
             Ok(response) => response.into_parts(),
             Err(fault) => {
-                metrics.fault(&fault, Some(name));
+                self.count(&fault);
                 return Err(fault);
             }
         };
@@ -61,18 +61,17 @@ impl Client {
         let hold = head.extensions.remove::<Hold>();
         let client =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
-        let upload = Upload::new(body, &self.settings);
+        if let Some(host) = &self.host {
+            head.headers.insert(HOST, host.clone());
+        }
+        let upload = Upload::new(body, &self.settings.upstream.limits, &self.settings.claims);
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && client.is_none();
         let is_head = head.method == Method::HEAD;
         forward::frame(&mut head, upload.is_end_stream());
         let request = Request::from_parts(head, upload);
-        let (response, connection) = if self.settings.origin.http2 {
-            (self.send_multiplexed(request, progress.as_deref()).await?, None)
-        } else {
-            let (response, connection) = self.send(request, progress.as_deref(), replayable).await?;
-            (response, Some(connection))
-        };
+        self.budget.earn();
+        let (response, connection) = self.dispatch(request, progress.as_deref(), replayable).await?;
         self.accept(response, connection, client, is_head)
     }
 
@@ -89,11 +88,11 @@ impl Client {
             let Some((client, hold)) = client else {
                 return Err(forward::unexpected_upgrade());
             };
-            forward::check_size(&response, &self.settings)?;
+            forward::check_size(&response, &self.settings.upstream.limits)?;
             let origin = hyper::upgrade::on(&mut response);
             let tunnel = Arc::new(Tunnel::default());
             response.extensions_mut().insert(Arc::clone(&tunnel));
-            let timeout = self.settings.limits.tunnel_timeout;
+            let timeout = self.settings.upstream.limits.tunnel_timeout;
             tokio::spawn(async move {
                 // While these values exist, the metrics count both connections, and the drain waits for the client's
                 // connection.
@@ -106,7 +105,7 @@ impl Client {
         if response.version() == Version::HTTP_2 {
             values::trim(response.headers_mut());
         }
-        forward::check_size(&response, &self.settings)?;
+        forward::check_size(&response, &self.settings.upstream.limits)?;
         forward::check_response(&mut response)?;
         let (mut head, incoming) = response.into_parts();
         let is_empty = is_head || forward::is_bodiless(head.status);

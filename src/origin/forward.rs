@@ -5,7 +5,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
 use http_body::Frame;
 
-use super::options::ClientSettings;
+use super::options::MessageLimits;
 use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::hops;
@@ -102,13 +102,13 @@ pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
 
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
 /// forbids.
-pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
+pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), Fault> {
     let host = request.headers_mut().remove(HOST);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
     }
     let mut parts = request.uri().clone().into_parts();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = match host.as_ref().map(|host| host.as_bytes().try_into()) {
         Some(Ok(authority)) => Some(authority),
         // `observe` refuses an invalid Host, and `outbound` adds a missing Host.
@@ -118,6 +118,17 @@ pub(super) fn absolute<B>(request: &mut Request<B>) -> Result<(), Fault> {
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_2;
     Ok(())
+}
+
+/// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection.
+pub(super) fn relative<B>(request: &mut Request<B>) {
+    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = path.into();
+    *request.version_mut() = Version::HTTP_11;
 }
 
 /// Writes Content-Length as one plain number. edgeshim reads `0005` and `5, 5` as five, but the next recipient might
@@ -142,14 +153,14 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
 
 /// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. On HTTP/1.1 hyper has
 /// already limited the bytes of the head. On HTTP/2 the bytes are counted here, as RFC 9113 §6.5.2 defines the size.
-pub(super) fn check_size<B>(response: &Response<B>, settings: &ClientSettings) -> Result<(), Fault> {
+pub(super) fn check_size<B>(response: &Response<B>, limits: &MessageLimits) -> Result<(), Fault> {
     let headers = response.headers();
-    if headers.len() > settings.limits.max_headers {
+    if headers.len() > limits.max_headers {
         return Err(Fault::head_too_large(format!("the response head has {} field lines", headers.len())));
     }
     if response.version() == Version::HTTP_2 {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        if bytes > settings.limits.max_header_bytes {
+        if bytes > limits.max_header_bytes {
             return Err(Fault::head_too_large(format!("the response head has {bytes} bytes")));
         }
     }

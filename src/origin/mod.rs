@@ -4,28 +4,41 @@
 //! Each worker has its own [`Client`]. So a connection stays on one core, and the lock of the connection pool is never
 //! contended. A request is sent over an idle connection. If no connection is idle, a new connection is made.
 //! `ARCHITECTURE.md` ("The pool, and when a request is sent twice") lists the cases in which a request is sent again.
-//! `send.rs` implements these cases.
+//! `send.rs` implements these cases. All workers share one [`Upstream`]: the addresses of the origin, and TLS.
 //!
 //! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. A request without
 //! a body that is sent over a reused HTTP/1.1 connection allocates nothing in this module.
 
 mod body;
+mod budget;
 mod client;
 mod connect;
 mod connection;
+mod endpoint;
 mod errors;
 mod exchange;
 pub(crate) mod forward;
+mod health;
 mod options;
 mod pool;
 mod send;
+mod socket;
 mod target;
+mod tls;
+mod tls_faults;
+mod tls_stream;
 mod tunnel;
+mod upkeep;
 mod upload;
+mod upstream;
 
 pub(crate) use body::OriginBody;
-pub(crate) use client::Client;
+pub(crate) use client::{Client, ClientSettings};
 pub(crate) use exchange::Hold;
-pub(crate) use options::{ClientSettings, MessageLimits, OriginSettings};
+pub(crate) use options::{MessageLimits, OriginSettings};
+pub(crate) use target::Role;
 pub use target::Target;
+pub(crate) use tls::TlsProblem;
 pub(crate) use tunnel::Tunnel;
+pub use upstream::Resolver;
+pub(crate) use upstream::Upstream;

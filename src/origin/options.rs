@@ -1,12 +1,11 @@
 //! The keys of `[origin]`, and the keys of `[server]` that also apply to messages from the origin.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-
-use super::target::Target;
+use super::health::HealthSettings;
+use super::target::{Role, Target};
+use super::tls::{TlsProblem, TlsSettings};
 use crate::keys::quantities::{SIZE_LIMIT, TIMEOUT, size, size_text};
 use crate::keys::urls::HOST;
 use crate::keys::{Checked, Keys, Text, Visitor};
@@ -15,9 +14,10 @@ use crate::keys::{Checked, Keys, Text, Visitor};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginSettings {
     pub target: Target,
-    /// Whether to use HTTP/2 with prior knowledge instead of HTTP/1.1.
+    /// Whether to use HTTP/2 instead of HTTP/1.1: without TLS by prior knowledge, with TLS if the origin chooses
+    /// HTTP/2.
     pub http2: bool,
-    /// The longest time until a connection is established.
+    /// The longest time until a connection is established, including the TLS handshake.
     pub connect_timeout: Duration,
     /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,
@@ -27,6 +27,12 @@ pub struct OriginSettings {
     pub max_idle: usize,
     /// The largest number of retries of an idempotent request.
     pub retries: u32,
+    /// The static mirror that is asked when the origin fails. `None`: there is no mirror.
+    pub stand_in: Option<Target>,
+    /// The keys of `origin.health`.
+    pub health: HealthSettings,
+    /// The keys of `[origin.tls]`.
+    pub tls: TlsSettings,
     /// The Host that edgeshim sends to the origin, in lower case. `None`: the Host of the request.
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
@@ -36,16 +42,66 @@ pub struct OriginSettings {
 impl Default for OriginSettings {
     fn default() -> Self {
         Self {
-            target: Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000 },
+            target: Target::Tcp { host: "127.0.0.1".to_owned(), port: 3000, tls: false },
             http2: false,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             max_idle: 256,
             retries: 1,
+            stand_in: None,
+            health: HealthSettings::default(),
+            tls: TlsSettings::default(),
             host: None,
             preserve_header_case: false,
         }
+    }
+}
+
+impl OriginSettings {
+    /// Returns the settings of the static mirror, if one is configured: the origin's timeouts, and TLS without a client
+    /// certificate.
+    pub(crate) fn stand_in(&self) -> Option<Self> {
+        Some(Self {
+            target: self.stand_in.clone()?,
+            tls: TlsSettings { ca: self.tls.ca.clone(), ..TlsSettings::default() },
+            connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
+            idle_timeout: self.idle_timeout,
+            max_idle: self.max_idle,
+            retries: self.retries,
+            ..Self::default()
+        })
+    }
+
+    /// Returns the problems of `[origin.tls]` and its files.
+    pub(crate) fn tls_problems(&self) -> Vec<TlsProblem> {
+        let problems = |origin: &Self, role| match &origin.target {
+            Target::Tcp { host, tls: true, .. } => origin.tls.load(host, origin.http2, role).err().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut all = problems(self, Role::Origin);
+        let is_unused = |target: Option<&Target>| !matches!(target, Some(Target::Tcp { tls: true, .. }));
+        let TlsSettings { ca, server_name, certificate, key } = &self.tls;
+        let unused = "has no effect, because origin.url does not start with https://; write an https:// URL there, or \
+                      remove this key";
+        let without_tls = is_unused(Some(&self.target));
+        for (key, is_set, is_unused) in [
+            ("ca", ca.is_some(), without_tls && is_unused(self.stand_in.as_ref())),
+            ("server_name", server_name.is_some(), without_tls),
+            ("certificate", certificate.is_some(), without_tls),
+            ("key", key.is_some(), without_tls),
+        ] {
+            if is_set && is_unused {
+                all.push(TlsProblem { key, message: unused.to_owned() });
+            }
+        }
+        for problem in self.stand_in().map(|stand_in| problems(&stand_in, Role::StandIn)).unwrap_or_default() {
+            if !all.contains(&problem) {
+                all.push(problem);
+            }
+        }
+        all
     }
 }
 
@@ -60,6 +116,9 @@ impl Keys for OriginSettings {
         v.integer("retries", 0..=10, &mut self.retries);
         v.nonempty("host", &HOST, &mut self.host);
         v.flag("preserve_header_case", &mut self.preserve_header_case);
+        v.nonempty("stand_in", &Target::TEXT, &mut self.stand_in);
+        v.block("health", |v| self.health.keys(v));
+        v.block("tls", |v| self.tls.keys(v));
     }
 }
 
@@ -98,17 +157,6 @@ impl Keys for MessageLimits {
         v.text("body_timeout", &TIMEOUT, &mut self.body_timeout);
         v.text("tunnel_timeout", &TIMEOUT, &mut self.tunnel_timeout);
     }
-}
-
-/// The settings of a [`Client`](super::Client).
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    pub origin: OriginSettings,
-    pub limits: MessageLimits,
-    /// The largest number of idle connections of this worker.
-    pub max_idle: usize,
-    /// The fields that name or prove the provider. These fields are removed from the trailers of a request.
-    pub claims: Arc<[HeaderName]>,
 }
 
 const HEADER_BYTES: Text<usize> =

@@ -29,7 +29,7 @@ impl Pool {
         while let Some(next) = position.checked_sub(1) {
             position = next;
             let connection = self.idle.get(position)?;
-            if connection.sender.is_closed() || self.is_old(connection) {
+            if connection.sender.is_closed() || connection.endpoint.is_left() || self.is_old(connection) {
                 self.idle.remove(position);
             } else if connection.sender.is_ready() {
                 return Some(self.idle.remove(position));
@@ -53,12 +53,15 @@ impl Pool {
         self.idle.push(connection);
     }
 
-    /// Drops connections that have been idle for too long, and connections that the origin has closed.
+    /// Drops connections that have been idle for too long, connections that the origin has closed, and connections to
+    /// an address that gets no further requests.
     pub(super) fn prune(&mut self) {
         let now = clock::now_ms();
         let timeout = self.idle_timeout_ms;
         self.idle.retain(|connection| {
-            !connection.sender.is_closed() && now.saturating_sub(connection.idle_since_ms) < timeout
+            !connection.sender.is_closed()
+                && !connection.endpoint.is_left()
+                && now.saturating_sub(connection.idle_since_ms) < timeout
         });
     }
 

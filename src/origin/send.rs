@@ -4,40 +4,100 @@ use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 
 use super::client::Client;
+use super::connect::{Multiplexed, Opened};
 use super::connection::Connection;
 use super::errors::{fault_of, is_dead, is_refused};
+use super::forward;
 use super::upload::{Progress, Upload};
-use super::{connect, forward};
 use crate::clock;
 use crate::fault::{Cause, Fault};
 
+/// The result of sending a request over connections of one version of HTTP.
+enum Sent {
+    /// The response, and its connection if the connection is an HTTP/1.1 connection.
+    Response(Response<Incoming>, Option<Box<Connection>>),
+    /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent.
+    Other(Box<(Request<Upload>, Opened)>),
+}
+
 impl Client {
-    /// Sends a request over an idle HTTP/1.1 connection, or over a new connection if no connection is idle.
-    pub(super) async fn send(
+    /// Sends a request over HTTP/1.1 or HTTP/2, as the configuration says or as the TLS origin chooses.
+    pub(super) async fn dispatch(
         &self,
         mut request: Request<Upload>,
         progress: Option<&Progress>,
         replayable: bool,
-    ) -> Result<(Response<Incoming>, Box<Connection>), Fault> {
-        let mut retries = self.settings.origin.retries;
-        let mut idle = self.idle_connection(replayable).await;
+    ) -> Result<(Response<Incoming>, Option<Box<Connection>>), Fault> {
+        let allowed = self.settings.upstream.origin.retries;
+        let mut retries = allowed;
+        let mut is_h2 = self.settings.upstream.origin.http2 && !self.multiplexed().chose_http1;
+        let mut opened = None;
         loop {
-            let mut connection = if let Some(connection) = idle.take() {
+            let sent = if is_h2 {
+                self.send_multiplexed(request, opened.take(), progress, replayable, &mut retries).await?
+            } else {
+                self.send(request, opened.take(), progress, replayable, &mut retries).await?
+            };
+            match sent {
+                Sent::Response(response, connection) => {
+                    self.budget.refund(allowed - retries);
+                    return Ok((response, connection));
+                }
+                Sent::Other(other) => {
+                    let (unsent, other) = *other;
+                    is_h2 = !is_h2;
+                    self.multiplexed().chose_http1 = !is_h2;
+                    request = unsent;
+                    opened = Some(other);
+                }
+            }
+        }
+    }
+
+    /// Opens a connection. For a request that may be sent again, a failure is followed by further attempts.
+    async fn open(&self, replayable: bool, retries: &mut u32) -> Result<Opened, Fault> {
+        loop {
+            match self.settings.upstream.open().await {
+                // A connect timeout is not retried, because a second attempt would double the time that the client
+                // waits. A fault of TLS is not retried, because the next attempt would fail too.
+                Err(fault)
+                    if replayable
+                        && *retries > 0
+                        && !fault.cause().is_tls()
+                        && fault.cause() != Cause::ConnectTimeout
+                        && self.budget.spend() =>
+                {
+                    *retries -= 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a request over an idle HTTP/1.1 connection, or over a new connection if no connection is idle.
+    async fn send(
+        &self,
+        mut request: Request<Upload>,
+        opened: Option<Opened>,
+        progress: Option<&Progress>,
+        replayable: bool,
+        retries: &mut u32,
+    ) -> Result<Sent, Fault> {
+        let mut next = match opened {
+            Some(Opened::Http1(connection)) => Some(connection),
+            _ => self.idle_connection(replayable).await,
+        };
+        loop {
+            let mut connection = if let Some(connection) = next.take() {
                 connection
             } else {
-                match connect::http1(&self.settings, self.metrics).await {
-                    Ok(connection) => connection,
-                    // A connect timeout is not retried, because a second attempt would double the time that the client
-                    // waits.
-                    Err(fault) if replayable && retries > 0 && fault.cause() != Cause::ConnectTimeout => {
-                        retries -= 1;
-                        continue;
-                    }
-                    Err(fault) => return Err(fault),
+                match self.open(replayable, retries).await? {
+                    Opened::Http1(connection) => connection,
+                    other @ Opened::Http2(_) => return Ok(Sent::Other(Box::new((request, other)))),
                 }
             };
             let reused = connection.reused;
-            if reused && replayable && retries > 0 {
+            if reused && replayable && *retries > 0 {
                 connection.remember(&request);
             }
             let sent = self.timely(connection.sender.try_send_request(request), &connection.deadline, progress).await?;
@@ -45,20 +105,20 @@ impl Client {
             let mut error = match sent {
                 Ok(response) => {
                     connection.forget();
-                    return Ok((response, connection));
+                    return Ok(Sent::Response(response, Some(connection)));
                 }
                 Err(error) => error,
             };
             let unsent = error.take_message();
-            let fault = fault_of(error.into_error());
+            let fault = fault_of(error.into_error(), connection.tls.as_deref());
             if reused && let Some(unsent) = unsent {
                 request = unsent;
-                idle = self.idle_connection(replayable).await;
+                next = self.idle_connection(replayable).await;
                 continue;
             }
             match connection.recall() {
-                Some(saved) if matches!(fault.cause(), Cause::Closed | Cause::Reset) => {
-                    retries -= 1;
+                Some(saved) if matches!(fault.cause(), Cause::Closed | Cause::Reset) && self.budget.spend() => {
+                    *retries -= 1;
                     request = saved.map(|()| Upload::empty());
                 }
                 _ => return Err(fault),
@@ -83,64 +143,83 @@ impl Client {
 
     /// Sends a request over this worker's HTTP/2 connection. If that connection has ended, sends the request over a new
     /// connection.
-    pub(super) async fn send_multiplexed(
+    async fn send_multiplexed(
         &self,
         mut request: Request<Upload>,
+        mut opened: Option<Opened>,
         progress: Option<&Progress>,
-    ) -> Result<Response<Incoming>, Fault> {
-        forward::absolute(&mut request)?;
-        let mut retries = self.settings.origin.retries;
+        replayable: bool,
+        retries: &mut u32,
+    ) -> Result<Sent, Fault> {
+        forward::absolute(&mut request, self.settings.upstream.is_tls())?;
         // The origin can have received a request before the request fails. Such a request is sent again only if it has
         // no body, and only in two cases. First: the origin reports that it has not processed the request. Second: the
         // request is idempotent, and the connection that failed was a reused connection.
         let idempotent = request.method().is_idempotent();
-        let mut saved = (retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
+        let mut saved = (*retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
         let deadline = clock::Deadline::new();
-        let mut fresh = false;
+        let mut fresh = opened.is_some();
         loop {
-            let (mut number, ready) = {
-                let multiplexed = self.multiplexed();
-                (multiplexed.number, multiplexed.sender.clone())
-            };
-            let mut sender = if let Some(sender) = ready.filter(|sender| !fresh && !sender.is_closed()) {
-                sender
+            let kept = if fresh { None } else { self.kept_connection() };
+            let (number, mut connection) = if let Some(kept) = kept {
+                kept
             } else {
                 fresh = true;
-                let sender = connect::http2(&self.settings, self.metrics).await?;
-                let mut multiplexed = self.multiplexed();
-                multiplexed.number += 1;
-                multiplexed.sender = Some(sender.clone());
-                number = multiplexed.number;
-                sender
+                let new = match opened.take() {
+                    Some(opened) => opened,
+                    None => self.open(replayable, retries).await?,
+                };
+                match new {
+                    Opened::Http2(connection) => (self.keep(&connection), connection),
+                    other @ Opened::Http1(_) => {
+                        forward::relative(&mut request);
+                        return Ok(Sent::Other(Box::new((request, other))));
+                    }
+                }
             };
             let sent = self
-                .timely(sender.try_send_request(request), &deadline, progress)
+                .timely(connection.sender.try_send_request(request), &deadline, progress)
                 .await
                 .inspect_err(|fault| self.suspect(number, fault.cause()))?;
             let mut error = match sent {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Sent::Response(response, None)),
                 Err(error) => error,
             };
             let unsent = error.take_message();
             let error = error.into_error();
             let again = is_refused(&error) || (idempotent && !fresh && is_dead(&error));
-            match (unsent, saved.take().filter(|_| again)) {
+            match (unsent, saved.take().filter(|_| again && *retries > 0)) {
                 // The connection was closed or about to close (GOAWAY), so hyper has not sent the request.
                 (Some(unsent), _) if !fresh => {
-                    saved = (retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
+                    saved = (*retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
                     request = unsent;
                     fresh = true;
                 }
-                (_, Some(copy)) => {
-                    retries -= 1;
-                    saved = (retries > 0).then(|| copy_of(&copy));
+                (_, Some(copy)) if self.budget.spend() => {
+                    *retries -= 1;
+                    saved = (*retries > 0).then(|| copy_of(&copy));
                     request = copy;
                     // If the origin refused only this stream, the connection can still be used.
                     fresh = is_dead(&error);
                 }
-                _ => return Err(fault_of(error)),
+                _ => return Err(fault_of(error, connection.tls.as_deref())),
             }
         }
+    }
+
+    /// Returns this worker's HTTP/2 connection with its number, if the connection can be used.
+    fn kept_connection(&self) -> Option<(u64, Multiplexed)> {
+        let current = self.multiplexed();
+        let usable = |connection: &&Multiplexed| !connection.sender.is_closed() && !connection.endpoint.is_left();
+        Some((current.number, current.connection.as_ref().filter(usable)?.clone()))
+    }
+
+    /// Uses a new HTTP/2 connection for the next requests, and returns the number of the connection.
+    fn keep(&self, connection: &Multiplexed) -> u64 {
+        let mut current = self.multiplexed();
+        current.number += 1;
+        current.connection = Some(connection.clone());
+        current.number
     }
 }
 

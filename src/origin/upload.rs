@@ -11,7 +11,7 @@ use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 
 use super::forward::clean_trailers;
-use super::options::ClientSettings;
+use super::options::MessageLimits;
 use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::received::Received;
@@ -69,17 +69,17 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Received, settings: &ClientSettings) -> Self {
+    pub(super) fn new(incoming: Received, limits: &MessageLimits, claims: &Arc<[HeaderName]>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
         Self {
             incoming: Some(incoming),
-            left: settings.limits.max_request_body,
+            left: limits.max_request_body,
             progress: Some(Arc::new(progress)),
-            stalled: Some((clock::Deadline::new(), settings.limits.body_timeout)),
-            claims: Some(Arc::clone(&settings.claims)),
+            stalled: Some((clock::Deadline::new(), limits.body_timeout)),
+            claims: Some(Arc::clone(claims)),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use crate::intake::country::CountryError;
 use crate::intake::ranges::RangesError;
+use crate::origin::TlsProblem;
 use crate::pages::PagesError;
 
 /// The reason why a valid configuration cannot be served.
@@ -19,6 +20,8 @@ pub enum BuildError {
     Countries(CountryError),
     /// An address list can no longer be used, although the checks of the configuration accepted it.
     Ranges(RangesError),
+    /// A file of `[origin.tls]` can no longer be used, although the checks of the configuration accepted it.
+    Tls(TlsProblem),
     /// The thread that watches a file cannot be started.
     Thread(io::Error),
     /// Several of these reasons.
@@ -46,6 +49,7 @@ impl fmt::Display for BuildError {
             }
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
+            Self::Tls(problem) => problem.fmt(f),
             Self::Thread(error) => write!(
                 f,
                 "edgeshim cannot start a thread ({error}); raise the limit of threads for this user (ulimit -u)"

@@ -41,7 +41,7 @@ use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::ids::{ProviderId, intern};
 use crate::intake::edge_logs::Intake;
 use crate::metrics::{Labels, Ledger, Metrics};
-use crate::origin::{self, ClientSettings, Target};
+use crate::origin::{self, ClientSettings, Resolver, Target};
 use crate::pages::{PageSettings, Pages};
 
 /// The stack of layers, in the form that `serve` uses.
@@ -70,6 +70,15 @@ pub struct Lasting {
     objects: Arc<Objects>,
     /// The URLs that are pulled most.
     tops: Arc<Tops>,
+    /// How the origin's name is looked up.
+    resolver: Resolver,
+}
+
+impl Lasting {
+    /// Uses another resolver than that of the system.
+    pub fn with_resolver(resolver: Resolver) -> Self {
+        Self { resolver, ..Self::default() }
+    }
 }
 
 /// One configuration, with everything that is prepared to serve it.
@@ -107,7 +116,7 @@ impl Runtime {
     /// See [`BuildError`].
     pub(crate) fn build_still(settings: Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let prepared = Prepared::new(&settings)?;
-        let opened = Opened::still(&settings)?;
+        let opened = Opened::still(&settings, metrics)?;
         Ok(Self::of(settings, metrics, prepared, opened))
     }
 
@@ -238,8 +247,8 @@ impl Runtime {
     fn client_settings(&self) -> ClientSettings {
         let settings = &self.settings;
         ClientSettings {
-            origin: settings.origin.clone(),
-            limits: settings.limits,
+            upstream: Arc::clone(&self.opened.origin),
+            stand_in: self.opened.stand_in.clone(),
             max_idle: settings.origin.max_idle.div_ceil(self.workers()),
             claims: known::claims(&settings.identity.header, &self.opened.providers).cloned().collect(),
         }

@@ -17,6 +17,7 @@ use crate::intake::country::{Countries, CountryError};
 use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::metrics::Metrics;
+use crate::origin::{Resolver, Role, Upstream};
 
 pub(super) struct Opened {
     /// The configured providers, in the order of their ids.
@@ -26,13 +27,22 @@ pub(super) struct Opened {
     pub(super) intake: Arc<Intake>,
     pub(super) objects: Arc<Objects>,
     pub(super) tops: Arc<Tops>,
+    pub(super) origin: Arc<Upstream>,
+    /// The static mirror, if one is configured.
+    pub(super) stand_in: Option<Arc<Upstream>>,
 }
 
 impl Opened {
     /// Opens all files, and watches the address lists and the country file for changes.
     pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
+        let (origin, stand_in) = upstreams(settings, &lasting.resolver, metrics)?;
+        for upstream in stand_in.iter().chain([&origin]) {
+            upstream.watch().map_err(BuildError::Thread)?;
+        }
         Ok(Self {
+            origin,
+            stand_in,
             providers: known_providers(settings, &lasting.replays, follow)?,
             countries: open_countries(settings).map_err(BuildError::Countries)?,
             log: AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?,
@@ -43,9 +53,12 @@ impl Opened {
     }
 
     /// Reads the address lists once, and opens no other file.
-    pub(super) fn still(settings: &Settings) -> Result<Self, BuildError> {
+    pub(super) fn still(settings: &Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
+        let (origin, stand_in) = upstreams(settings, &Resolver::default(), metrics)?;
         let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
         Ok(Self {
+            origin,
+            stand_in,
             providers,
             countries: None,
             log: None,
@@ -54,6 +67,22 @@ impl Opened {
             tops: Arc::default(),
         })
     }
+}
+
+/// Prepares the connections to the origin, and to its stand-in if there is one.
+fn upstreams(
+    settings: &Settings,
+    resolver: &Resolver,
+    metrics: &'static Metrics,
+) -> Result<(Arc<Upstream>, Option<Arc<Upstream>>), BuildError> {
+    let open = |origin, role| {
+        Upstream::new(origin, settings.limits, role, resolver.clone(), metrics).map_err(|mut problems| {
+            let first = problems.pop().map(BuildError::Tls);
+            first.unwrap_or_else(|| BuildError::Value("[origin.tls] cannot be used".to_owned()))
+        })
+    };
+    let stand_in = settings.origin.stand_in().map(|stand_in| open(stand_in, Role::StandIn)).transpose()?;
+    Ok((open(settings.origin.clone(), Role::Origin)?, stand_in))
 }
 
 /// Returns the configured providers, each with its preset and its proofs.

@@ -6,6 +6,7 @@
 //! itself.
 //! **Reads:** `Ctx::dialect` and `Ctx::provider`. Of the request: method, path and Authorization. Of the response:
 //! status, type, caching fields, Vary, Set-Cookie and cache tags; the size of the head, if the provider has limits.
+//! `Facts::stand_in`: a response of the stand-in gets short lifetimes.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
 //! `edgeshim_fields_cut_total`.
 //! **Cost:** one pass over the response's field names. One more pass if the provider's cache tags are translated. One
@@ -14,6 +15,7 @@
 //! **Can fail:** no. A fault of an inner layer is passed on. A fault is counted under the guard `error`, except for a
 //! failure of the client.
 
+mod capped;
 mod changes;
 mod field_pair;
 mod origin_fields;
@@ -33,7 +35,7 @@ use tower::{Layer, Service};
 
 use self::outcome::{Action, Guard};
 use self::policy::Prepared;
-use super::request::class::Classes;
+use super::request::class::{ClassRule, Classes};
 use super::request::{EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
@@ -66,6 +68,8 @@ struct Shared {
     classes: Arc<Classes>,
     /// The prepared rules, indexed by class id and then by dialect.
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
+    /// The same for responses from the stand-in, and the longest lifetime of such a response in each class, in seconds.
+    stand_in_rules: Vec<([Prepared; Dialect::ALL.len()], u64)>,
     /// The rules of the providers, indexed by provider id.
     providers: Vec<ProviderRules>,
     /// Whether at least one class depends on the response's Content-Type.
@@ -122,9 +126,23 @@ impl CacheControlLayer {
     /// Prepares the rules of `classes`. `providers` is in the order of provider ids.
     pub(crate) fn new(classes: &Arc<Classes>, providers: Vec<ProviderRules>, ledger: Arc<Ledger>) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
+        let stand_in_rule = |rule: &ClassRule| {
+            let policy = capped::policy(&rule.cache);
+            (Dialect::ALL.map(|dialect| Prepared::new(&policy, dialect)), policy.error_ttl)
+        };
+        let stand_in_rules = classes.all().map(stand_in_rule).collect();
         let by_type = classes.need_type();
         let counts = Counts::new(ledger);
-        Self { shared: Arc::new(Shared { classes: Arc::clone(classes), rules, providers, by_type, counts }) }
+        Self {
+            shared: Arc::new(Shared {
+                classes: Arc::clone(classes),
+                rules,
+                stand_in_rules,
+                providers,
+                by_type,
+                counts,
+            }),
+        }
     }
 }
 
@@ -195,7 +213,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Shared { classes, rules, providers, counts, .. } = &**this.shared;
+        let Shared { classes, rules, stand_in_rules, providers, counts, .. } = &**this.shared;
         let mut response = match ready!(this.inner.poll(cx)) {
             Ok(response) => response,
             Err(fault) => {
@@ -212,7 +230,14 @@ where
             response.facts.class = classes.of_response(target.path(), content_type);
         }
         let class = response.facts.class;
-        if let Some(rule) = rules.get(class.index()).map(|rules| &rules[this.kept.dialect.index()]) {
+        let mut rules = rules.get(class.index());
+        if response.facts.stand_in
+            && let Some((capped_rules, most_seconds)) = stand_in_rules.get(class.index())
+        {
+            capped::cap(&mut response.head.headers, *most_seconds);
+            rules = Some(capped_rules);
+        }
+        if let Some(rule) = rules.map(|rules| &rules[this.kept.dialect.index()]) {
             let facts = policy::Facts {
                 method: &this.kept.method,
                 authorization: this.kept.authorization,

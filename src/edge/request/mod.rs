@@ -172,15 +172,17 @@ pub struct Facts {
     pub origin_us: Option<u32>,
     /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// The cause of the fault, if there is no usable response of the origin.
+    /// The cause of the fault, if the origin had one.
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
+    /// Whether the response comes from the stand-in. `cause` or `origin_status` then tells how the origin failed.
+    pub stand_in: bool,
 }
 
 impl Facts {
     pub fn new(class: ClassId) -> Self {
-        Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None }
+        Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None, stand_in: false }
     }
 }
 

@@ -2,7 +2,14 @@
 //!
 //! **Place:** below every layer, so that the leaf sends the request with the changes of all layers.
 //! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head.
-//! **Metrics:** none; `origin` counts the faults. **Can fail:** with every [`Fault`] of the origin.
+//! **Metrics:** `edgeshim_stand_in_total`; `origin` counts the faults.
+//! **Can fail:** with every [`Fault`] of the origin.
+//!
+//! If a stand-in is configured, it is asked when the origin has failed (see `stand_in.rs`). The leaf is the place for
+//! this, because `gzip` and `cache_control` must treat the stand-in's response like a response of the origin, and
+//! because shed requests never reach the leaf.
+
+mod stand_in;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,11 +19,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, request};
 use http_body::Body as _;
 use tower::Service;
 
+use self::stand_in::{Answers, StandIn};
 use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally};
 use crate::cdn::known::{self, Known};
 use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
-use crate::metrics::Ledger;
+use crate::metrics::{Ledger, describe};
 use crate::origin::{Client, OriginBody, forward};
 use crate::wire::forwarded::Peer;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
@@ -44,6 +52,7 @@ pub(crate) struct PreparedLeaf {
     fallback_host: HeaderValue,
     loop_id: HeaderValue,
     server_timing: Option<ServerTiming>,
+    answers: Answers,
 }
 
 impl PreparedLeaf {
@@ -56,6 +65,7 @@ impl PreparedLeaf {
             host,
             fallback_host,
             loop_id: HeaderValue::from_static(PSEUDONYM),
+            answers: ledger.table(&describe::STAND_IN),
             server_timing: server_timing.then(|| ServerTiming::new(ledger.providers())),
         }
     }
@@ -101,6 +111,17 @@ pub(crate) trait Origin {
         head: request::Parts,
         body: Received,
     ) -> impl Future<Output = Result<Response<Self::Body>, Fault>>;
+
+    /// Returns the stand-in, if one is configured.
+    fn stand_in(&self) -> Option<&Arc<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Makes a body of the stand-in count only the bytes that the origin sent before.
+    fn replaces(_body: &mut Self::Body, _origin_bytes: u64) {}
 }
 
 impl Origin for Client {
@@ -112,6 +133,14 @@ impl Origin for Client {
         body: Received,
     ) -> impl Future<Output = Result<Response<OriginBody>, Fault>> {
         Self::call(self, head, body)
+    }
+
+    fn stand_in(&self) -> Option<&Arc<Self>> {
+        Self::stand_in(self)
+    }
+
+    fn replaces(body: &mut OriginBody, origin_bytes: u64) {
+        body.replaces(origin_bytes);
     }
 }
 
@@ -158,19 +187,29 @@ pub(crate) async fn send<O: Origin>(
 ) -> Result<EdgeResponse<O::Body>, Fault> {
     let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
     prepared.write(&mut head, &ctx, &peer, body.is_end_stream());
+    let stand_in = origin.stand_in().and_then(|stand_in| StandIn::new(stand_in, &head));
     let sent = Instant::now();
     let outcome = origin.call(head, body).await;
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
-    let (mut head, body) = match outcome {
-        Ok(response) => response.into_parts(),
-        Err(fault) => {
-            return Err(match fault.begun() {
-                Some(begun) => fault.after(Begun { micros, ..begun }),
-                None => fault,
-            });
+    let mut outcome = match outcome {
+        Ok(response) => {
+            let (head, body) = response.into_parts();
+            let origin_status = Some(head.status.as_u16());
+            let facts = Facts { origin_status, origin_us: Some(micros), ..Facts::new(ctx.class) };
+            Ok(EdgeResponse { head, body, facts })
         }
+        Err(fault) => Err(match fault.begun() {
+            Some(begun) => fault.after(Begun { micros, ..begun }),
+            None => fault,
+        }),
     };
-    prepared.add_timing(&mut head.headers, ctx.provider, micros);
-    let facts = Facts { origin_status: Some(head.status.as_u16()), origin_us: Some(micros), ..Facts::new(ctx.class) };
-    Ok(EdgeResponse { head, body, facts })
+    if let Some(stand_in) = stand_in
+        && stand_in::is_needed(&outcome)
+    {
+        // The future is boxed, because it would make the future of every request larger.
+        outcome = Box::pin(stand_in.ask(outcome, ctx.class, &prepared.answers)).await;
+    }
+    let mut response = outcome?;
+    prepared.add_timing(&mut response.head.headers, ctx.provider, micros);
+    Ok(response)
 }

@@ -1,0 +1,96 @@
+//! The retry budget of one worker. If the origin is in trouble, retries must not multiply the load of the origin.
+//!
+//! Each request earns a fifth of a retry, and each second earns five retries. Unused retries are saved up to a limit. A
+//! retry that leads to a response is paid back: it shows that only a kept connection was dead, not the origin. So the
+//! retries that fail are at most 20 % of the requests, plus five a second for each worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock;
+
+/// The price of a retry. A request earns 1.
+const PRICE: u64 = 5;
+/// What a second earns.
+const EARNED_PER_SECOND: u64 = 5 * PRICE;
+/// The largest amount that is saved: 50 retries.
+const MOST: u64 = 50 * PRICE;
+
+/// One worker's budget. Only its worker uses the budget, so plain loads and stores of the atomics are enough.
+#[derive(Debug)]
+pub(super) struct Budget {
+    saved: AtomicU64,
+    /// The time of the last earning by time, in milliseconds of the worker's clock.
+    since_ms: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self { saved: AtomicU64::new(MOST), since_ms: AtomicU64::new(clock::now_ms()) }
+    }
+
+    /// Earns the share of one request.
+    pub(super) fn earn(&self) {
+        let saved = self.saved.load(Ordering::Relaxed);
+        if saved < MOST {
+            self.saved.store(saved + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Pays for one retry. Returns `false` if the budget does not allow the retry.
+    pub(super) fn spend(&self) -> bool {
+        self.spend_at(clock::now_ms())
+    }
+
+    /// Pays back retries that have led to a response.
+    pub(super) fn refund(&self, retries: u32) {
+        if retries > 0 {
+            let saved = self.saved.load(Ordering::Relaxed).saturating_add(u64::from(retries) * PRICE);
+            self.saved.store(saved.min(MOST), Ordering::Relaxed);
+        }
+    }
+
+    fn spend_at(&self, now_ms: u64) -> bool {
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed));
+        let earned = elapsed_ms.saturating_mul(EARNED_PER_SECOND) / 1_000;
+        if earned > 0 {
+            self.since_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let saved = self.saved.load(Ordering::Relaxed).saturating_add(earned).min(MOST);
+        let left = saved.checked_sub(PRICE);
+        self.saved.store(left.unwrap_or(saved), Ordering::Relaxed);
+        left.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budget_when_spent_then_allows_a_fifth_of_the_requests_and_five_retries_a_second() {
+        let budget = Budget { saved: AtomicU64::new(0), since_ms: AtomicU64::new(1) };
+        for _ in 0..20 {
+            budget.earn();
+        }
+        assert_eq!((0..10).filter(|_| budget.spend_at(1)).count(), 4);
+        assert_eq!((0..10).filter(|_| budget.spend_at(1_001)).count(), 5);
+    }
+
+    #[test]
+    fn budget_when_each_retry_leads_to_a_response_then_is_not_used_up() {
+        let budget = Budget { saved: AtomicU64::new(PRICE), since_ms: AtomicU64::new(1) };
+        for _ in 0..1_000 {
+            assert!(budget.spend_at(1));
+            budget.refund(1);
+        }
+    }
+
+    #[test]
+    fn budget_when_idle_for_an_hour_then_saves_no_more_than_the_limit() {
+        let budget = Budget { saved: AtomicU64::new(0), since_ms: AtomicU64::new(1) };
+        for _ in 0..10_000 {
+            budget.earn();
+        }
+        assert_eq!((0..1_000).filter(|_| budget.spend_at(3_600_000)).count(), 50);
+    }
+}

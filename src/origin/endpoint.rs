@@ -1,0 +1,214 @@
+//! One address of the origin, and whether new connections pass it over.
+//!
+//! All workers share the state of an address. The state has only atomics, so that no worker waits for another worker.
+//! Only new connections change the state. A request on a kept connection reads one flag.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// How long new connections pass an address over after its first failure. Each further failure doubles the time.
+const FIRST_PAUSE_MS: u64 = 1_000;
+const LONGEST_PAUSE_MS: u64 = 60_000;
+/// The time in which one request probes an address that was passed over. If the probe has no result in this time (for
+/// example because its client disconnected), the next request probes the address.
+const PROBE_MS: u64 = 5_000;
+
+/// The moment of the first use. All threads must have the same clock, so the clock of a worker cannot be used.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn now_ms() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The place to which connections are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One address of the origin.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) place: Place,
+    /// The number of failures in a row.
+    failures: AtomicU32,
+    /// The time until which new connections pass the address over. 0: they do not.
+    until_ms: AtomicU64,
+    /// Whether the health check has failed `unhealthy_after` times in a row.
+    unhealthy: AtomicBool,
+    /// Whether kept connections to this address get no further requests.
+    left: AtomicBool,
+    /// The results of the health check in a row: above 0 good results, below 0 bad results.
+    pub(super) streak: AtomicI32,
+}
+
+/// Whether a new connection may be made to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The address is in use.
+    Open,
+    /// The address was passed over, and the caller probes the address.
+    Probe,
+    /// The address is passed over.
+    Over,
+}
+
+/// The state of an address when a connection attempt began. A failure counts only if no other attempt has changed the
+/// state since. So many failures at one moment count as one failure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    /// The attempt at an address that is passed over, made because all addresses are passed over. Its failure changes
+    /// nothing.
+    pub(super) const FORCED: Self = Self(u64::MAX);
+}
+
+impl Endpoint {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            place,
+            failures: AtomicU32::new(0),
+            until_ms: AtomicU64::new(0),
+            unhealthy: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            streak: AtomicI32::new(0),
+        }
+    }
+
+    /// Returns whether the caller may connect to the address. Of all callers, only one gets [`Turn::Probe`].
+    pub(super) fn turn(&self) -> (Turn, Seen) {
+        self.turn_at(now_ms())
+    }
+
+    fn turn_at(&self, now: u64) -> (Turn, Seen) {
+        let until = self.until_ms.load(Ordering::Relaxed);
+        if until == 0 {
+            return (Turn::Open, Seen(0));
+        }
+        let probing = now.saturating_add(PROBE_MS);
+        if now < until || self.until_ms.compare_exchange(until, probing, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return (Turn::Over, Seen::FORCED);
+        }
+        (Turn::Probe, Seen(probing))
+    }
+
+    /// Records that a connection was made.
+    pub(super) fn succeeded(&self) {
+        if self.until_ms.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.until_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that an attempt failed. New connections then pass the address over. The time is random within a half, so
+    /// that several processes do not probe at the same moment.
+    pub(super) fn failed(&self, seen: Seen) {
+        self.failed_at(seen, now_ms());
+    }
+
+    fn failed_at(&self, seen: Seen, now: u64) {
+        let failures = self.failures.load(Ordering::Relaxed);
+        let pause = FIRST_PAUSE_MS.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE_MS);
+        let until = now.saturating_add(pause / 2 + fastrand::u64(0..=pause / 2));
+        if self.until_ms.compare_exchange(seen.0, until, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.failures.store(failures.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether new connections pass the address over, or one of them could probe the address.
+    pub(super) fn is_passed_over(&self) -> bool {
+        self.until_ms.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_healthy(&self, healthy: bool) {
+        self.unhealthy.store(!healthy, Ordering::Relaxed);
+    }
+
+    /// Whether kept connections to this address get no further requests.
+    pub(super) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_left(&self, left: bool) {
+        self.left.store(left, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint::new(Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))))
+    }
+
+    #[test]
+    fn address_when_connect_failed_then_passed_over_until_one_caller_probes() {
+        let endpoint = endpoint();
+        let (turn, seen) = endpoint.turn_at(1);
+        assert_eq!(turn, Turn::Open);
+        endpoint.failed_at(seen, 1);
+        assert_eq!(endpoint.turn_at(2).0, Turn::Over);
+        let later = 1 + FIRST_PAUSE_MS;
+        let (turn, seen) = endpoint.turn_at(later);
+        assert_eq!(turn, Turn::Probe);
+        assert_eq!(endpoint.turn_at(later).0, Turn::Over, "two callers probe at the same time");
+        endpoint.failed_at(seen, later);
+        assert_eq!(endpoint.turn_at(later + FIRST_PAUSE_MS - 1).0, Turn::Over, "the second pause is not longer");
+        assert_eq!(endpoint.turn_at(later + 2 * FIRST_PAUSE_MS).0, Turn::Probe);
+        endpoint.succeeded();
+        assert_eq!(endpoint.turn_at(later).0, Turn::Open);
+    }
+
+    #[test]
+    fn failures_when_many_attempts_fail_at_one_moment_then_count_as_one() {
+        let endpoint = endpoint();
+        for _ in 0..100 {
+            endpoint.failed_at(Seen(0), 1);
+        }
+        assert_eq!(endpoint.failures.load(Ordering::Relaxed), 1);
+        endpoint.failed_at(Seen::FORCED, 2);
+        assert_eq!(endpoint.turn_at(1 + FIRST_PAUSE_MS).0, Turn::Probe, "a forced attempt extended the pause");
+    }
+
+    #[test]
+    fn probe_when_abandoned_then_next_caller_probes_after_the_probe_time() {
+        let endpoint = endpoint();
+        endpoint.failed_at(Seen(0), 1);
+        assert_eq!(endpoint.turn_at(FIRST_PAUSE_MS + 1).0, Turn::Probe);
+        assert_eq!(endpoint.turn_at(FIRST_PAUSE_MS + PROBE_MS + 1).0, Turn::Probe);
+    }
+
+    #[test]
+    fn pause_when_failures_repeat_then_stays_below_the_longest_pause() {
+        let endpoint = endpoint();
+        let mut now = 1;
+        endpoint.failed_at(Seen(0), now);
+        for _ in 0..40 {
+            now += LONGEST_PAUSE_MS;
+            let (turn, seen) = endpoint.turn_at(now);
+            assert_eq!(turn, Turn::Probe);
+            endpoint.failed_at(seen, now);
+        }
+    }
+}

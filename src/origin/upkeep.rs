@@ -1,0 +1,195 @@
+//! A thread beside the workers that keeps what the workers share about the origin up to date: the addresses of the
+//! name, the health of the addresses, and the files of `[origin.tls]`.
+//!
+//! The thread exists only if there is something to do. It ends when the configuration is no longer in use.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use http::{HeaderValue, Request};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connect::Opened;
+use super::endpoint::Endpoint;
+use super::forward;
+use super::health::record;
+use super::target::Role;
+use super::tls::{Stamp, Tls};
+use super::upload::Upload;
+use super::upstream::Upstream;
+use crate::metrics::Throttle;
+use crate::wire::names::{HOST, USER_AGENT};
+
+/// The time between two lookups of a name. The resolver of the system does not report the lifetime of its answer.
+const LOOKUP_PERIOD: Duration = Duration::from_secs(10);
+/// The shortest time between two lookups, while no connection can be made.
+const SHORTEST_LOOKUP_PERIOD: Duration = Duration::from_secs(1);
+/// The time between two looks at the clock and at the files.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+const SHORTEST_TURN: Duration = Duration::from_millis(50);
+
+static LOOKUP_MESSAGES: Throttle = Throttle::new(Duration::from_mins(1));
+
+impl Upstream {
+    /// Starts the thread, if there is something to do.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<()> {
+        let files = self.tls.as_ref().is_some_and(|tls| !tls.stamps().is_empty());
+        if self.name().is_none() && self.origin.health.path.is_none() && !files {
+            return Ok(());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let upstream = Arc::downgrade(self);
+        let stale = Arc::clone(&self.stale);
+        thread::Builder::new().name("origin".to_owned()).spawn(move || {
+            runtime.block_on(keep(upstream, stale));
+            // A lookup can block for long, and nobody needs its result any more.
+            runtime.shutdown_background();
+        })?;
+        Ok(())
+    }
+}
+
+/// When each kind of work is done next.
+struct Plan {
+    lookup: Instant,
+    checks: Instant,
+    files: Files,
+}
+
+async fn keep(upstream: Weak<Upstream>, stale: Arc<Notify>) {
+    let now = Instant::now();
+    let Some(first) = upstream.upgrade() else { return };
+    let files = Files::new(first.tls.as_ref());
+    drop(first);
+    let mut plan = Plan { lookup: now, checks: now, files };
+    loop {
+        let Some(upstream) = upstream.upgrade() else { return };
+        let next = plan.work(&upstream).await;
+        drop(upstream);
+        let earliest = Instant::now() + SHORTEST_LOOKUP_PERIOD;
+        if timeout(next, stale.notified()).await.is_ok() {
+            // All attempts of a request have failed, so the name can have other addresses now.
+            plan.lookup = plan.lookup.min(earliest);
+            sleep_until(Instant::now() + SHORTEST_TURN).await;
+        }
+    }
+}
+
+impl Plan {
+    /// Does the work whose time has come. Returns how long to wait.
+    async fn work(&mut self, upstream: &Arc<Upstream>) -> Duration {
+        let now = Instant::now();
+        if upstream.name().is_some() && now >= self.lookup {
+            self.lookup = now + LOOKUP_PERIOD;
+            if let Err(error) = upstream.look_up().await
+                && let Some(count) = LOOKUP_MESSAGES.pass()
+            {
+                let target = &upstream.origin.target;
+                tracing::warn!(
+                    "the name of the origin at {target} cannot be looked up ({error}); the last addresses stay in use; \
+                     check DNS on this machine (such failures since the last message: {count})"
+                );
+            }
+        }
+        if let Some(tls) = &upstream.tls {
+            self.files.check(tls);
+        }
+        let Some(path) = &upstream.origin.health.path else { return LONGEST_TURN };
+        let interval = upstream.origin.health.interval;
+        if now >= self.checks {
+            self.checks = now + interval;
+            for endpoint in upstream.endpoints().iter().cloned() {
+                let (upstream, path) = (Arc::clone(upstream), path.clone());
+                tokio::spawn(async move {
+                    let result = check(&upstream, &endpoint, &path).await;
+                    let changed = record(&upstream.origin.health, &endpoint, result.is_ok());
+                    upstream.settle();
+                    let whose = if upstream.role == Role::Origin { "origin" } else { "stand-in" };
+                    match (changed, result) {
+                        (Some(false), Err(why)) => tracing::warn!(
+                            "the address {} of the {whose} is unhealthy and is passed over while another address is \
+                             healthy: {why}",
+                            endpoint.place
+                        ),
+                        (Some(true), _) => {
+                            tracing::info!("the address {} of the {whose} is healthy again", endpoint.place);
+                        }
+                        _ => {}
+                    }
+                });
+            }
+        }
+        interval.clamp(SHORTEST_TURN, LONGEST_TURN)
+    }
+}
+
+/// Checks one address once, with a GET on a new connection. A response with a status from 200 to 399 is good. Returns
+/// why the check was bad.
+async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, path: &str) -> Result<(), String> {
+    let limit = upstream.origin.health.interval;
+    let checking = async {
+        let deadline = Instant::now() + upstream.origin.connect_timeout.min(limit);
+        let opened = upstream.open_at(endpoint, deadline).await.map_err(|fault| fault.to_string())?;
+        let mut request = Request::new(Upload::empty());
+        *request.uri_mut() = path.parse().map_err(|error| format!("the path is invalid ({error})"))?;
+        request.headers_mut().insert(HOST, upstream.host_field());
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("edgeshim-health"));
+        let sent = match opened {
+            Opened::Http1(mut connection) => connection.sender.send_request(request).await,
+            Opened::Http2(mut multiplexed) => {
+                forward::absolute(&mut request, upstream.is_tls()).map_err(|fault| fault.to_string())?;
+                multiplexed.sender.send_request(request).await
+            }
+        };
+        let status = sent.map_err(|error| error.to_string())?.status();
+        if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("the status is {status}")) }
+    };
+    match tokio::time::timeout(limit, checking).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("there was no response within {limit:?}")),
+    }
+}
+
+/// The states of the files of `[origin.tls]` at the last read and at the last check.
+struct Files {
+    read: Vec<Option<Stamp>>,
+    checked: Vec<Option<Stamp>>,
+    next: Instant,
+}
+
+impl Files {
+    fn new(tls: Option<&Tls>) -> Self {
+        let read = tls.map(|tls| tls.loaded().to_vec()).unwrap_or_default();
+        Self { checked: read.clone(), read, next: Instant::now() }
+    }
+
+    /// Reads the files again if they have changed, but not within the last second, because a tool can still be writing
+    /// them.
+    fn check(&mut self, tls: &Tls) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.next = now + LONGEST_TURN;
+        let stamps = tls.stamps();
+        let before = std::mem::replace(&mut self.checked, stamps.clone());
+        if stamps == self.read || stamps != before {
+            return;
+        }
+        self.read = stamps;
+        match tls.reload() {
+            Ok(()) => tracing::info!("the files of [origin.tls] have changed and are in use"),
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!("{problem}; the last good files stay in use");
+                }
+            }
+        }
+    }
+}
