@@ -29,7 +29,7 @@ daemon off;
 pid {folder}/{name}.pid;
 error_log {folder}/{name}.err warn;
 worker_processes 1;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
   client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy; fastcgi_temp_path {folder}/{name}-fastcgi;
   uwsgi_temp_path {folder}/{name}-uwsgi; scgi_temp_path {folder}/{name}-scgi;
@@ -285,12 +285,12 @@ class Metrics:
         return found
 
 
-def start_nginx(shop, name, body, port=None, alone=False, **values):
+def start_nginx(shop, name, body, port=None, alone=False, connections=1024, **values):
     """Starts nginx with `body` in its http block. With `alone`, nginx is a single process, so that SIGKILL ends nginx completely."""
     port = port or free_port()
     values |= {"folder": shop.folder, "port": port}
     config = shop.folder / f"{name}.conf"
-    config.write_text(NGINX.format(folder=shop.folder, name=name, body=body.format(**values)))
+    config.write_text(NGINX.format(folder=shop.folder, name=name, connections=connections, body=body.format(**values)))
     one = ("-g", "master_process off;") if alone else ()
     process = shop.start(name, program("nginx"), "-p", str(shop.folder), "-c", str(config), *one)
     wait_until(f"{name} listens", lambda: listens(port), alive=process)
