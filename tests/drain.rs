@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::frames::{self, DATA, GOAWAY, HEADERS, RST_STREAM};
 use support::http1::{self, Reader};
-use support::raw::{fetch, get};
+use support::raw::{fetch, get, upgrade};
 use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
 
 /// The longest time that a test waits for an event that follows one of the shim's timeouts.
@@ -192,7 +192,26 @@ fn drain_when_request_hangs_then_closes_the_connection_at_timeout_and_exits_with
     assert!(took >= Duration::from_secs(1), "the shim exited after {took:?}, before the timeout");
     assert!(took < Duration::from_secs(8), "the shim exited only after {took:?}");
     assert!(hangs.closed(), "the connection is open or has a response");
-    assert!(shim.stderr().contains("drain_timeout"), "stderr does not name drain_timeout: {}", shim.stderr());
+    let cut = "drain_timeout has passed; cut off: 1 requests in flight, 0 tunnels";
+    assert!(shim.stderr().contains(cut), "stderr does not have {cut:?}: {}", shim.stderr());
+}
+
+#[test]
+fn tunnel_when_open_at_drain_timeout_then_cut_and_counted_and_exit_code_is_0() {
+    let origin = Origin::start(|_, conn| {
+        let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        // The origin waits until the tunnel ends.
+        let _ = std::io::copy(conn, &mut std::io::sink());
+        After::Close
+    });
+    let mut shim = Shim::start(config(&origin).with("[server]\ndrain_timeout = \"1s\""));
+    let mut tunnel = Raw::connect(shim.addr).patient(LONG);
+    tunnel.send(upgrade("echo"));
+    assert_eq!(tunnel.response_head().expect("a head").status, 101);
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    let cut = "cut off: 0 requests in flight, 1 tunnels";
+    assert!(shim.stderr().contains(cut), "stderr does not have {cut:?}: {}", shim.stderr());
 }
 
 #[test]
@@ -458,8 +477,7 @@ fn sighup_when_received_then_ends_no_request_and_no_connection() {
     let mut resting = idle(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));
     shim.signal("HUP");
-    // The shim logs a warning when it has received SIGHUP.
-    shim.wait_stderr("HUP");
+    shim.wait_metrics(|metrics| metrics.count("edgeshim_config_reloads_total", &[("result", "ok")]) == 1);
     assert!(shim.running());
     assert_eq!(readyz(&shim), 200);
     resting.send(get("/quick"));

@@ -12,4 +12,4 @@ mod writer;
 pub use self::formats::LogFormat;
 pub use self::output::LogOutput;
 pub(crate) use self::record::Record;
-pub(crate) use self::writer::{AccessLog, AccessLogSettings, Line};
+pub(crate) use self::writer::{AccessLog, AccessLogSettings, Line, Logs};

@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,46 @@ impl Line {
 /// is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog(Arc<Handle>);
+
+/// The open logs of all configurations. Two configurations with equal settings share one log. A log of an old
+/// configuration stays open until the last request under that configuration has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Logs(Mutex<Vec<(AccessLogSettings, AccessLog)>>);
+
+impl Logs {
+    fn list(&self) -> MutexGuard<'_, Vec<(AccessLogSettings, AccessLog)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the open log with these settings, or opens a log. Returns `None` if the log is off.
+    ///
+    /// # Errors
+    /// See [`AccessLog::open`].
+    pub(crate) fn open(&self, settings: &AccessLogSettings, dropped: Counter) -> io::Result<Option<AccessLog>> {
+        let mut list = self.list();
+        if let Some((_, log)) = list.iter().find(|(open, _)| open == settings) {
+            return Ok(Some(log.clone()));
+        }
+        let opened = AccessLog::open(settings, dropped)?;
+        list.extend(opened.clone().map(|log| (settings.clone(), log)));
+        Ok(opened)
+    }
+
+    /// Opens the files of all logs again by their names, for log rotation.
+    pub(crate) fn reopen(&self) {
+        self.list().iter().for_each(|(_, log)| log.reopen());
+    }
+
+    /// Closes the logs that no configuration and no request uses. Blocks like [`AccessLog::close`].
+    pub(crate) fn close_unused(&self) {
+        self.list().retain(|(_, log)| Arc::strong_count(&log.0) > 1);
+    }
+
+    /// Closes all logs. Blocks like [`AccessLog::close`].
+    pub(crate) fn close(&self) {
+        self.list().drain(..).for_each(|(_, log)| log.close());
+    }
+}
 
 #[derive(Debug)]
 struct Handle {

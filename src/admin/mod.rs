@@ -17,7 +17,6 @@ mod summary;
 mod top_list;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +28,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
 
 pub(crate) use self::annotations::Mark;
 use self::routes::Routes;
@@ -37,7 +37,7 @@ use self::sessions::Sessions;
 use crate::clock;
 use crate::config::Listen;
 use crate::metrics::Metrics;
-use crate::runtime::Slot;
+use crate::runtime::{Slot, Socket};
 
 /// The time between two upkeeps. An upkeep stores the totals of pulls, sends new numbers to the page, and moves the
 /// histogram samples into their buckets. Without these moves, the samples would accumulate in memory until the next
@@ -46,6 +46,8 @@ use crate::runtime::Slot;
 const UPKEEP: Duration = Duration::from_secs(1);
 /// The time within which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time between two tries to bind an address that another process still has.
+const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -54,9 +56,31 @@ pub(crate) struct Admin {
     /// The address as edgeshim prints it at its start: `http://…` or `unix:…`.
     pub address: String,
     board: &'static Board,
+    /// A second descriptor of the socket, for the hand-over to another process.
+    socket: Option<Socket>,
+    handed_over: Arc<Notify>,
+}
+
+/// Where the listening socket comes from.
+pub(crate) enum Source {
+    Bind,
+    /// The address can still be in use by the process that is replaced. So the listener tries again until the address
+    /// is free.
+    BindWhenFree,
+    Inherited(Socket),
 }
 
 impl Admin {
+    /// Returns a descriptor of the listening socket, for another process.
+    pub(crate) fn socket(&self) -> Option<Socket> {
+        self.socket.as_ref().and_then(|socket| socket.try_clone().ok())
+    }
+
+    /// Accepts no further connections, because another process serves the socket now.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.notify_one();
+    }
+
     /// Marks the current moment on the time axis of the page.
     pub(crate) fn mark(&self, kind: Mark, text: &str) {
         self.board.mark(kind, text, annotations::now());
@@ -64,15 +88,41 @@ impl Admin {
 }
 
 /// Binds the address of `[admin] listen`. Starts a thread that serves this address until the process ends.
-pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> io::Result<Admin> {
+pub(crate) fn start(
+    slot: &'static Slot,
+    source: Source,
+    is_ready: impl Fn() -> bool + Send + Sync + 'static,
+) -> io::Result<Admin> {
     let runtime = slot.load();
-    let listen = &runtime.settings().admin.listen;
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {listen} for admin: {error}"));
-    let (listener, address) = bind(listen).map_err(named)?;
+    let listen = runtime.settings().admin.listen.clone();
+    let named = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "; stop the other process, or write another address in admin.listen",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {listen} for admin: {error}{remedy}"))
+    };
+    let listener = match source {
+        Source::Inherited(socket) => Some(socket),
+        Source::Bind => Some(bind(&listen).map_err(named)?),
+        Source::BindWhenFree => match bind(&listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            bound => Some(bound.map_err(named)?),
+        },
+    };
+    let address = match &listener {
+        Some(listener) => address(listener)?,
+        None => format!("{listen} (as soon as the process that has this address ends)"),
+    };
+    let socket = listener.as_ref().map(Socket::try_clone).transpose()?;
+    let handed_over = Arc::new(Notify::new());
+    let until = Arc::clone(&handed_over);
     let metrics = runtime.metrics();
     let board: &'static Board = Box::leak(Box::new(Board::new(slot, metrics)));
-    let is_tcp = matches!(listener, Listener::Tcp(_));
+    let is_tcp = match &listener {
+        Some(socket) => matches!(socket, Socket::Tcp(_)),
+        None => matches!(listen, Listen::Tcp(_)),
+    };
     let (sessions, is_ready) = (Sessions::new()?, Box::new(is_ready));
     let routes = Arc::new(Routes { slot, metrics, board, is_tcp, sessions, is_ready });
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -84,12 +134,23 @@ pub(crate) fn start(slot: &'static Slot, is_ready: impl Fn() -> bool + Send + Sy
                     tracing::error!("a bug in edgeshim: the upkeep of the metrics has panicked, and starts again");
                 }
             });
-            if let Err(error) = accept(listener, routes).await {
-                tracing::error!(%error, "the admin listener has failed");
+            let serve = async {
+                let listener = match listener {
+                    Some(listener) => listener,
+                    None => bind_when_free(&listen).await?,
+                };
+                accept(listener, routes).await
+            };
+            tokio::select! {
+                served = serve => if let Err(error) = served {
+                    tracing::error!(%error, "the admin listener has failed");
+                },
+                // The connections and the upkeep continue.
+                () = until.notified() => std::future::pending().await,
             }
         });
     })?;
-    let admin = Admin { address, board };
+    let admin = Admin { address, board, socket, handed_over };
     admin.mark(Mark::Start, concat!("edgeshim ", env!("CARGO_PKG_VERSION"), " started"));
     Ok(admin)
 }
@@ -104,19 +165,16 @@ async fn upkeep(metrics: &'static Metrics, board: &'static Board) {
     }
 }
 
-enum Listener {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
+fn address(listener: &Socket) -> io::Result<String> {
+    Ok(match listener {
+        Socket::Tcp(listener) => format!("http://{}", listener.local_addr()?),
+        Socket::Unix(_) => listener.to_string(),
+    })
 }
 
-fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
+fn bind(listen: &Listen) -> io::Result<Socket> {
     match listen {
-        Listen::Tcp(address) => {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let bound: SocketAddr = listener.local_addr()?;
-            Ok((Listener::Tcp(listener), format!("http://{bound}")))
-        }
+        Listen::Tcp(address) => std::net::TcpListener::bind(address).map(Socket::Tcp),
         Listen::Unix(path) => {
             // If a connection to the socket file is refused, no process listens on it: a killed process has left the
             // file behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.
@@ -125,20 +183,30 @@ fn bind(listen: &Listen) -> io::Result<(Listener, String)> {
             if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(is_refused) {
                 std::fs::remove_file(path)?;
             }
-            let listener = std::os::unix::net::UnixListener::bind(path)?;
-            listener.set_nonblocking(true)?;
-            Ok((Listener::Unix(listener), format!("unix:{}", path.display())))
+            std::os::unix::net::UnixListener::bind(path).map(Socket::Unix)
         }
     }
 }
 
-async fn accept(listener: Listener, routes: Arc<Routes>) -> io::Result<()> {
+/// Tries to bind the address until no other process has it.
+async fn bind_when_free(listen: &Listen) -> io::Result<Socket> {
+    loop {
+        match bind(listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(BIND_PAUSE).await,
+            bound => return bound,
+        }
+    }
+}
+
+async fn accept(listener: Socket, routes: Arc<Routes>) -> io::Result<()> {
     match listener {
-        Listener::Tcp(listener) => {
+        Socket::Tcp(listener) => {
+            listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
             serve(async || listener.accept().await.map(|(stream, _)| stream), &routes).await;
         }
-        Listener::Unix(listener) => {
+        Socket::Unix(listener) => {
+            listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener)?;
             serve(async || listener.accept().await.map(|(stream, _)| stream), &routes).await;
         }

@@ -9,7 +9,7 @@ use crate::config::{self, Problems, Settings};
 /// The file that is read if `--config` is absent and this file exists.
 const DEFAULT_CONFIG: &str = "edgeshim.toml";
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct ConfigArgument {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]

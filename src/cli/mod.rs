@@ -6,7 +6,10 @@ mod config_argument;
 mod demo;
 mod explain;
 mod export_pages;
+mod hand_over;
 mod list_providers;
+mod notify;
+mod reload;
 mod run;
 mod terminal;
 
@@ -34,7 +37,8 @@ enum Command {
     /// Serve until SIGTERM or SIGINT.
     #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\n\
             Signals: SIGTERM and SIGINT end the process after a drain, with exit code 0.\n\
-            SIGUSR1 reopens the access log's file.\n\n\
+            SIGHUP reloads the configuration. SIGUSR1 reopens the access log's file.\n\
+            SIGUSR2 starts the program again, passes the sockets to it, and drains.\n\n\
             Example:\n  edgeshim run --config edgeshim.toml")]
     Run(ConfigArgument),
     /// Check a configuration and list every problem in it.

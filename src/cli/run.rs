@@ -1,26 +1,37 @@
 //! `edgeshim run`: serves until a signal ends the process.
 
+use std::error::Error;
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::config_argument::ConfigArgument;
+use super::hand_over::{self, Outcome};
+use super::notify::notify;
+use super::reload::{Reload, Reloader};
 use super::terminal::USAGE;
 use crate::admin::{self, Admin, Mark};
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::runtime::{Runtime, Slot};
-use crate::serve::{Drain, Server};
+use crate::runtime::{Inherited, Lasting, Runtime, Slot, Socket};
+use crate::serve::{Cut, Drain, Server, wanted};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
+    // This changes the environment, so it must happen before any thread starts.
+    let inherited = Inherited::from_env();
     log_to_stderr();
     let settings = match argument.load_or_print() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    match Running::start(settings) {
+    let started = inherited.map_err(Into::into).and_then(|inherited| Running::start_with(settings, inherited));
+    match started.and_then(|running| running.reloading(argument)) {
         Ok(running) => {
             running.announce();
             running.until_signal();
@@ -36,37 +47,69 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
 /// Logs messages to standard error. `RUST_LOG` is ignored, so that this variable cannot turn on more messages of
 /// libraries.
 pub(super) fn log_to_stderr() {
-    let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::INFO };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Shows in the metrics that this configuration was loaded now.
+pub(super) fn loaded(runtime: &Runtime) {
+    let commit = option_env!("EDGESHIM_COMMIT").unwrap_or("unknown");
+    runtime.metrics().loaded(env!("CARGO_PKG_VERSION"), commit, &runtime.fingerprint());
 }
 
 /// A running edgeshim with its admin listener.
 pub(super) struct Running {
     slot: &'static Slot,
+    lasting: Arc<Lasting>,
     drain: Arc<Drain>,
-    server: Server,
+    server: Arc<Server>,
     admin: Admin,
     tokio: tokio::runtime::Runtime,
     signals: Signals,
+    reloader: Option<Reloader>,
+    predecessor: Option<UnixDatagram>,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
-    /// SIGHUP is handled, so that a SIGHUP from log rotation or from a closed terminal does not end the process.
     hang_up: Signal,
+    hand_over: Signal,
+    outcomes: UnboundedSender<Outcome>,
+    outcome: UnboundedReceiver<Outcome>,
+}
+
+/// Why the drain begins.
+enum End {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// Another process has taken over the sockets.
+    HandedOver,
 }
 
 impl Running {
-    pub(super) fn start(settings: Settings) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) fn start(settings: Settings) -> Result<Self, Box<dyn Error>> {
+        Self::start_with(settings, Inherited::default())
+    }
+
+    fn start_with(settings: Settings, inherited: Inherited) -> Result<Self, Box<dyn Error>> {
+        let any = inherited.any();
+        let wanted = wanted(&settings);
+        let admin_listen = settings.admin.listen.clone();
+        let mut names: Vec<_> = wanted.iter().map(|wanted| (&wanted.listen, wanted.kind.name())).collect();
+        names.push((&admin_listen, "admin"));
+        let (mut sockets, predecessor) = inherited.assign(&names)?;
+        let admin_socket = match sockets.pop().flatten() {
+            Some(socket) => admin::Source::Inherited(socket),
+            // The process that has passed the other sockets can still have the admin address.
+            None if any => admin::Source::BindWhenFree,
+            None => admin::Source::Bind,
+        };
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()?));
-        let runtime = Runtime::build(settings, metrics, &Arc::default())?;
-        metrics.loaded(
-            env!("CARGO_PKG_VERSION"),
-            option_env!("EDGESHIM_COMMIT").unwrap_or("unknown"),
-            &runtime.fingerprint(),
-        );
+        let lasting = Arc::default();
+        let runtime = Runtime::build(settings, metrics, &lasting)?;
+        loaded(&runtime);
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
         let drain = Arc::new(Drain::default());
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -74,17 +117,32 @@ impl Running {
         // addresses are visible also causes a drain.
         let signals = {
             let _entered = tokio.enter();
+            let (outcomes, outcome) = unbounded_channel();
             Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
                 reopen: signal(SignalKind::user_defined1())?,
                 hang_up: signal(SignalKind::hangup())?,
+                hand_over: signal(SignalKind::user_defined2())?,
+                outcomes,
+                outcome,
             }
         };
-        let server = Server::start(slot, &drain)?;
+        let server = Arc::new(Server::start_with(slot, &drain, sockets)?);
         let ready = Arc::clone(&drain);
-        let admin = admin::start(slot, move || ready.is_ready())?;
-        Ok(Self { slot, drain, server, admin, tokio, signals })
+        let admin = admin::start(slot, admin_socket, move || ready.is_ready())?;
+        Ok(Self { slot, lasting, drain, server, admin, tokio, signals, reloader: None, predecessor })
+    }
+
+    /// From now on, SIGHUP and changed files cause reloads.
+    fn reloading(self, argument: &ConfigArgument) -> Result<Self, Box<dyn Error>> {
+        let reload = Reload {
+            argument: argument.clone(),
+            slot: self.slot,
+            lasting: Arc::clone(&self.lasting),
+            server: Arc::clone(&self.server),
+        };
+        Ok(Self { reloader: Some(Reloader::start(reload)?), ..self })
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -95,61 +153,113 @@ impl Running {
         &self.admin.address
     }
 
-    /// Prints the listening addresses to standard error, one on each line.
+    /// Prints the listening addresses to standard error, one on each line. Reports to the service manager, and to the
+    /// process that is replaced, that this process serves.
     pub(super) fn announce(&self) {
         for address in self.server.addresses() {
             eprintln!("listening on {address}");
         }
         eprintln!("admin on {}", self.admin.address);
+        notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+        if let Some(predecessor) = &self.predecessor
+            && let Err(error) = hand_over::report(predecessor)
+        {
+            tracing::warn!("hand-over: the process that is replaced has ended already ({error})");
+        }
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. A second SIGTERM or SIGINT ends the drain.
+    /// Serves until SIGTERM, SIGINT or the end of a hand-over, then drains. A second SIGTERM or SIGINT ends the drain.
     pub(super) fn until_signal(self) {
-        let Self { slot, drain, server, admin, tokio, mut signals } = self;
-        tokio.block_on(signals.end(slot));
+        let Self { slot, lasting, drain, server, admin, tokio, mut signals, reloader, .. } = self;
+        let end = tokio.block_on(signals.end(&lasting, reloader.as_ref(), || {
+            let mut sockets = server.sockets()?;
+            sockets.extend(admin.socket().map(|socket| ("admin", socket)));
+            Ok(sockets)
+        }));
         let settings = slot.load().settings().server.clone();
-        drain.announce();
         admin.mark(Mark::Drain, "the drain begins");
-        let completed = tokio.block_on(async {
+        let delay = match end {
+            End::Signal => {
+                drain.announce();
+                notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+                settings.drain_delay
+            }
+            // /readyz stays at 200, because the new process serves.
+            End::HandedOver => {
+                server.handed_over();
+                admin.hand_over();
+                Duration::ZERO
+            }
+        };
+        let cut = tokio.block_on(async {
             tokio::select! {
-                () = signals.end(slot) => true,
-                completed = finish(server, settings.drain_delay, settings.drain_timeout) => completed,
+                _ = signals.end(&lasting, None, || Err(io::Error::other("the drain has begun"))) => None,
+                cut = finish(server, delay, settings.drain_timeout) => cut,
             }
         });
-        if !completed {
-            tracing::warn!("server.drain_timeout has passed; the requests that had not ended were cut off");
+        if let Some(Cut { requests, tunnels }) = cut {
+            tracing::warn!(
+                "server.drain_timeout has passed; cut off: {requests} requests in flight, {tunnels} tunnels (WebSocket)"
+            );
         }
-        if let Some(log) = slot.load().log() {
-            log.close();
-        }
+        lasting.logs().close();
         // After a second signal, the drain's thread can still be waiting for requests. This thread ends with the
         // process.
         tokio.shutdown_background();
     }
 }
 
-/// Waits for `delay`, then drains. Returns false if requests were cut off after `timeout`. The drain waits on its own
-/// thread, so that signals are still handled.
-async fn finish(server: Server, delay: Duration, timeout: Duration) -> bool {
+/// Waits for `delay`, then drains. Returns what was cut off after `timeout`. The drain waits on its own thread, so that
+/// signals are still handled.
+async fn finish(server: Arc<Server>, delay: Duration, timeout: Duration) -> Option<Cut> {
     tokio::time::sleep(delay).await;
-    tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or(false)
+    tokio::task::spawn_blocking(move || server.finish(timeout)).await.unwrap_or_default()
 }
 
 impl Signals {
-    /// Returns when SIGTERM or SIGINT arrives. Until then, handles SIGUSR1 and SIGHUP.
-    async fn end(&mut self, slot: &'static Slot) {
+    /// Returns when the drain must begin. Until then, handles the other signals. `reloader` is `None` if no reload is
+    /// possible. `sockets` returns the sockets for a hand-over.
+    async fn end(
+        &mut self,
+        lasting: &Lasting,
+        reloader: Option<&Reloader>,
+        sockets: impl Fn() -> io::Result<Vec<(&'static str, Socket)>>,
+    ) -> End {
+        let mut handing_over = false;
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.reopen.recv() => {
-                    if let Some(log) = slot.load().log() {
-                        log.reopen();
+                _ = self.terminate.recv() => return End::Signal,
+                _ = self.interrupt.recv() => return End::Signal,
+                _ = self.reopen.recv() => lasting.logs().reopen(),
+                _ = self.hang_up.recv() => {
+                    if let Some(reloader) = reloader {
+                        reloader.request();
+                    } else {
+                        tracing::warn!("SIGHUP: nothing to reload, because the drain has begun or no file is in use");
                     }
                 }
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: this release cannot reload; restart edgeshim to change the configuration");
+                _ = self.hand_over.recv() => {
+                    if handing_over {
+                        tracing::warn!("SIGUSR2: the new process is starting already");
+                        continue;
+                    }
+                    let sockets = sockets().map_err(Into::into);
+                    match sockets.and_then(|sockets| hand_over::start(sockets, self.outcomes.clone())) {
+                        Ok(()) => handing_over = true,
+                        Err(error) => tracing::error!("SIGUSR2: the new process cannot be started: {error}"),
+                    }
                 }
+                Some(outcome) = self.outcome.recv() => match outcome {
+                    Outcome::Ready(pid) => {
+                        tracing::info!("hand-over: process {pid} serves; this process drains");
+                        notify(&[NotifyState::MainPid(pid)]);
+                        return End::HandedOver;
+                    }
+                    Outcome::Failed(why) => {
+                        tracing::error!("hand-over failed: {why}; this process serves on");
+                        handing_over = false;
+                    }
+                },
             }
         }
     }

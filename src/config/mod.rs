@@ -8,11 +8,12 @@
 //! All commands read the configuration with the same functions.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::keys::{Keys as _, quote};
 
+mod changes;
 mod checks;
 mod classes;
 mod effective;
@@ -25,11 +26,13 @@ mod provider_proofs;
 mod reader;
 mod settings;
 mod shown;
+mod sources;
 
 pub(crate) use listeners::Listen;
 pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};
+pub(crate) use sources::sources;
 
 /// The largest accepted size of a configuration file, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -42,21 +45,13 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// contains only this problem. Otherwise each unknown key, each missing required key and each wrong value is a problem.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut bytes = Vec::new();
-    // A device file such as `/dev/zero` has no end, so reading stops at a limit. The limit is one byte larger than the
-    // largest accepted file, so that a file that is too long is detected.
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
+    let bytes = read_bytes(path).map_err(|error| {
         let remedy = "with --config FILE, name a file that exists and that this user may read";
         let message = format!("cannot be read ({error}); {remedy}");
-        return Err(Problems::one(&origin_name, Problem::of_file(quote(&origin_name), message)));
-    }
+        Problems::one(&origin_name, Problem::of_file(quote(&origin_name), message))
+    })?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &origin_name, folder),
+        Ok(text) => parse(text, &origin_name, folder_of(path)),
         Err(error) => {
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let bad = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
@@ -67,6 +62,23 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
             Err(Problems::one(&origin_name, problem))
         }
     }
+}
+
+/// Returns the folder at which relative paths in the file start.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Reads the file, up to a limit, because a device file such as `/dev/zero` has no end. The limit is one byte larger
+/// than the largest accepted file, so that a file that is too long is detected.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(io::Error::other)
 }
 
 /// Checks a configuration that is in memory. Messages use `origin_name` as the name of the file. Relative paths in the

@@ -115,6 +115,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// The time limit for the drain.
     pub drain_timeout: Duration,
+    /// Whether a change of a file that the configuration reads causes a reload.
+    pub watch: bool,
 }
 
 impl Default for Server {
@@ -128,6 +130,7 @@ impl Default for Server {
             idle_timeout: Duration::from_secs(75),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            watch: false,
         }
     }
 }
@@ -142,6 +145,7 @@ impl Keys for Server {
         v.text("idle_timeout", &TIMEOUT, &mut self.idle_timeout);
         v.text("drain_delay", &DURATION, &mut self.drain_delay);
         v.text("drain_timeout", &TIMEOUT, &mut self.drain_timeout);
+        v.flag("watch", &mut self.watch);
     }
 }
 

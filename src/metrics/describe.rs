@@ -215,6 +215,8 @@ metrics! {
         "Age of the oldest file from which a provider's current address list was read.");
     BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count,
         "Always 1; the labels name the running version and configuration.");
+    CONFIG_RELOADS: Counter("edgeshim_config_reloads_total", ["result"], Count,
+        "Reloads of the configuration, by result; also counts followed files that could not be used.");
     CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds,
         "Time at which the running configuration was loaded, in seconds since 1970.");
 }

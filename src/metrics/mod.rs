@@ -19,6 +19,7 @@ pub(crate) mod offload;
 mod protobuf;
 mod throttle;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
@@ -33,7 +34,6 @@ use self::offload::Offload;
 pub(crate) use self::throttle::Throttle;
 use crate::clock;
 use crate::fault::{Cause, Fault};
-use crate::ids::intern;
 
 /// The shortest time between two log messages about faults with the same cause.
 const FAULT_MESSAGE_PERIOD: Duration = Duration::from_secs(5);
@@ -62,6 +62,12 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// `edgeshim_access_log_dropped_total`
     pub access_log_dropped: Counter,
+    /// `edgeshim_config_reloads_total{result="ok"}`
+    pub(crate) reloads_ok: Counter,
+    /// `edgeshim_config_reloads_total{result="failed"}`
+    pub(crate) reloads_failed: Counter,
+    /// The labels of `edgeshim_build_info`: version, commit and configuration.
+    build: Mutex<Option<[String; 3]>>,
     /// The counts of pulls and of requests at the edge, from which the offload and the shares are calculated.
     pub(crate) offload: Offload,
     /// `edgeshim_origin_faults_total` by cause. `None` for causes that are failures of the client.
@@ -90,6 +96,9 @@ impl Metrics {
             origin_connections: describe::ORIGIN_CONNECTIONS.register(&recorder, &[]),
             waiting: describe::WAITING.register(&recorder, &[]),
             access_log_dropped: describe::ACCESS_LOG_DROPPED.register(&recorder, &[]),
+            reloads_ok: describe::CONFIG_RELOADS.register(&recorder, &["ok"]),
+            reloads_failed: describe::CONFIG_RELOADS.register(&recorder, &["failed"]),
+            build: Mutex::default(),
             offload: Offload::default(),
             faults: Cause::ALL.map(fault),
             native: NativeHistograms::of([describe::PULL_SECONDS.name(), describe::ORIGIN_SECONDS.name()]),
@@ -118,8 +127,8 @@ impl Metrics {
 
     /// Sets the gauges that show the running version, the running configuration, and the time of this call as the time
     /// at which the configuration was loaded.
-    pub fn loaded(&self, version: &'static str, commit: &'static str, config: &str) {
-        self.series(&describe::BUILD_INFO, &[version, commit, intern(config)]).set(1.0);
+    pub fn loaded(&self, version: &str, commit: &str, config: &str) {
+        *self.build.lock().unwrap_or_else(PoisonError::into_inner) = Some([version, commit, config].map(str::to_owned));
         let now = clock::unix_time();
         self.series(&describe::CONFIG_LOADED, &[]).set(now.as_secs_f64().floor());
     }
@@ -133,6 +142,11 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut page = self.page.render();
         self.offload.render(&mut page);
+        // The exporter would keep the series of the previous configuration.
+        let build = self.build.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = build.iter().map(|labels| (labels.iter().map(String::as_str).collect(), 1.0));
+        offload::family(&mut page, &describe::BUILD_INFO, series);
+        drop(build);
         page
     }
 

@@ -311,11 +311,11 @@ impl Offload {
 }
 
 /// Appends the series of one gauge to the page. edgeshim writes these gauges without the exporter, because the exporter
-/// cannot remove a series whose value has become unknown.
-fn family(
+/// cannot remove a series whose value has become unknown or whose labels have changed.
+pub(super) fn family<'v>(
     page: &mut String,
     metric: &describe::Metric<metrics::Gauge>,
-    series: impl Iterator<Item = (Vec<&'static str>, f64)>,
+    series: impl Iterator<Item = (Vec<&'v str>, f64)>,
 ) {
     let description = metric.description();
     let name = description.name;

@@ -1,11 +1,12 @@
 //! Builds a `Runtime` from `Settings`. A runtime contains everything that can be prepared for a configuration. A
 //! runtime is built once and replaced only as a whole (swapped).
 //!
-//! A swap keeps the metrics, the listeners, the drain's state and the limiter. The limiter stays, with new limits, so
+//! A swap keeps the metrics, the drain's state and the limiter. The limiter stays, with new limits, so
 //! that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin are
 //! built again.
 
 mod build_error;
+mod inherited;
 mod opened;
 mod slot;
 
@@ -18,9 +19,10 @@ use http::HeaderValue;
 use tower::Service;
 
 pub(crate) use self::build_error::BuildError;
+pub(crate) use self::inherited::{Inherited, PREDECESSOR, Socket};
 use self::opened::Opened;
 pub use self::slot::Slot;
-use crate::access_log::AccessLog;
+use crate::access_log::Logs;
 use crate::cdn::known::{self, Known};
 use crate::cdn::proof::g2o::Replays;
 use crate::config::{Provider, Settings};
@@ -72,12 +74,18 @@ pub struct Lasting {
     tops: Arc<Tops>,
     /// How the origin's name is looked up.
     resolver: Resolver,
+    /// The open access logs.
+    logs: Logs,
 }
 
 impl Lasting {
     /// Uses another resolver than that of the system.
     pub fn with_resolver(resolver: Resolver) -> Self {
         Self { resolver, ..Self::default() }
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.logs
     }
 }
 
@@ -221,11 +229,6 @@ impl Runtime {
     /// Returns the URLs that are pulled most.
     pub(crate) fn tops(&self) -> &Tops {
         &self.opened.tops
-    }
-
-    /// Returns the access log, or `None` if the access log is off.
-    pub(crate) fn log(&self) -> Option<&AccessLog> {
-        self.opened.log.as_ref()
     }
 
     /// Returns the number of worker threads: the configured number, or one for each CPU that the cgroup grants.

@@ -40,12 +40,13 @@ impl Opened {
         for upstream in stand_in.iter().chain([&origin]) {
             upstream.watch().map_err(BuildError::Thread)?;
         }
+        let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {
             origin,
             stand_in,
             providers: known_providers(settings, &lasting.replays, follow)?,
             countries: open_countries(settings).map_err(BuildError::Countries)?,
-            log: AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone()).map_err(BuildError::Log)?,
+            log: log.map_err(BuildError::Log)?,
             intake: Arc::clone(&lasting.intake),
             objects: Arc::clone(&lasting.objects),
             tops: Arc::clone(&lasting.tops),

@@ -40,7 +40,7 @@ where
     let limits = worker.limits();
     let deadline = Deadline::new();
     deadline.arm(limits.timeouts.header);
-    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || worker.is_closing()).await {
+    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || permit.is_closing()).await {
         Ok(sniffed) => sniffed,
         Err(error) => {
             if error.kind() == io::ErrorKind::TimedOut {
@@ -52,12 +52,12 @@ where
         }
     };
     let peer = Arc::new(Peer::new(sniffed.source.unwrap_or(address), Scheme::Http));
-    let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts));
+    let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts, permit));
     if sniffed.is_h2 {
         // The HTTP/2 preface has arrived, but no request head has begun.
         state.disarm();
     }
-    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state), permit };
+    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
     if sniffed.is_h2 {
         let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
         Box::pin(drive_h2(limits.http2.serve_connection(io, service), &state, &worker)).await;
@@ -72,11 +72,11 @@ where
         // little memory.
         let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
         if state.is_open_ended() {
-            wait_for_peer(&parked, &worker).await;
+            wait_for_peer(&parked, &state).await;
             return;
         }
         state.arm(Purpose::Idle, state.idle_left());
-        if !has_input(&parked, &state, &worker).await {
+        if !has_input(&parked, &state).await {
             return;
         }
         state.disarm();
@@ -86,10 +86,10 @@ where
 
 /// Waits for input on a parked connection. Returns `true` if there is input or the client has closed the connection.
 /// Returns `false` after `server.idle_timeout` or, during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
-async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) -> bool {
+async fn has_input<S: Socket>(stream: &S, state: &State) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
-        if worker.is_closing() {
+        if state.permit.is_closing() {
             state.leave();
         }
         match stream.poll_readable(cx) {
@@ -102,15 +102,15 @@ async fn has_input<S: Socket, E>(stream: &S, state: &State, worker: &Worker<E>) 
 }
 
 /// Waits until the peer has closed the connection or has sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and
-/// stops when the drain begins. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete if
+/// stops when the connection must end. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete if
 /// edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
 /// connection, so no further wait is necessary.
-async fn wait_for_peer<S: Socket, E>(stream: &S, worker: &Worker<E>) {
+async fn wait_for_peer<S: Socket>(stream: &S, state: &State) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
     poll_fn(|cx| {
         deadline.watch(cx);
-        let over = worker.is_closing() || deadline.is_due();
+        let over = state.permit.is_closing() || deadline.is_due();
         if over || stream.poll_readable(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
@@ -130,7 +130,7 @@ where
     let mut closing = false;
     let ended = poll_fn(|cx| {
         state.deadline.watch(cx);
-        if worker.is_closing() {
+        if state.permit.is_closing() {
             state.leave();
         }
         loop {
@@ -211,7 +211,7 @@ async fn drive_h2<S, E>(
     let mut closing = false;
     poll_fn(|cx| {
         state.deadline.watch(cx);
-        if worker.is_closing() {
+        if state.permit.is_closing() {
             if !closing {
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();

@@ -5,19 +5,28 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use super::flag::Flag;
 
 /// The progress of the drain. The workers, `admin` and the main thread share it.
 #[derive(Debug, Default)]
 pub struct Drain {
     not_ready: AtomicBool,
-    closing: AtomicBool,
-    stopped: AtomicBool,
+    closing: Flag,
+    stopped: Flag,
     /// The number of open connections of all workers together. A listener counts as one connection.
     connections: AtomicUsize,
-    changed: Notify,
+    cut_requests: AtomicUsize,
+    cut_tunnels: AtomicUsize,
     empty: Condvar,
     lock: Mutex<()>,
+}
+
+/// What the last step of the drain has cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub requests: usize,
+    /// A tunnel is an upgraded connection, for example a WebSocket.
+    pub tunnels: usize,
 }
 
 impl Drain {
@@ -34,42 +43,46 @@ impl Drain {
     /// Takes the second step: the listeners close, and each connection ends after its requests in flight. In the other
     /// files of `serve`, "the drain has begun" means this step.
     pub(super) fn close(&self) {
-        self.announce();
-        self.closing.store(true, Ordering::Release);
-        self.changed.notify_waiters();
+        self.closing.set();
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.closing.is_set()
     }
 
     /// Takes the last step: the workers end and drop the connections that are still open.
     pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.changed.notify_waiters();
+        self.stopped.set();
     }
 
     /// Waits until [`close`](Self::close) is called.
     pub(super) async fn closing(&self) {
-        self.until(&self.closing).await;
+        self.closing.wait().await;
     }
 
     /// Waits until [`stop`](Self::stop) is called.
     pub(super) async fn stopped(&self) {
-        self.until(&self.stopped).await;
+        self.stopped.wait().await;
     }
 
-    async fn until(&self, flag: &AtomicBool) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // The task registers before it reads the flag, so that it misses no change.
-            changed.as_mut().enable();
-            if flag.load(Ordering::Acquire) {
-                return;
-            }
-            changed.await;
+    /// Counts a request in flight that ends now, if the last step of the drain has cut the request off.
+    pub(super) fn cut_request(&self) {
+        if self.stopped.is_set() {
+            self.cut_requests.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// Counts a tunnel that ends now, if the last step of the drain has cut the tunnel off.
+    pub(super) fn cut_tunnel(&self) {
+        if self.stopped.is_set() {
+            self.cut_tunnels.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Returns what the drain has cut off. The numbers are complete after the workers have ended.
+    pub(super) fn cut(&self) -> Cut {
+        let (requests, tunnels) = (&self.cut_requests, &self.cut_tunnels);
+        Cut { requests: requests.load(Ordering::Acquire), tunnels: tunnels.load(Ordering::Acquire) }
     }
 
     pub(super) fn opened(&self) {

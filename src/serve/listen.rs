@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::Listen;
+use crate::config::{Listen, Settings};
+use crate::runtime::Socket;
 
 /// The length of the queue for connections that are not accepted yet. The kernel's own limit (`somaxconn`) can be
 /// lower.
@@ -33,17 +34,39 @@ impl fmt::Display for Bound {
     }
 }
 
+/// The protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// HTTP without TLS.
+    Http,
+}
+
+impl Kind {
+    /// Returns the name that an inherited socket for such a listener can have.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+        }
+    }
+}
+
+/// A configured listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) listen: Listen,
+    pub(crate) kind: Kind,
+}
+
+/// Returns the listeners that the configuration asks for.
+pub(crate) fn wanted(settings: &Settings) -> Vec<Wanted> {
+    settings.server.listen.iter().map(|listen| Wanted { listen: listen.clone(), kind: Kind::Http }).collect()
+}
+
 /// A bound socket that is not registered with a runtime yet.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: Std,
+    socket: Socket,
     bound: Bound,
-}
-
-#[derive(Debug)]
-enum Std {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
 }
 
 /// An accepted connection and the address of its peer. For a unix socket, 127.0.0.1 stands in for the peer's address.
@@ -137,32 +160,63 @@ impl Listener {
         &self.bound
     }
 
+    /// Returns another descriptor of the same socket. The socket stays open until all its descriptors are closed.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, bound: self.bound.clone() })
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Registers the listener with this thread's runtime.
     pub(super) fn attach(self) -> io::Result<Incoming> {
         Ok(match self.socket {
-            Std::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
-            Std::Unix(listener) => Incoming::Unix(UnixListener::from_std(listener)?),
+            Socket::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
+            Socket::Unix(listener) => Incoming::Unix(UnixListener::from_std(listener)?),
         })
     }
 }
 
-/// Binds all addresses. If an address cannot be bound, returns an error and closes the listeners that are already
-/// bound.
-pub(super) fn bind(listen: &[Listen]) -> io::Result<Vec<Listener>> {
-    listen
-        .iter()
-        .map(|listen| {
-            let bound = match listen {
-                Listen::Tcp(address) => tcp(*address),
-                Listen::Unix(path) => unix(path),
-            };
-            bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))
-        })
-        .collect()
+/// Binds an address, or takes the inherited socket for the address.
+pub(super) fn bind(listen: &Listen, inherited: Option<Socket>) -> io::Result<Listener> {
+    let bound = match (inherited, listen) {
+        (Some(socket), _) => adopt(socket),
+        (None, Listen::Tcp(address)) => tcp(*address),
+        (None, Listen::Unix(path)) => unix(path),
+    };
+    bound.map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another process listens on this address. If this process is an edgeshim, send it SIGUSR2 to replace \
+                 it without downtime. Otherwise stop the process, or write another address"
+            }
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}{remedy}"))
+    })
+}
+
+/// Prepares an inherited socket. The process that made the socket may have chosen other options.
+fn adopt(socket: Socket) -> io::Result<Listener> {
+    let bound = match &socket {
+        Socket::Tcp(listener) => {
+            listener.set_nonblocking(true)?;
+            let options = SockRef::from(listener);
+            options.set_keepalive(true)?;
+            options.set_tcp_nodelay(true)?;
+            Bound::Tcp(listener.local_addr()?)
+        }
+        Socket::Unix(listener) => {
+            listener.set_nonblocking(true)?;
+            Bound::Unix(listener.local_addr()?.as_pathname().map(Path::to_path_buf).unwrap_or_default())
+        }
+    };
+    Ok(Listener { socket, bound })
 }
 
 fn tcp(address: SocketAddr) -> io::Result<Listener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // This allows a configuration that listens on both `[::]` and `0.0.0.0`.
@@ -177,7 +231,7 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     let listener: std::net::TcpListener = socket.into();
     let bound = Bound::Tcp(listener.local_addr()?);
-    Ok(Listener { socket: Std::Tcp(listener), bound })
+    Ok(Listener { socket: Socket::Tcp(listener), bound })
 }
 
 fn unix(path: &Path) -> io::Result<Listener> {
@@ -190,5 +244,5 @@ fn unix(path: &Path) -> io::Result<Listener> {
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    Ok(Listener { socket: Std::Unix(listener), bound: Bound::Unix(path.to_path_buf()) })
+    Ok(Listener { socket: Socket::Unix(listener), bound: Bound::Unix(path.to_path_buf()) })
 }

@@ -3,6 +3,7 @@
 mod conn;
 mod connection_limits;
 mod drain;
+mod flag;
 mod listen;
 mod permit;
 mod requests;
@@ -15,21 +16,69 @@ mod workers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use drain::Drain;
-pub(crate) use listen::Bound;
+pub use drain::{Cut, Drain};
+pub(crate) use listen::{Bound, Wanted, wanted};
 
+use self::flag::Flag;
+use self::listen::Listener;
+use self::permit::{ListenerState, Permits};
 use self::workers::Workers;
-use crate::runtime::Slot;
+use crate::runtime::{Slot, Socket};
+
+/// The longest wait for the first worker to close a removed listener. The worker needs one turn.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    slot: &'static Slot,
     drain: Arc<Drain>,
     workers: Workers,
-    addresses: Vec<Bound>,
+    permits: Arc<Permits>,
+    listeners: Mutex<Vec<Open>>,
+}
+
+/// An open listener.
+struct Open {
+    wanted: Wanted,
+    /// A second descriptor of the socket, for a change of the listener's kind and for the hand-over to another process.
+    listener: Listener,
+    state: Arc<ListenerState>,
+    /// Disconnected when the first worker has closed its descriptor.
+    closed: Receiver<()>,
+    /// Whether this process has made the file of the unix socket, and so removes the file.
+    owns_file: bool,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}
+
+/// A bound listener, with a second descriptor of its socket.
+#[derive(Debug)]
+struct Added {
+    wanted: Wanted,
+    listener: Listener,
+    second: Listener,
+    owns_file: bool,
+}
+
+impl Added {
+    fn new(wanted: Wanted, listener: Listener, owns_file: bool) -> io::Result<Self> {
+        Ok(Self { wanted, second: listener.try_clone()?, listener, owns_file })
+    }
+}
+
+/// A change of the listeners that can no longer fail.
+#[derive(Debug)]
+pub(crate) struct ListenerChange {
+    added: Vec<Added>,
 }
 
 impl Server {
@@ -39,43 +88,161 @@ impl Server {
     /// Returns an error if an address cannot be bound or a thread cannot be started. An error about an address contains
     /// the address.
     pub fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Self> {
+        Self::start_with(slot, drain, Vec::new())
+    }
+
+    /// Starts like [`Server::start`]. `inherited` has the inherited sockets, in the order of the configured listeners.
+    pub(crate) fn start_with(
+        slot: &'static Slot,
+        drain: &Arc<Drain>,
+        inherited: Vec<Option<Socket>>,
+    ) -> io::Result<Self> {
         let runtime = slot.load();
-        let server = &runtime.settings().server;
-        let listeners = listen::bind(&server.listen)?;
-        let addresses = listeners.iter().map(|listener| listener.bound().clone()).collect();
-        let workers = workers::start(slot, drain, listeners)?;
-        Ok(Self { drain: Arc::clone(drain), workers, addresses })
+        let mut inherited = inherited.into_iter();
+        let mut opened = Vec::new();
+        for wanted in wanted(runtime.settings()) {
+            let socket = inherited.next().flatten();
+            let owns_file = socket.is_none();
+            let listener = listen::bind(&wanted.listen, socket)?;
+            opened.push(Added::new(wanted, listener, owns_file)?);
+        }
+        let server = Self {
+            slot,
+            drain: Arc::clone(drain),
+            workers: workers::start(slot, drain)?,
+            permits: Arc::new(Permits::new(runtime.settings().server.max_connections)),
+            listeners: Mutex::default(),
+        };
+        let mut listeners = server.listeners();
+        listeners.extend(opened.into_iter().map(|added| server.open(added)));
+        drop(listeners);
+        Ok(server)
+    }
+
+    fn open(&self, Added { wanted, listener, second, owns_file }: Added) -> Open {
+        let state = Arc::new(ListenerState {
+            permits: Arc::clone(&self.permits),
+            drain: Arc::clone(&self.drain),
+            removed: Arc::new(Flag::default()),
+            metrics: self.slot.load().metrics(),
+        });
+        let closed = self.workers.accept(listener, &state);
+        Open { wanted, listener: second, state, closed, owns_file }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Open>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds the addresses that `wanted` adds. The new listeners accept no connection before
+    /// [`change`](Self::change), and nothing else changes.
+    pub(crate) fn prepare(&self, wanted: &[Wanted]) -> io::Result<ListenerChange> {
+        let listeners = self.listeners();
+        let mut removed: Vec<&Open> = listeners.iter().collect();
+        let mut new: Vec<&Wanted> = wanted.iter().collect();
+        new.retain(|wanted| take(&mut removed, |open| open.wanted == **wanted).is_none());
+        let added = new.into_iter().map(|wanted| {
+            // If only the kind of a listener changes, the socket stays, so that no connection is lost.
+            match take(&mut removed, |open| open.wanted.listen == wanted.listen) {
+                Some(open) => Added::new(wanted.clone(), open.listener.try_clone()?, open.owns_file),
+                None => Added::new(wanted.clone(), listen::bind(&wanted.listen, None)?, true),
+            }
+        });
+        Ok(ListenerChange { added: added.collect::<io::Result<_>>()? })
+    }
+
+    /// Opens the listeners that `prepare` has bound, and closes the listeners that are not in `wanted` any more. Their
+    /// connections end after the requests in flight. Also applies `server.max_connections`. Returns the addresses of
+    /// new listeners.
+    pub(crate) fn change(&self, wanted: &[Wanted], change: ListenerChange) -> Vec<Bound> {
+        self.permits.set_limit(self.slot.load().settings().server.max_connections);
+        let mut listeners = self.listeners();
+        let mut wanted: Vec<&Wanted> = wanted.iter().collect();
+        let is_kept = |open: &mut Open| take(&mut wanted, |wanted| **wanted == open.wanted).is_none();
+        let removed: Vec<Open> = listeners.extract_if(.., is_kept).collect();
+        let mut bound = Vec::new();
+        for added in change.added {
+            bound.push(added.listener.bound().clone());
+            listeners.push(self.open(added));
+        }
+        let still_used: Vec<Bound> = listeners.iter().map(|open| open.listener.bound().clone()).collect();
+        self.close(removed, &still_used);
+        bound
+    }
+
+    /// Closes listeners. The file of a unix socket is removed, unless a listener in `still_used` has the same path.
+    fn close(&self, removed: Vec<Open>, still_used: &[Bound]) {
+        for Open { listener, state, closed, owns_file, .. } in removed {
+            let bound = listener.bound().clone();
+            // The worker accepts the last connections of the kernel's queue before it closes its descriptor. So this
+            // descriptor must be closed first.
+            drop(listener);
+            state.removed.set();
+            self.workers.wake();
+            let _ = closed.recv_timeout(CLOSE_LIMIT);
+            remove_file(&bound, owns_file && !still_used.contains(&bound));
+        }
     }
 
     /// Returns the listening addresses in the order of the configuration. If port 0 was configured, the address
     /// contains the port that the kernel chose.
-    pub fn addresses(&self) -> &[Bound] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<Bound> {
+        self.listeners().iter().map(|open| open.listener.bound().clone()).collect()
     }
 
     /// Returns the first TCP address, if there is one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.addresses.iter().find_map(|bound| match bound {
-            Bound::Tcp(address) => Some(*address),
+        self.addresses().into_iter().find_map(|bound| match bound {
+            Bound::Tcp(address) => Some(address),
             Bound::Unix(_) => None,
         })
     }
 
+    /// Returns a descriptor of each listening socket and the name of the socket, for another process.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<(&'static str, Socket)>> {
+        let named = |open: &Open| Ok((open.wanted.kind.name(), open.listener.socket().try_clone()?));
+        self.listeners().iter().map(named).collect()
+    }
+
+    /// Another process now serves the listening sockets, so this process must not remove their files.
+    pub(crate) fn handed_over(&self) {
+        for open in self.listeners().iter_mut() {
+            open.owns_file = false;
+        }
+    }
+
     /// Drains: closes the listeners and lets the requests in flight finish. Waits until all connections have closed,
     /// for at most `limit`. Then stops the workers, which drop the connections that are still open, and removes the
-    /// socket files. Returns `true` if all connections closed in time.
-    pub fn finish(self, limit: Duration) -> bool {
+    /// socket files. Returns what was cut off, or `None` if all connections closed in time.
+    pub fn finish(&self, limit: Duration) -> Option<Cut> {
+        let files: Vec<_> = self
+            .listeners()
+            .drain(..)
+            // The second descriptors are closed here, before the workers close the first ones.
+            .map(|open| (open.listener.bound().clone(), open.owns_file))
+            .collect();
         self.drain.close();
         let completed = self.drain.wait(limit);
         self.drain.stop();
         self.workers.join();
-        for bound in &self.addresses {
-            if let Bound::Unix(path) = bound {
-                let _ = std::fs::remove_file(path);
-            }
+        for (bound, owns_file) in files {
+            remove_file(&bound, owns_file);
         }
-        completed
+        (!completed).then(|| self.drain.cut())
     }
+}
+
+fn remove_file(bound: &Bound, is_owned: bool) {
+    if let Bound::Unix(path) = bound
+        && is_owned
+    {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Removes the first element that fits.
+fn take<T>(list: &mut Vec<T>, fits: impl Fn(&T) -> bool) -> Option<T> {
+    list.iter().position(fits).map(|at| list.remove(at))
 }
 
 #[cfg(test)]
@@ -117,6 +284,6 @@ mod tests {
         open.extend((0..2).map(|_| std::net::TcpStream::connect(address).unwrap()));
         wait_for_loads(&server, &[4, 4]);
         drop(open);
-        assert!(server.finish(Duration::from_secs(10)));
+        assert!(server.finish(Duration::from_secs(10)).is_none());
     }
 }

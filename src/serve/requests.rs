@@ -31,17 +31,11 @@ pub(super) struct Requests<E> {
     pub(super) worker: Arc<Worker<E>>,
     pub(super) peer: Arc<Peer>,
     pub(super) state: Arc<State>,
-    pub(super) permit: Arc<ConnectionPermit>,
 }
 
 impl<E> Clone for Requests<E> {
     fn clone(&self) -> Self {
-        Self {
-            worker: Arc::clone(&self.worker),
-            peer: Arc::clone(&self.peer),
-            state: Arc::clone(&self.state),
-            permit: Arc::clone(&self.permit),
-        }
+        Self { worker: Arc::clone(&self.worker), peer: Arc::clone(&self.peer), state: Arc::clone(&self.state) }
     }
 }
 
@@ -57,7 +51,7 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
             values::trim(&mut head.headers);
         }
         if head.headers.contains_key(UPGRADE) {
-            let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.permit);
+            let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.state.permit);
             head.extensions.insert(Hold::new(permit));
         }
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());

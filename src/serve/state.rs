@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::permit::ConnectionPermit;
 use super::trailers::TrailerWriter;
 use crate::clock::{self, Deadline};
 use crate::wire::frame_tracker::FrameTracker;
@@ -57,6 +58,7 @@ pub(super) struct State {
     /// Whether the body of a response that ends with the connection is complete.
     has_ended: AtomicBool,
     pub(super) trailers: TrailerWriter,
+    pub(super) permit: Arc<ConnectionPermit>,
 }
 
 /// The values of `State::ending`: what the end of the connection means.
@@ -74,7 +76,7 @@ mod ending {
 impl State {
     /// Creates the state before hyper reads from the connection. The caller must already have armed `deadline` for the
     /// first head.
-    pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts) -> Self {
+    pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts, permit: Arc<ConnectionPermit>) -> Self {
         let framing = if is_h2 { Framing::Frames(FrameTracker::new()) } else { Framing::Heads(HeadTracker::new()) };
         Self {
             deadline,
@@ -88,6 +90,7 @@ impl State {
             ending: AtomicU8::new(ending::FRAMED),
             has_ended: AtomicBool::new(false),
             trailers: TrailerWriter::default(),
+            permit,
         }
     }
 
@@ -128,7 +131,7 @@ impl State {
         self.ending.store(ending::FRAMED, Ordering::Relaxed);
     }
 
-    /// Notes that the drain has begun. From now on the connection waits only [`LEAVE_AFTER`] for a next request or for
+    /// Notes that the connection must end after its requests in flight. From now on the connection waits only [`LEAVE_AFTER`] for a next request or for
     /// more of a request body whose response has been sent.
     pub(super) fn leave(&self) {
         if !self.leaving.swap(true, Ordering::Relaxed) && matches!(self.purpose(), Purpose::Idle | Purpose::Rest) {
@@ -186,6 +189,7 @@ impl State {
         }
         self.disarm();
         self.ends_with_connection();
+        self.permit.upgraded();
     }
 
     fn framing(&self) -> MutexGuard<'_, Framing> {
@@ -328,6 +332,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.state.permit.drain().cut_request();
         // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived at that
         // time, hyper does not try again when this request ends. So the stream does not arm the deadline, and the
         // deadline must be armed here.

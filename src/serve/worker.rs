@@ -40,6 +40,13 @@ impl<E: EdgeService> Worker<E> {
         self.current().stack.call(request)
     }
 
+    /// Drops the layers and the origin connections of an old configuration, so that a worker without requests does not
+    /// keep them. Closes connections to the origin that have been idle for too long.
+    pub(super) fn prune(&self) {
+        let origin = Arc::clone(&self.current().origin);
+        origin.prune();
+    }
+
     pub(super) fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.current().limits)
     }
@@ -57,16 +64,6 @@ impl<E> Worker<E> {
     /// Creates a worker. `build` creates the layers and the client of the origin for a configuration.
     pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
         Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build)) }
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.drain.is_closing()
-    }
-
-    /// Closes connections to the origin that have been idle for too long.
-    pub(super) fn prune(&self) {
-        let origin = Arc::clone(&self.lock().origin);
-        origin.prune();
     }
 
     /// Counts a request that edgeshim refused before it could read the complete head. The provider label is `none`,

@@ -7,22 +7,21 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use super::conn;
 use super::drain::Drain;
 use super::listen::{Accepted, Detached, Incoming, Listener};
-use super::permit::ConnectionPermit;
+use super::permit::{ConnectionPermit, ListenerState};
 use super::worker::Worker;
 use crate::clock;
-use crate::metrics::Metrics;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
 /// The pause of the acceptor after a failed accept. An accept usually fails because no file descriptor is free.
@@ -30,22 +29,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The number of clock sweeps between two calls of [`Worker::prune`].
 const SWEEPS_PER_PRUNE: u32 = 10;
 
-/// A connection that is handed to a worker.
-struct Job {
-    stream: Detached,
-    permit: ConnectionPermit,
+/// A message to a worker.
+enum Message {
+    /// A connection that the worker must serve.
+    Connection(Detached, ConnectionPermit),
+    /// A listener whose connections the worker must accept. The sender is dropped when the listener is closed.
+    Listener(Listener, Arc<ListenerState>, std::sync::mpsc::Sender<()>),
+    /// A listener was removed, so each connection must check whether it belongs to the listener.
+    Wake,
 }
 
-/// The acceptor's access to a worker: the channel for new connections, and the number of connections that the worker
-/// has.
+/// The access to a worker: the channel for its messages, and the number of connections that the worker has.
 struct Handle {
-    jobs: mpsc::UnboundedSender<Job>,
+    messages: mpsc::UnboundedSender<Message>,
     load: Arc<AtomicUsize>,
 }
 
 /// The running workers.
 pub(super) struct Workers {
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     handles: Arc<[Handle]>,
 }
 
@@ -55,9 +57,30 @@ impl Workers {
         self.handles.iter().map(|handle| handle.load.load(Ordering::Relaxed)).collect()
     }
 
+    /// Lets the first worker accept the connections of a listener. Returns a channel that is disconnected when the
+    /// listener is closed.
+    pub(super) fn accept(&self, listener: Listener, state: &Arc<ListenerState>) -> std::sync::mpsc::Receiver<()> {
+        let (open, closed) = std::sync::mpsc::channel();
+        // The drain counts the listener as a connection, so that the drain waits until the listener is closed.
+        state.drain.opened();
+        if let Some(first) = self.handles.first() {
+            // Sending fails only if the worker has ended. In this case the process is ending too.
+            drop(first.messages.send(Message::Listener(listener, Arc::clone(state), open)));
+        }
+        closed
+    }
+
+    /// Makes each connection check whether its listener was removed.
+    pub(super) fn wake(&self) {
+        for handle in self.handles.iter() {
+            drop(handle.messages.send(Message::Wake));
+        }
+    }
+
     /// Waits until all workers have ended.
-    pub(super) fn join(self) {
-        for thread in self.threads {
+    pub(super) fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A thread that panicked has already printed its panic message.
             let _ = thread.join();
         }
@@ -70,31 +93,29 @@ impl std::fmt::Debug for Workers {
     }
 }
 
-/// Starts the workers. The first worker also accepts connections.
-pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>, listeners: Vec<Listener>) -> io::Result<Workers> {
+/// Starts the workers.
+pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Workers> {
     let count = slot.load().workers();
-    let mut listeners = Some(listeners);
     let mut handles = Vec::with_capacity(count);
     let mut inboxes = Vec::with_capacity(count);
     for _ in 0..count {
-        let (jobs, inbox) = mpsc::unbounded_channel();
-        handles.push(Handle { jobs, load: Arc::new(AtomicUsize::new(0)) });
+        let (messages, inbox) = mpsc::unbounded_channel();
+        handles.push(Handle { messages, load: Arc::new(AtomicUsize::new(0)) });
         inboxes.push(inbox);
     }
     let handles: Arc<[Handle]> = handles.into();
     let mut threads = Vec::with_capacity(count);
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        let listeners = listeners.take();
         let handles = Arc::clone(&handles);
         let drain = Arc::clone(drain);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = run(slot, &drain, inbox, &handles, listeners) {
+            if let Err(error) = run(slot, &drain, inbox, &handles) {
                 tracing::error!(%error, "worker {index} cannot start");
             }
         })?;
         threads.push(thread);
     }
-    Ok(Workers { threads, handles })
+    Ok(Workers { threads: Mutex::new(threads), handles })
 }
 
 /// Begins the next turn and wakes a task that yielded.
@@ -110,9 +131,8 @@ impl Wake for NextTurn {
 fn run(
     slot: &'static Slot,
     drain: &Arc<Drain>,
-    inbox: mpsc::UnboundedReceiver<Job>,
+    inbox: mpsc::UnboundedReceiver<Message>,
     handles: &Arc<[Handle]>,
-    listeners: Option<Vec<Listener>>,
 ) -> io::Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     clock::on_yield(|cx| {
@@ -123,17 +143,18 @@ fn run(
     tokio.block_on(async {
         let worker = Arc::new(Worker::new(slot, Arc::clone(drain), Runtime::stack));
         tokio::spawn(sweep(Arc::clone(&worker)));
-        if let Some(listeners) = listeners {
-            accept_all(&worker, handles, listeners)?;
-        }
-        work(worker, inbox).await;
+        work(worker, inbox, handles).await;
         Ok(())
     })
 }
 
 /// Serves the connections that are handed to this worker until the drain stops the worker. The caller then drops the
 /// tasks that still run on this thread.
-async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::UnboundedReceiver<Job>) {
+async fn work<E: EdgeService>(
+    worker: Arc<Worker<E>>,
+    mut inbox: mpsc::UnboundedReceiver<Message>,
+    handles: &Arc<[Handle]>,
+) {
     let drain = Arc::clone(&worker.drain);
     let stopped = drain.stopped();
     tokio::pin!(stopped);
@@ -142,11 +163,16 @@ async fn work<E: EdgeService>(worker: Arc<Worker<E>>, mut inbox: mpsc::Unbounded
     let mut woken = false;
     loop {
         tokio::select! {
-            job = inbox.recv() => match job {
-                Some(job) => match job.stream.attach() {
-                    Ok(accepted) => spawn(accepted, job.permit, Arc::clone(&worker)),
+            message = inbox.recv() => match message {
+                Some(Message::Connection(stream, permit)) => match stream.attach() {
+                    Ok(accepted) => spawn(accepted, permit, Arc::clone(&worker)),
                     Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
                 },
+                Some(Message::Listener(listener, state, open)) => {
+                    let (worker, handles) = (Arc::clone(&worker), Arc::clone(handles));
+                    drop(tokio::spawn(accept(listener, Acceptor { worker, handles, state }, open)));
+                }
+                Some(Message::Wake) => clock::wake_all(),
                 None => return,
             },
             () = &mut closing, if !woken => {
@@ -167,41 +193,28 @@ fn spawn<E: EdgeService>(accepted: Accepted, permit: ConnectionPermit, worker: A
     }
 }
 
-fn accept_all<E: EdgeService>(
-    worker: &Arc<Worker<E>>,
-    handles: &Arc<[Handle]>,
-    listeners: Vec<Listener>,
-) -> io::Result<()> {
-    let runtime = worker.slot.load();
-    let permits = Arc::new(Semaphore::new(runtime.settings().server.max_connections.min(Semaphore::MAX_PERMITS)));
-    for listener in listeners {
-        let incoming = listener.attach()?;
-        let acceptor = Acceptor {
-            worker: Arc::clone(worker),
-            handles: Arc::clone(handles),
-            permits: Arc::clone(&permits),
-            metrics: runtime.metrics(),
-        };
-        // The drain counts the listener as a connection, so that the drain waits until the listener is closed.
-        let drain = Arc::clone(&worker.drain);
-        drain.opened();
-        tokio::spawn(async move {
+/// Accepts connections until the drain begins or the listener is removed. Then closes the listener.
+async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open: std::sync::mpsc::Sender<()>) {
+    let state = Arc::clone(&acceptor.state);
+    match listener.attach() {
+        Ok(incoming) => {
             tokio::select! {
                 () = acceptor.run(&incoming) => {}
-                () = drain.closing() => {}
+                () = state.drain.closing() => {}
+                () = state.removed.wait() => {}
             }
             acceptor.finish(incoming);
-            drain.closed();
-        });
+        }
+        Err(error) => tracing::error!(%error, "a listener cannot be used; raise the limit of open files (ulimit -n)"),
     }
-    Ok(())
+    state.drain.closed();
+    drop(open);
 }
 
 struct Acceptor<E> {
     worker: Arc<Worker<E>>,
     handles: Arc<[Handle]>,
-    permits: Arc<Semaphore>,
-    metrics: &'static Metrics,
+    state: Arc<ListenerState>,
 }
 
 impl<E: EdgeService> Acceptor<E> {
@@ -212,7 +225,7 @@ impl<E: EdgeService> Acceptor<E> {
                     // If `server.max_connections` connections are open, this connection waits here without being read,
                     // and later connections wait in the kernel's queue. The permit is acquired after the accept,
                     // because an idle listener would otherwise keep a permit that another listener needs.
-                    let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+                    let Some(permit) = self.state.permits.acquire().await else { return };
                     self.hand_over(accepted, permit);
                 }
                 Err(error) => {
@@ -233,11 +246,11 @@ impl<E: EdgeService> Acceptor<E> {
     /// accepted are still served, because their clients can already have sent a request.
     fn finish(&self, incoming: Incoming) {
         for detached in incoming.close() {
-            match (detached.attach(), Arc::clone(&self.permits).try_acquire_owned()) {
-                (Ok(accepted), Ok(permit)) => self.hand_over(accepted, permit),
+            match (detached.attach(), self.state.permits.try_acquire()) {
+                (Ok(accepted), Some(permit)) => self.hand_over(accepted, permit),
                 (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
                 // `server.max_connections` connections are open, so the remaining connections cannot be served.
-                (_, Err(_)) => return,
+                (_, None) => return,
             }
         }
     }
@@ -248,14 +261,14 @@ impl<E: EdgeService> Acceptor<E> {
     fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
-        let permit = ConnectionPermit::new(&handle.load, &self.worker.drain, self.metrics, permit);
+        let permit = ConnectionPermit::new(&handle.load, &self.state, permit);
         if index == 0 {
             spawn(accepted, permit, Arc::clone(&self.worker));
             return;
         }
         match accepted.detach() {
             // Sending fails only if the worker has ended. In this case the process is ending too.
-            Ok(stream) => drop(handle.jobs.send(Job { stream, permit })),
+            Ok(stream) => drop(handle.messages.send(Message::Connection(stream, permit))),
             Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
         }
     }

@@ -403,6 +403,20 @@ def browser_modules():
     return folder
 
 
+def python_package(name, version):
+    """Installs a package into cargo's target folder, not into the system's Python, and lets this script import the package."""
+    target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
+    folder = target.resolve() / "checks" / f"{name}-{version}"
+    if not folder.exists():
+        # The folder gets its final name when the installation is complete, so that an interrupted installation is not used.
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, "--target", str(partial), f"{name}=={version}"], check=False)
+        expect(done.returncode == 0, f"pip cannot install {name} {version}")
+        partial.rename(folder)
+    sys.path.insert(0, str(folder))
+
+
 class Response:
     """One complete response."""
 

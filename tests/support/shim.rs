@@ -141,11 +141,23 @@ impl Shim {
     /// Starts the binary. Returns an error with the exit status and stderr if the binary does not listen. The exit
     /// status is `None` if the binary did not exit.
     pub fn try_start_in(dir: TempDir, config: impl fmt::Display) -> Result<Self, (Option<ExitStatus>, String)> {
+        Self::try_start_with(dir, config, |_| ())
+    }
+
+    /// Starts like [`Shim::try_start_in`]. `prepare` can change the command, for example to set variables.
+    pub fn try_start_with(
+        dir: TempDir,
+        config: impl fmt::Display,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self, (Option<ExitStatus>, String)> {
         let (text, expected) = completed(&config.to_string());
         let file = dir.write("edgeshim.toml", text);
         let mut command = binary();
         command.arg("run").arg("--config").arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command);
         let mut child = command.spawn().expect("the edgeshim binary starts");
+        // The command can contain descriptors of the test.
+        drop(command);
         let stderr = Lines::drain(child.stderr.take().expect("a pipe"));
         let stdout = Lines::drain(child.stdout.take().expect("a pipe"));
         let mut listeners = Vec::new();

@@ -81,11 +81,13 @@ impl Ranges {
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
+            let failed = metrics.reloads_failed.clone();
             let age = metrics.series(&describe::RANGES_AGE, &[provider]);
             // The metric is set here, so that it has a value before the first check of the thread.
             set_age(&list, &age);
             follow("ranges", &list, move |list| {
                 for error in sources.check(list) {
+                    failed.increment(1);
                     let path = error.path.display();
                     tracing::warn!(
                         "provider.verify.addresses of {provider}: {path} {error}; the previous list stays in use"

@@ -1,0 +1,155 @@
+//! Reloads the configuration after SIGHUP, or after a change of a file if `server.watch` is on.
+//!
+//! A thread builds the new runtime completely beside the running one, and then swaps the two. If anything fails, the
+//! running configuration stays active, and all problems are logged. Reloads run one after the other. Signals that
+//! arrive during a reload cause one more reload.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::config_argument::ConfigArgument;
+use super::notify::{notify, notify_reloading};
+use super::run::loaded;
+use crate::config;
+use crate::runtime::{Lasting, Runtime, Slot};
+use crate::serve::{Server, wanted};
+
+/// The time between two checks of the watched files.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The access to the thread that reloads.
+pub(super) struct Reloader {
+    requests: SyncSender<()>,
+}
+
+/// What a reload needs.
+pub(super) struct Reload {
+    pub(super) argument: ConfigArgument,
+    pub(super) slot: &'static Slot,
+    pub(super) lasting: Arc<Lasting>,
+    pub(super) server: Arc<Server>,
+}
+
+impl Reloader {
+    /// Starts the thread. The thread ends with the process.
+    pub(super) fn start(reload: Reload) -> io::Result<Self> {
+        // The queue has one place. A request in the queue is for a reload that has not begun, so one request is enough.
+        let (requests, inbox) = sync_channel(1);
+        let watch = Watch::new(&reload.argument);
+        thread::Builder::new().name("reload".to_owned()).spawn(move || run(&reload, &inbox, watch))?;
+        Ok(Self { requests })
+    }
+
+    /// Asks for a reload. Returns at once.
+    pub(super) fn request(&self) {
+        let _ = self.requests.try_send(());
+    }
+}
+
+fn run(reload: &Reload, inbox: &Receiver<()>, mut watch: Watch) {
+    let mut replaced: Vec<Arc<Runtime>> = Vec::new();
+    loop {
+        match inbox.recv_timeout(POLL) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                // An old runtime can be large, so this thread frees it, and not a worker.
+                replaced.retain(|runtime| Arc::strong_count(runtime) > 1);
+                reload.lasting.logs().close_unused();
+                if !watch.has_changed(&reload.argument) || !reload.slot.load().settings().server.watch {
+                    continue;
+                }
+                tracing::info!("reload: a file of the configuration has changed");
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        watch = Watch::new(&reload.argument);
+        replaced.push(reload.slot.load());
+        notify_reloading();
+        reload.run();
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+}
+
+impl Reload {
+    fn run(&self) {
+        let metrics = self.slot.load().metrics();
+        match self.try_reload() {
+            Ok(()) => {
+                loaded(&self.slot.load());
+                metrics.reloads_ok.increment(1);
+            }
+            Err(problems) => {
+                metrics.reloads_failed.increment(1);
+                for problem in problems.to_string().lines() {
+                    tracing::error!("reload failed: {problem}");
+                }
+                tracing::error!("reload failed: the running configuration stays active; run `edgeshim check`");
+            }
+        }
+    }
+
+    fn try_reload(&self) -> Result<(), Box<dyn Error>> {
+        let mut settings = self.argument.load()?;
+        let running = self.slot.load();
+        let refused = settings.keep_until_restart(running.settings());
+        let changes = running.settings().changes(&settings);
+        let wanted = wanted(&settings);
+        let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
+        let listeners = self.server.prepare(&wanted)?;
+        // From here on nothing can fail.
+        self.slot.swap(runtime);
+        let opened = self.server.change(&wanted, listeners);
+        tracing::info!("reload: the new configuration is active; changed keys: {}", changes.len());
+        for change in changes {
+            tracing::info!("reload: {change}");
+        }
+        for address in opened {
+            tracing::info!("reload: listening on {address}");
+        }
+        for change in refused {
+            tracing::warn!("reload: {change} needs a restart; until then, the old value stays active");
+        }
+        Ok(())
+    }
+}
+
+/// The identity and the state of a file: device, inode, time of the last change, and length. Symbolic links are
+/// followed, so that the exchange of a link is a change.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+/// The states of all watched files, at the last reload and at the last check.
+struct Watch {
+    loaded: Vec<(PathBuf, Stamp)>,
+    checked: Vec<(PathBuf, Stamp)>,
+}
+
+impl Watch {
+    fn new(argument: &ConfigArgument) -> Self {
+        let now = stamps(argument);
+        Self { loaded: now.clone(), checked: now }
+    }
+
+    /// Returns whether a file has changed since the last reload, but not since the last check. The wait for a second
+    /// check avoids reading a file while a program writes it.
+    fn has_changed(&mut self, argument: &ConfigArgument) -> bool {
+        let now = stamps(argument);
+        let is_settled = now == self.checked;
+        self.checked = now;
+        is_settled && self.checked != self.loaded
+    }
+}
+
+fn stamps(argument: &ConfigArgument) -> Vec<(PathBuf, Stamp)> {
+    let stamp = |path: PathBuf| {
+        let found = fs::metadata(&path).ok();
+        (path, found.map(|file| (file.dev(), file.ino(), file.ctime(), file.ctime_nsec(), file.len())))
+    };
+    argument.file().map(|file| config::sources(&file)).unwrap_or_default().into_iter().map(stamp).collect()
+}

@@ -1,0 +1,185 @@
+//! Listening sockets that this process got at its start, from systemd (socket activation) or from the process that it
+//! replaces. The variable `LISTEN_FDS` has their number, and `LISTEN_FDNAMES` their names.
+//!
+//! A socket is matched with a configured address by its own address. A socket without such an address is matched by its
+//! name.
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+
+use listenfd::ListenFd;
+
+use crate::config::Listen;
+
+/// The name of the socket on which the process that is replaced waits for the message that this process is ready.
+pub(crate) const PREDECESSOR: &str = "edgeshim-predecessor";
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+
+    fn is_at(&self, listen: &Listen) -> bool {
+        match (self, listen) {
+            (Self::Tcp(socket), Listen::Tcp(address)) => socket.local_addr().is_ok_and(|own| own == *address),
+            (Self::Unix(socket), Listen::Unix(path)) => {
+                socket.local_addr().is_ok_and(|own| own.as_pathname() == Some(path))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(socket) => socket.into(),
+            Socket::Unix(socket) => socket.into(),
+        }
+    }
+}
+
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(socket) => match socket.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(error) => write!(f, "a TCP socket without an address ({error})"),
+            },
+            Self::Unix(socket) => match socket.local_addr() {
+                Ok(address) if address.as_pathname().is_some() => {
+                    write!(f, "unix:{}", address.as_pathname().unwrap_or("".as_ref()).display())
+                }
+                _ => f.write_str("a unix socket without a path"),
+            },
+        }
+    }
+}
+
+/// The inherited sockets that are not matched yet, each with its name.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    sockets: Vec<(String, Socket)>,
+    predecessor: Option<UnixDatagram>,
+    any: bool,
+}
+
+impl Inherited {
+    /// Takes the inherited sockets. This function changes the environment, so it must be called before a thread starts.
+    ///
+    /// # Errors
+    /// A descriptor is not a listening TCP or unix socket.
+    pub(crate) fn from_env() -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut found = ListenFd::from_env();
+        let mut inherited = Self { any: found.len() > 0, ..Self::default() };
+        for index in 0..found.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            if name == PREDECESSOR {
+                inherited.predecessor = found.take_unix_datagram(index)?;
+            } else if let Ok(Some(socket)) = found.take_tcp_listener(index) {
+                inherited.sockets.push((name, Socket::Tcp(socket)));
+            } else if let Ok(Some(socket)) = found.take_unix_listener(index) {
+                inherited.sockets.push((name, Socket::Unix(socket)));
+            } else {
+                let number = index + 1;
+                return Err(io::Error::other(format!(
+                    "LISTEN_FDS: socket {number} ({name:?}) is not a TCP or unix stream socket; in the systemd socket \
+                     unit, use ListenStream="
+                )));
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// Returns whether this process got sockets at its start.
+    pub(crate) fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Matches the sockets with addresses. Each address has the name with which a socket can be matched. Returns one
+    /// entry for each address, which is `None` if no socket belongs to the address.
+    ///
+    /// # Errors
+    /// A socket belongs to no address. After a hand-over such a socket is closed instead, because the configuration can
+    /// have changed.
+    pub(crate) fn assign(
+        mut self,
+        wanted: &[(&Listen, &str)],
+    ) -> io::Result<(Vec<Option<Socket>>, Option<UnixDatagram>)> {
+        let mut assigned: Vec<Option<Socket>> = wanted.iter().map(|_| None).collect();
+        for by_name in [false, true] {
+            for (place, (listen, wanted)) in assigned.iter_mut().zip(wanted) {
+                let is_match = |(name, socket): &(String, Socket)| {
+                    if by_name { name == wanted } else { socket.is_at(listen) }
+                };
+                if place.is_none()
+                    && let Some(found) = self.sockets.iter().position(is_match)
+                {
+                    *place = Some(self.sockets.remove(found).1);
+                }
+            }
+        }
+        match self.sockets.first() {
+            Some((name, socket)) if self.predecessor.is_none() => Err(io::Error::other(format!(
+                "LISTEN_FDS: the configuration has no listener for the socket {socket} with the name {name:?}; write \
+                 the address in server.listen or admin.listen, or set FileDescriptorName=http or \
+                 FileDescriptorName=admin in the systemd socket unit"
+            ))),
+            _ => Ok((assigned, self.predecessor)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(name: &str) -> (String, Socket) {
+        (name.to_owned(), Socket::Tcp(TcpListener::bind("127.0.0.1:0").unwrap()))
+    }
+
+    fn address((_, socket): &(String, Socket)) -> Listen {
+        let Socket::Tcp(socket) = socket else { panic!("not a TCP socket") };
+        Listen::Tcp(socket.local_addr().unwrap())
+    }
+
+    #[test]
+    fn socket_when_address_and_name_match_different_listeners_then_address_is_used() {
+        let sockets = vec![tcp("http"), tcp("http"), tcp("admin")];
+        let (first, second) = (address(&sockets[0]), address(&sockets[1]));
+        let other = Listen::Tcp(([127, 0, 0, 1], 1).into());
+        let inherited = Inherited { sockets, ..Inherited::default() };
+        let wanted = [(&other, "http"), (&first, "http"), (&other, "admin")];
+        let (assigned, _) = inherited.assign(&wanted).unwrap();
+        let shown: Vec<_> = assigned.iter().flatten().map(ToString::to_string).collect();
+        assert_eq!(shown[..2], [second.to_string(), first.to_string()]);
+        assert!(assigned[2].is_some());
+    }
+
+    #[test]
+    fn socket_when_no_listener_matches_then_rejected_unless_after_a_hand_over() {
+        let other = Listen::Tcp(([127, 0, 0, 1], 1).into());
+        let unmatched = || Inherited { sockets: vec![tcp("web")], ..Inherited::default() };
+        let error = unmatched().assign(&[(&other, "http")]).unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1:") && error.contains("\"web\""), "{error}");
+        let (predecessor, _other_end) = UnixDatagram::pair().unwrap();
+        let handed_over = Inherited { predecessor: Some(predecessor), ..unmatched() };
+        let (assigned, predecessor) = handed_over.assign(&[(&other, "http")]).unwrap();
+        assert!(assigned[0].is_none() && predecessor.is_some());
+    }
+}

@@ -1,0 +1,202 @@
+//! Tests of sockets that the shim gets from systemd or from the process that it replaces, and of the messages to
+//! systemd.
+
+mod support;
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+use support::raw::{fetch, get};
+use support::{Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn quick() -> Origin {
+    Origin::start(origin::fixed(200, &[], "hi"))
+}
+
+fn config(origin: &Origin) -> Config {
+    Shim::config(origin.addr).with("[server]\nworkers = 2")
+}
+
+fn socket() -> (TcpListener, SocketAddr) {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    (socket, address)
+}
+
+/// Passes sockets with these names, as systemd does.
+fn pass(command: &mut Command, sockets: Vec<(&str, OwnedFd)>) {
+    let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+    command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    let mappings = sockets.into_iter().zip(3..).map(|((_, parent_fd), child_fd)| FdMapping { parent_fd, child_fd });
+    command.fd_mappings(mappings.collect()).expect("different descriptors");
+}
+
+/// Ends a process when it is dropped. The process was started by a shim and not by the test.
+struct Successor(String);
+
+impl Successor {
+    fn signal(&self, signal: &str) -> bool {
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.0)).output();
+        status.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal("KILL");
+    }
+}
+
+/// Sends SIGUSR2 and returns the new process when it serves.
+fn hand_over(shim: &Shim) -> Successor {
+    shim.signal("USR2");
+    shim.wait_stderr("this process drains");
+    let stderr = shim.stderr();
+    let pid = stderr.lines().find_map(|line| line.split_once("hand-over: process ")?.1.split(' ').next());
+    Successor(pid.expect("a process id").to_owned())
+}
+
+#[test]
+fn socket_when_passed_then_matched_by_address_and_then_by_name() {
+    let origin = quick();
+    let ((http, by_address), (other, by_name), (admin, admin_address)) = (socket(), socket(), socket());
+    let with = config(&origin).with(&format!("[server]\nlisten = [\"127.0.0.1:0\", \"{by_address}\"]"));
+    let passed = vec![("web", http.into()), ("admin", admin.into()), ("http", other.into())];
+    let shim = Shim::try_start_with(temp_dir(), with, |command| pass(command, passed)).expect("the shim listens");
+    assert_eq!(shim.listeners, [format!("http://{by_name}"), format!("http://{by_address}")]);
+    assert_eq!(shim.admin, admin_address);
+    for address in [by_address, by_name] {
+        assert_eq!(fetch(address, "/", &[]).status, 200);
+    }
+    assert_eq!(fetch(admin_address, "/readyz", &[]).status, 200);
+}
+
+#[test]
+fn socket_when_no_listener_matches_then_shim_exits_with_2_and_names_the_socket() {
+    let origin = quick();
+    let (http, address) = socket();
+    let passed = vec![("web", http.into())];
+    let started = Shim::try_start_with(temp_dir(), config(&origin), |command| pass(command, passed));
+    let (status, stderr) = started.err().expect("the shim does not start");
+    assert_eq!(status.and_then(|status| status.code()), Some(2));
+    assert!(stderr.contains(&address.to_string()) && stderr.contains("\"web\""), "{stderr}");
+}
+
+#[test]
+fn sockets_when_passed_for_another_process_id_then_ignored() {
+    let origin = quick();
+    let (http, address) = socket();
+    let shim = Shim::try_start_with(temp_dir(), config(&origin), |command| {
+        pass(command, vec![("http", http.into())]);
+        command.env("LISTEN_PID", "1");
+    });
+    assert_ne!(shim.expect("the shim listens").addr, address);
+}
+
+#[test]
+fn admin_address_when_in_use_and_other_socket_is_passed_then_bound_as_soon_as_free() {
+    let origin = quick();
+    let ((http, _), (held, admin)) = (socket(), socket());
+    let with = config(&origin).with(&format!("[admin]\nlisten = \"{admin}\""));
+    let passed = vec![("http", http.into())];
+    let shim = Shim::try_start_with(temp_dir(), with, |command| pass(command, passed)).expect("the shim listens");
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    drop(held);
+    assert!(wait_until(LONG, || std::net::TcpStream::connect(admin).is_ok()), "the admin listener is not bound");
+    assert_eq!(fetch(admin, "/readyz", &[]).status, 200);
+}
+
+#[test]
+fn address_when_in_use_and_no_socket_is_passed_then_message_names_sigusr2() {
+    let origin = quick();
+    let (_held, address) = socket();
+    let with = config(&origin).with(&format!("[server]\nlisten = [\"{address}\"]"));
+    let (status, stderr) = Shim::try_start_in(temp_dir(), with).err().expect("the shim does not start");
+    assert_eq!(status.and_then(|status| status.code()), Some(2));
+    assert!(stderr.contains(&address.to_string()) && stderr.contains("SIGUSR2"), "{stderr}");
+}
+
+#[test]
+fn process_when_replaced_then_requests_in_flight_complete_and_new_process_serves() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
+        if request.target == "/late" {
+            waiting.wait();
+        }
+        origin::respond(request, conn, 200, &[], b"hi")
+    });
+    let mut shim = Shim::start(config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]"));
+    let mut late = Raw::connect(shim.addr).patient(LONG);
+    late.send(get("/late"));
+    assert!(wait_until(LONG, || origin.count() == 1));
+    let mut kept = Raw::connect(shim.addr).patient(LONG);
+    kept.send("GET /quick HTTP/1.1\r\nHost: shim.test\r\n");
+    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]) > 1.5);
+
+    let successor = hand_over(&shim);
+    kept.send("\r\n");
+    let last = kept.response().expect("a response");
+    assert_eq!((last.status, last.field("connection")), (200, Some("close")));
+    // The admin socket belongs to the new process alone, so /readyz does not report the drain.
+    for _ in 0..5 {
+        assert_eq!(fetch(shim.admin, "/readyz", &[]).status, 200);
+    }
+    assert!(shim.running(), "the old process has ended before its request in flight");
+    gate.open();
+    assert_eq!(late.response().expect("a response").status, 200);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    let mut local = Raw::connect_unix(&shim.dir.join("shim.sock"));
+    local.send(get("/"));
+    assert_eq!(local.response().expect("a response on the unix socket").status, 200);
+    assert!(successor.signal("TERM"));
+    assert!(wait_until(LONG, || std::net::TcpStream::connect(shim.addr).is_err()), "the new process does not drain");
+}
+
+#[test]
+fn process_when_new_process_cannot_start_then_serves_on_and_can_be_replaced_later() {
+    let origin = quick();
+    let shim = Shim::start(config(&origin));
+    let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");
+    shim.dir.write("edgeshim.toml", "[server]\nnonsense = 1\n");
+    shim.signal("USR2");
+    shim.wait_stderr("hand-over failed");
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    assert_eq!(fetch(shim.admin, "/readyz", &[]).status, 200);
+    shim.dir.write("edgeshim.toml", text);
+    let _successor = hand_over(&shim);
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+}
+
+#[test]
+fn service_manager_when_present_then_gets_a_message_for_each_state() {
+    let origin = quick();
+    let dir = temp_dir();
+    let path = dir.join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let receive = || {
+        let mut buffer = [0; 512];
+        let length = manager.recv(&mut buffer).expect("a message");
+        String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+    };
+    let started = Shim::try_start_with(dir, config(&origin), |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let mut shim = started.expect("the shim listens");
+    assert_eq!(receive(), "READY=1\nSTATUS=serving");
+    shim.signal("HUP");
+    let reloading = receive();
+    let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|time| time.parse::<u64>().ok());
+    assert!(time.is_some_and(|time| time > 0), "{reloading}");
+    assert_eq!(receive(), "READY=1");
+    shim.signal("TERM");
+    assert_eq!(receive(), "STOPPING=1\nSTATUS=draining");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+}
