@@ -87,6 +87,23 @@ label! {
 }
 
 label! {
+    /// How a TLS handshake ended: the label `result` of `edgeshim_tls_handshakes_total`.
+    pub(crate) enum Handshake {
+        Ok = "ok",
+        /// The handshake did not end within `server.header_timeout`.
+        Timeout = "timeout",
+        /// The client sent something else than TLS, or broke the rules of TLS.
+        NotTls = "not_tls",
+        /// The client and edgeshim have no protocol version, cipher suite, signature or ALPN protocol in common.
+        NoCommon = "no_common",
+        /// The client certificate is expired, or no CA of `server.tls.client_ca` issued it.
+        ClientCertificate = "client_certificate",
+        /// The client ended the connection, for example because it does not accept the certificate.
+        Gone = "gone",
+    }
+}
+
+label! {
     /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first that applies counts. A
     /// provider holds an object while the lifetime runs that edgeshim granted.
     pub(crate) enum PullReason {

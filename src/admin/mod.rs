@@ -121,7 +121,7 @@ pub(crate) fn start(
     let board: &'static Board = Box::leak(Box::new(Board::new(slot, metrics)));
     let is_tcp = match &listener {
         Some(socket) => matches!(socket, Socket::Tcp(_)),
-        None => matches!(listen, Listen::Tcp(_)),
+        None => !matches!(listen, Listen::Unix(_)),
     };
     let (sessions, is_ready) = (Sessions::new()?, Box::new(is_ready));
     let routes = Arc::new(Routes { slot, metrics, board, is_tcp, sessions, is_ready });
@@ -174,7 +174,8 @@ fn address(listener: &Socket) -> io::Result<String> {
 
 fn bind(listen: &Listen) -> io::Result<Socket> {
     match listen {
-        Listen::Tcp(address) => std::net::TcpListener::bind(address).map(Socket::Tcp),
+        // The configuration has no TLS for `admin`.
+        Listen::Tcp(address) | Listen::Tls(address) => std::net::TcpListener::bind(address).map(Socket::Tcp),
         Listen::Unix(path) => {
             // If a connection to the socket file is refused, no process listens on it: a killed process has left the
             // file behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.

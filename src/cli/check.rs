@@ -17,6 +17,9 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
     };
     match Runtime::check(&settings) {
         Ok(()) => {
+            for warning in Runtime::warnings(&settings) {
+                println!("{name}: warning: {warning}");
+            }
             println!("{name}: fine");
             ExitCode::SUCCESS
         }

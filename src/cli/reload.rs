@@ -19,7 +19,7 @@ use super::notify::{notify, notify_reloading};
 use super::run::loaded;
 use crate::config;
 use crate::runtime::{Lasting, Runtime, Slot};
-use crate::serve::{Server, wanted};
+use crate::serve::Server;
 
 /// The time between two checks of the watched files.
 const POLL: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ impl Reload {
         let running = self.slot.load();
         let refused = settings.keep_until_restart(running.settings());
         let changes = running.settings().changes(&settings);
-        let wanted = wanted(&settings);
+        let wanted = settings.server.listeners();
         let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
         let listeners = self.server.prepare(&wanted)?;
         // From here on nothing can fail.

@@ -20,7 +20,7 @@ use crate::admin::{self, Admin, Mark};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::runtime::{Inherited, Lasting, Runtime, Slot, Socket};
-use crate::serve::{Cut, Drain, Server, wanted};
+use crate::serve::{Cut, Drain, Server};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     // This changes the environment, so it must happen before any thread starts.
@@ -95,9 +95,9 @@ impl Running {
 
     fn start_with(settings: Settings, inherited: Inherited) -> Result<Self, Box<dyn Error>> {
         let any = inherited.any();
-        let wanted = wanted(&settings);
+        let wanted = settings.server.listeners();
         let admin_listen = settings.admin.listen.clone();
-        let mut names: Vec<_> = wanted.iter().map(|wanted| (&wanted.listen, wanted.kind.name())).collect();
+        let mut names: Vec<_> = wanted.iter().map(|listen| (listen, listen.socket_name())).collect();
         names.push((&admin_listen, "admin"));
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {

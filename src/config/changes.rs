@@ -56,7 +56,7 @@ impl Settings {
         self.admin.listen = running.admin.listen.clone();
         // The new address can be one that needs no token. The old address stays open, and must keep its token.
         let is_local = match &self.admin.listen {
-            Listen::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Listen::Tcp(address) | Listen::Tls(address) => address.ip().to_canonical().is_loopback(),
             Listen::Unix(_) => true,
         };
         if self.admin.token.is_none() && !is_local {

@@ -6,6 +6,7 @@ use super::file::Section;
 use super::listeners::{Claimed, Listen, listen};
 use super::reader::MAX_BLOCKS;
 use super::settings::Settings;
+use super::tls_block;
 use crate::keys::grammar::LOCALE;
 use crate::keys::quote;
 use crate::pages::{PageFiles, PageFilesError};
@@ -37,13 +38,16 @@ fn listeners(settings: &Settings, root: &mut Section<'_>) {
                 server.reject_entry("listen", entry, message);
             }
         }
-        if settings.server.listen.is_empty() {
+        if settings.server.listen.is_empty() && !server.has("tls") {
             server.reject("listen", "is empty; write at least one address, for example [\"127.0.0.1:8080\"]");
         }
     } else {
         for address in &settings.server.listen {
             _ = claimed.claim(address);
         }
+    }
+    if let Some(tls) = &settings.server.tls {
+        tls_block::check(tls, &mut root.section("server").section("tls"), &mut claimed);
     }
     if admin.is_bad("listen") {
         return;

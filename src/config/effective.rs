@@ -78,6 +78,12 @@ impl Visitor for Shown {
         self.insert(name, block.0);
     }
 
+    fn optional_block<T: Keys>(&mut self, name: &'static str, value: &mut Option<T>) {
+        if let Some(value) = value {
+            self.insert(name, shown(value));
+        }
+    }
+
     fn blocks<T: Keys>(&mut self, name: &'static str, values: &mut Vec<T>) {
         self.insert(name, values.iter_mut().map(shown).collect::<Vec<_>>());
     }
@@ -91,7 +97,6 @@ fn shown(keys: &mut impl Keys) -> Value {
 
 impl Settings {
     /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. The
-    /// keys of `[server.tls]` are left out.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {

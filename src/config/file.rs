@@ -76,6 +76,15 @@ impl<T> Read<T> {
     pub(super) fn or(self, default: T) -> T {
         self.good().unwrap_or(default)
     }
+
+    /// Returns the default if the key is absent, and `None` if the value is wrong.
+    pub(super) fn unless_bad(self, default: impl FnOnce() -> T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default()),
+            Self::Bad => None,
+            Self::Good(value) => Some(value),
+        }
+    }
 }
 
 /// One value of the file, with the path of its key and with its line.

@@ -13,6 +13,8 @@ use crate::keys::{Checked, Text};
 pub enum Listen {
     /// An IP address and a port. Port 0 means any free port.
     Tcp(SocketAddr),
+    /// An IP address and a port at which connections begin with a TLS handshake.
+    Tls(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -20,14 +22,36 @@ pub enum Listen {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Tls(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listen {
+    /// Returns the name that an inherited socket for this address can have (`LISTEN_FDNAMES`).
+    pub fn socket_name(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "https",
+            Self::Tcp(_) | Self::Unix(_) => "http",
+        }
+    }
+
+    /// Returns the same address without TLS.
+    pub fn without_tls(&self) -> Self {
+        match self {
+            Self::Tls(address) => Self::Tcp(*address),
+            plain => plain.clone(),
         }
     }
 }
 
 /// The text form of a listen address: `ADDRESS:PORT` or `unix:PATH`.
 pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
+
+/// The text form of an address at which connections use TLS: `ADDRESS:PORT`.
+pub(super) const TLS_LISTEN: Text<Listen> =
+    Text { example: "127.0.0.1:8443", read: tls_listen, write: Listen::to_string };
 
 /// The addresses of the listeners that were checked so far. No two listeners are allowed to have the same address or
 /// overlapping addresses.
@@ -44,14 +68,14 @@ impl Claimed {
     /// Records the address of a listener, or returns an error if an earlier listener has the same or an overlapping
     /// address.
     pub(super) fn claim(&mut self, listen: &Listen) -> Checked<()> {
-        if let Listen::Tcp(address) = listen {
+        if let Listen::Tcp(address) | Listen::Tls(address) = listen {
             if address.port() == 0 {
                 return Ok(());
             }
             let port = (address.is_ipv6(), address.port());
             let overlaps =
                 self.wildcards.contains(&port) || (address.ip().is_unspecified() && self.ports.contains(&port));
-            if overlaps && !self.exact.contains(listen) {
+            if overlaps && !self.exact.contains(&listen.without_tls()) {
                 let message = "overlaps the address of another listener, because one of the two is a wildcard address";
                 return Err(format!("{message}; write another port, or remove one of the two addresses"));
             }
@@ -60,7 +84,7 @@ impl Claimed {
                 self.wildcards.insert(port);
             }
         }
-        if self.exact.insert(listen.clone()) {
+        if self.exact.insert(listen.without_tls()) {
             Ok(())
         } else {
             Err("is the address of another listener; write another address or port, or remove one of the two listeners"
@@ -92,6 +116,16 @@ pub(super) fn listen(text: &str, folder: &Path) -> Checked<Listen> {
         },
     };
     Err(format!("is not an address to listen on; {remedy}"))
+}
+
+/// Parses an address at which connections use TLS: `ADDRESS:PORT`.
+fn tls_listen(text: &str, folder: &Path) -> Checked<Listen> {
+    match listen(text, folder)? {
+        Listen::Unix(_) => Err("is a unix socket, which needs no TLS; write it in server.listen, \
+                                or write an address with a port, for example \"0.0.0.0:8443\""
+            .to_owned()),
+        Listen::Tcp(address) | Listen::Tls(address) => Ok(Listen::Tls(address)),
+    }
 }
 
 #[cfg(test)]

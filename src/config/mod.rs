@@ -18,7 +18,6 @@ mod checks;
 mod classes;
 mod effective;
 mod file;
-mod later;
 mod listeners;
 mod problems;
 mod provider_blocks;
@@ -27,12 +26,15 @@ mod reader;
 mod settings;
 mod shown;
 mod sources;
+mod tls_block;
 
 pub(crate) use listeners::Listen;
 pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};
 pub(crate) use sources::sources;
+
+use self::provider_proofs::Surroundings;
 
 /// The largest accepted size of a configuration file, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -100,10 +102,8 @@ pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, P
     settings.keys(&mut root);
     checks::check(&mut settings, &mut root);
     classes::check(&settings.classes, root.bounded_sections("class"));
-    let trusts_all = settings.observe.trusted_proxies.iter().any(|network| network.prefix_len() == 0);
-    settings.providers =
-        provider_blocks::providers(root.bounded_sections("provider"), &settings.identity.header, trusts_all);
-    later::hidden(&mut root);
+    let surroundings = Surroundings::of(&settings);
+    settings.providers = provider_blocks::providers(root.bounded_sections("provider"), &surroundings);
     let problems = file.into_problems(tree.get_ref());
     if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }
 }

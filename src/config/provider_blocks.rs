@@ -6,7 +6,7 @@ use http::HeaderName;
 use serde_json::{Map, Value, json};
 
 use super::file::{Read, Section};
-use super::provider_proofs::{self, Secrets, verify};
+use super::provider_proofs::{self, Secrets, Surroundings, verify};
 use super::settings::Provider;
 use crate::cdn::preset::logs::{LogField, LogPlace};
 use crate::cdn::preset::{NAMES, Preset};
@@ -18,9 +18,8 @@ use crate::wire::names::X_CDN_PROVIDER;
 /// The length of the longest accepted name of a field in a CDN's log, in bytes.
 const MAX_MEMBER_BYTES: usize = 256;
 
-/// Reads every provider. `identity` is the identity header. `trusts_all` is true if `server.trusted_proxies` contains
-/// every address.
-pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_all: bool) -> Vec<Provider> {
+/// Reads every provider.
+pub(super) fn providers(blocks: Vec<Section<'_>>, surroundings: &Surroundings) -> Vec<Provider> {
     const EXAMPLE: &str = "\"fastly\"";
     let mut taken = HashSet::new();
     let mut secrets = Secrets::default();
@@ -64,7 +63,7 @@ pub(super) fn providers(blocks: Vec<Section<'_>>, identity: &HeaderName, trusts_
             edge_log_fields.into_iter().filter_map(|(name, place)| Some((field(&name)?, place))).collect();
         let edge_log_sampling = block.read_integer("edge_log_sampling", 1..=1_000_000).or(1);
         secrets.next_provider(&name);
-        let verify = verify(block.section("verify"), identity, trusts_all, &mut secrets);
+        let verify = verify(block.section("verify"), surroundings, &mut secrets);
         providers.push(Provider {
             name,
             preset: preset.unwrap_or("generic"),

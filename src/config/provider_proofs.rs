@@ -10,16 +10,17 @@ use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::file::{Read, Section};
-use super::later;
-use super::settings::{AddressSource, Verify};
+use super::settings::{AddressSource, Settings, Verify};
 use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
+use crate::intake::server_tls::{TYPED_PATH, TypedPath, authorities};
 use crate::keys::grammar::{has_meaning, header_name, text_of};
 use crate::keys::secrets::SECRET;
 use crate::keys::urls::host_name;
 use crate::keys::{Checked, Visitor as _, quote};
+use crate::wire::certificate_fields::CertificateField;
 use crate::wire::names;
 use crate::wire::secret::Secret;
 
@@ -70,19 +71,40 @@ impl Secrets {
     }
 }
 
-/// Reads `[provider.verify]`. Returns `None` if the file has no such block. `identity` and `trusts_all` have the same
-/// meaning as in [`providers`](super::provider_blocks::providers).
-pub(super) fn verify(
-    mut block: Section<'_>,
-    identity: &HeaderName,
+/// The settings outside of the providers' blocks on which proofs depend.
+pub(super) struct Surroundings {
+    /// The identity header.
+    identity: HeaderName,
+    /// Whether `server.trusted_proxies` contains every address. Then every client can claim any address, so an address
+    /// proves nothing.
     trusts_all: bool,
-    secrets: &mut Secrets,
-) -> Option<Verify> {
+    /// Whether `server.trusted_proxies` is empty.
+    trusts_none: bool,
+    /// SHA-256 of each CA of `server.tls.client_ca`. `None`: the key is not set. If the file is unusable, the list is
+    /// empty.
+    client_ca: Option<Vec<[u8; 32]>>,
+}
+
+impl Surroundings {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let trusted = &settings.observe.trusted_proxies;
+        let client_ca = settings.server.tls.as_ref().and_then(|tls| tls.files.client_ca.as_ref());
+        Self {
+            identity: settings.identity.header.clone(),
+            trusts_all: trusted.iter().any(|network| network.prefix_len() == 0),
+            trusts_none: trusted.is_empty(),
+            client_ca: client_ca.map(|file| authorities(&file.path).unwrap_or_default()),
+        }
+    }
+}
+
+/// Reads `[provider.verify]`. Returns `None` if the file has no such block.
+pub(super) fn verify(mut block: Section<'_>, surroundings: &Surroundings, secrets: &mut Secrets) -> Option<Verify> {
     let mut require = Require::default();
     block.choice("require", &REQUIRE, &mut require);
-    let secret = secret_field(block.section("secret"), identity, secrets);
-    let addresses = addresses(&mut block, trusts_all);
-    let client_cert = client_cert(block.section("client_cert"));
+    let secret = secret_field(block.section("secret"), &surroundings.identity, secrets);
+    let addresses = addresses(&mut block, surroundings.trusts_all);
+    let client_cert = client_cert(block.section("client_cert"), surroundings);
     let g2o = g2o(block.section("g2o"), secrets);
     if let (true, Read::Absent, Read::Absent, Read::Absent, Read::Absent) =
         (block.is_present(), &secret, &addresses, &client_cert, &g2o)
@@ -92,11 +114,13 @@ pub(super) fn verify(
                        addresses = [\"151.101.0.0/16\"], or remove the block to accept the provider without a proof";
         block.reject_block(message);
     }
+    let (client_cert, client_cert_ca) = client_cert.good().unzip();
     let verify = Verify {
         require,
         secret: secret.good(),
         addresses: addresses.or(Vec::new()),
-        client_cert: client_cert.good(),
+        client_cert,
+        client_cert_ca: client_cert_ca.unwrap_or_default(),
         g2o: g2o.good(),
     };
     block.is_present().then_some(verify)
@@ -119,7 +143,9 @@ pub(super) fn json(proofs: &Verify) -> Value {
     if let Some(rule) = &proofs.client_cert {
         let hex = |sha256: &[u8; 32]| sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let sha256 = rule.sha256.iter().map(hex).collect::<Vec<_>>();
-        keys["client_cert"] = json!({ "san": rule.san, "sha256": sha256 });
+        let field = rule.field.map_or("", |field| field.name().as_str());
+        let ca = &proofs.client_cert_ca;
+        keys["client_cert"] = json!({ "san": rule.san, "sha256": sha256, "ca": ca, "field": field });
     }
     if let Some(g2o) = &proofs.g2o {
         let hidden: BTreeMap<_, _> = g2o.keys.iter().map(|(nonce, key)| (nonce, (SECRET.write)(key))).collect();
@@ -190,8 +216,7 @@ fn some_secret(text: &str, folder: &Path, example: &str) -> Checked<Secret> {
     (SECRET.read)(text, folder)
 }
 
-/// Reads the addresses from which the provider pulls. `trusts_all` is true if `server.trusted_proxies` contains every
-/// address. Then every client can claim any address, so an address proves nothing.
+/// Reads the addresses from which the provider pulls. `trusts_all` has the same meaning as in [`Surroundings`].
 fn addresses(block: &mut Section<'_>, trusts_all: bool) -> Read<Vec<AddressSource>> {
     const EXAMPLE: &str = "\"151.101.0.0/16\"";
     let folder = block.folder();
@@ -235,27 +260,78 @@ fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
     Ok(path)
 }
 
-fn client_cert(mut block: Section<'_>) -> Read<CertificateRule> {
+/// Reads the rule for client certificates, and the path of the file with its CAs.
+fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(CertificateRule, String)> {
     if let Some(unread) = block.unread() {
         return unread;
     }
+    let folder = block.folder();
     let san = block.read_list("san", "\"*.cdn.example\"", certificate_name);
     let sha256 = block.read_list("sha256", "\"9f86d081…\"", fingerprint);
-    let rule = match (san, sha256) {
-        (Read::Bad, _) | (_, Read::Bad) => None,
-        (san, sha256) => Some(CertificateRule { san: san.or(Vec::new()), sha256: sha256.or(Vec::new()) }),
+    let mut ca_path = String::new();
+    let ca = block.read("ca", "\"tls/cdn-ca.pem\"", |text| {
+        let TypedPath { typed, path } = (TYPED_PATH.read)(text, folder)?;
+        ca_path = typed;
+        if text.is_empty() { Ok(Vec::new()) } else { own_authorities(&path, surroundings) }
+    });
+    let field = block.read("field", "\"Client-Cert\"", |text| certificate_field(text, surroundings));
+    let (Some(san), Some(sha256), Some(ca), Some(field)) =
+        (san.unless_bad(Vec::new), sha256.unless_bad(Vec::new), ca.unless_bad(Vec::new), field.unless_bad(|| None))
+    else {
+        return Read::Bad;
     };
-    if let Some(rule) = &rule {
-        if rule.san.is_empty() && rule.sha256.is_empty() {
-            block.reject_block(
-                "names no certificate; write san = [\"*.cdn.example\"], \
-                 or sha256 = [\"…\"] with the fingerprint of the certificate",
-            );
-        } else {
-            later::client_cert(&block);
-        }
+    let rule = CertificateRule { san, sha256, ca, field };
+    if rule.san.is_empty() && rule.sha256.is_empty() && rule.ca.is_empty() {
+        block.reject_block(
+            "names no certificate; write san = [\"*.cdn.example\"], \
+             or sha256 = [\"…\"] with the fingerprint of the certificate",
+        );
+    } else if rule.field.is_some() && !rule.ca.is_empty() {
+        block.reject(
+            "ca",
+            "cannot be checked, because the field contains no chain; remove the key, and let the machine that ends TLS \
+             check the CA, or remove `field`",
+        );
+    } else if rule.field.is_none() && surroundings.client_ca.is_none() {
+        block.reject_block(
+            "needs server.tls.client_ca, because edgeshim asks for a client certificate only with this key; \
+             write client_ca = \"tls/client-ca.pem\" in [server.tls], or write field = \"Client-Cert\" \
+             if a trusted proxy ends TLS",
+        );
     }
-    rule.map_or(Read::Bad, Read::Good)
+    Read::Good((rule, ca_path))
+}
+
+/// Reads the CAs of one provider. Each must also be a CA of `server.tls.client_ca`, because the handshake refuses the
+/// certificates of other CAs.
+fn own_authorities(path: &Path, surroundings: &Surroundings) -> Checked<Vec<[u8; 32]>> {
+    let own = authorities(path)?;
+    match &surroundings.client_ca {
+        Some(accepted) if !accepted.is_empty() && own.iter().any(|ca| !accepted.contains(ca)) => {
+            Err("has a CA that is not in server.tls.client_ca; write all CAs also to that file".to_owned())
+        }
+        _ => Ok(own),
+    }
+}
+
+/// Reads the name of the field in which a trusted proxy reports the client certificate.
+fn certificate_field(text: &str, surroundings: &Surroundings) -> Checked<Option<CertificateField>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let known = CertificateField::ALL.into_iter().find(|field| field.name().as_str().eq_ignore_ascii_case(text));
+    let field = known.ok_or(
+        "is not a field that edgeshim can read; write \"Client-Cert\" (RFC 9440) or \"X-Forwarded-Client-Cert\" \
+         (Envoy)",
+    )?;
+    if surroundings.trusts_all || surroundings.trusts_none {
+        let extent = if surroundings.trusts_all { "contains every address" } else { "is empty" };
+        return Err(format!(
+            "proves nothing while server.trusted_proxies {extent}; \
+             in server.trusted_proxies, write the networks of the machines that end TLS"
+        ));
+    }
+    Ok(Some(field))
 }
 
 /// Checks a host name in a certificate (the key `san`), and returns the name in lower case. The first label can be `*`.

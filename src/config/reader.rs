@@ -85,6 +85,13 @@ impl Visitor for Section<'_> {
         keys(&mut self.section(name));
     }
 
+    fn optional_block<T: Keys>(&mut self, name: &'static str, value: &mut Option<T>) {
+        let mut section = self.section(name);
+        if section.is_present() {
+            value.get_or_insert_default().keys(&mut section);
+        }
+    }
+
     fn blocks<T: Keys>(&mut self, name: &'static str, values: &mut Vec<T>) {
         *values = self
             .bounded_sections(name)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::listeners::{LISTEN, Listen};
+use super::listeners::{LISTEN, Listen, TLS_LISTEN};
 use crate::access_log::AccessLogSettings;
 use crate::cdn::preset::logs::RenamedFields;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
@@ -23,6 +23,7 @@ use crate::edge::observe::ObserveSettings;
 use crate::edge::request::class::ClassRule;
 use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
+use crate::intake::server_tls::TlsFiles;
 use crate::keys::quantities::{DURATION, TIMEOUT};
 use crate::keys::secrets::SECRET;
 use crate::keys::{Keys, Visitor};
@@ -98,9 +99,11 @@ impl Keys for Settings {
 /// The keys of `[server]` that concern sockets, connections and the drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The addresses to which CDNs connect. There is at least one address, and no address is listed twice,
-    /// except with port 0.
+    /// The addresses to which CDNs connect without TLS. With the addresses of `tls`, there is at least one address, and
+    /// no address is listed twice, except with port 0.
     pub listen: Vec<Listen>,
+    /// The keys of `[server.tls]`. `None`: no listener uses TLS.
+    pub tls: Option<Tls>,
     /// The number of worker threads. 0 means one thread for each CPU that the cgroup grants.
     pub workers: usize,
     /// Whether each connection begins with a PROXY header of version 1 or 2.
@@ -123,6 +126,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            tls: None,
             workers: 0,
             proxy_protocol: false,
             max_connections: 16_384,
@@ -146,6 +150,31 @@ impl Keys for Server {
         v.text("drain_delay", &DURATION, &mut self.drain_delay);
         v.text("drain_timeout", &TIMEOUT, &mut self.drain_timeout);
         v.flag("watch", &mut self.watch);
+        v.optional_block("tls", &mut self.tls);
+    }
+}
+
+impl Server {
+    /// Returns the addresses of all listeners, first the addresses without TLS.
+    pub fn listeners(&self) -> Vec<Listen> {
+        let secure = self.tls.iter().flat_map(|tls| &tls.listen);
+        self.listen.iter().chain(secure).cloned().collect()
+    }
+}
+
+/// The keys of `[server.tls]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The addresses to which CDNs connect with TLS, at least one. Each is [`Listen::Tls`].
+    pub listen: Vec<Listen>,
+    /// The certificates, keys and CAs.
+    pub files: TlsFiles,
+}
+
+impl Keys for Tls {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.list("listen", &TLS_LISTEN, &mut self.listen);
+        self.files.keys(v);
     }
 }
 
@@ -202,6 +231,9 @@ pub struct Verify {
     pub addresses: Vec<AddressSource>,
     /// The proof by a client certificate.
     pub client_cert: Option<CertificateRule>,
+    /// The path of the file from which the CAs of `client_cert` were read, as in the configuration. Empty if there is no
+    /// such file.
+    pub client_cert_ca: String,
     /// The proof by Akamai's G2O signature.
     pub g2o: Option<G2oKeys>,
 }

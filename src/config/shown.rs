@@ -24,7 +24,8 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     // The complete path is searched and not only its last name, because in a block of G2O keys the operator chooses the
     // last name.
     let key = key.to_ascii_lowercase();
-    let may_be_secret = SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key);
+    let may_be_secret =
+        SECRET_PARTS.iter().any(|part| key.contains(part)) && !is_plain_proof(&key) && !is_file_of_tls(&key, value);
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
             // A reference such as `env:NAME` is not a secret, and operators need to see the reference to correct it.
@@ -45,9 +46,22 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
 /// Whether the key contains no secret: the path of a key file, or a key of `[provider.verify]` without a secret. Any
 /// other key in that block can contain a secret, at least by mistake.
 fn is_plain_proof(key: &str) -> bool {
-    const PLAIN: [&str; 5] = ["require", "addresses", "client_cert.san", "client_cert.sha256", "g2o.versions"];
+    const PLAIN: [&str; 7] = [
+        "require",
+        "addresses",
+        "client_cert.san",
+        "client_cert.sha256",
+        "client_cert.ca",
+        "client_cert.field",
+        "g2o.versions",
+    ];
     let Some((_, name)) = key.split_once("].verify.") else { return key == "origin.tls.key" };
     PLAIN.contains(&name.split('[').next().unwrap_or(name))
+}
+
+/// Whether the value is the path of a file of `[server.tls]`. A private key in place of its path is hidden.
+fn is_file_of_tls(key: &str, value: &DeValue<'_>) -> bool {
+    key.starts_with("server.tls.") && value.as_str().is_some_and(|text| !text.contains("-----"))
 }
 
 /// Returns a URL without its user name and password.
@@ -80,6 +94,8 @@ mod tests {
     #[test]
     fn value_when_key_or_url_can_contain_a_secret_then_secret_is_hidden() {
         assert_eq!(show("admin.token", "hunter2"), "***");
+        assert_eq!(show("server.tls.more[0].key", "tls/key.pem"), "\"tls/key.pem\"");
+        assert_eq!(show("server.tls.key", "-----BEGIN PRIVATE KEY-----"), "***");
         assert_eq!(show("admin.token", "env:TOKEN"), "\"env:TOKEN\"");
         assert_eq!(show("origin.url", "http://me:hunter2@host/a@b"), "\"http://***@host/a@b\"");
         assert_eq!(show("origin.url", "no//url"), "\"no//url\"");

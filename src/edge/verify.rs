@@ -4,7 +4,8 @@
 //! under the provider that this layer leaves in `Ctx`.
 //! **Reads:** `Ctx::{provider, trail}`, the target, the client certificate, and the header fields of the provider's
 //! proofs, client address and point of presence. The layer removes the fields with secrets and signatures from every
-//! request. A provider without a `verify` block needs no proof.
+//! request. If a provider has `client_cert.field`, it removes Client-Cert and X-Forwarded-Client-Cert from the requests
+//! of peers that are not trusted proxies. A provider without a `verify` block needs no proof.
 //! **Metrics:** none; a failed proof is only noted in `Ctx`.
 //! **Cost:** depends on the kind of proof: a comparison, a search in a sorted list, or a message authentication code
 //! (MAC). **Can fail:** no.
@@ -16,8 +17,10 @@ use http::HeaderName;
 use super::request::inspect::Inspect;
 use super::request::{COUNT_OR_REJECT, EdgeRequest};
 use crate::cdn::known::{self, Known};
+use crate::cdn::proof::Proofs;
 use crate::ids::Reason;
 use crate::keys::{Keys, Visitor};
+use crate::wire::certificate_fields::CertificateField;
 
 /// The key of `[identity]` that this layer uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,6 +43,9 @@ pub(crate) struct Verifier {
     providers: Arc<[Known]>,
     /// The header fields of all providers that contain a secret or a signature.
     confidential: Vec<HeaderName>,
+    /// Whether a provider has `client_cert.field`. Then only trusted proxies may send the fields that report a client
+    /// certificate.
+    reads_certificate_field: bool,
 }
 
 impl Verifier {
@@ -50,7 +56,9 @@ impl Verifier {
                 confidential.push(field.clone());
             }
         }
-        Self { settings, providers, confidential }
+        let reads_certificate_field =
+            providers.iter().filter_map(|known| known.proofs.as_ref()).any(Proofs::reads_certificate_field);
+        Self { settings, providers, confidential, reads_certificate_field }
     }
 }
 
@@ -63,6 +71,11 @@ impl Inspect for Verifier {
         }
         for field in &self.confidential {
             head.headers.remove(field);
+        }
+        if self.reads_certificate_field && !ctx.trail.peer_trusted {
+            for field in CertificateField::ALL {
+                head.headers.remove(field.name());
+            }
         }
     }
 }

@@ -9,3 +9,4 @@ pub(crate) mod form;
 pub(crate) mod posted;
 pub(crate) mod ranges;
 pub(crate) mod rum;
+pub(crate) mod server_tls;

@@ -65,6 +65,9 @@ pub(crate) trait Visitor {
     /// The block `[name]`.
     fn block(&mut self, name: &'static str, keys: impl FnOnce(&mut Self));
 
+    /// The block `[name]`. If the block is missing, the value is `None`.
+    fn optional_block<T: Keys>(&mut self, name: &'static str, value: &mut Option<T>);
+
     /// The blocks `[[name]]`.
     fn blocks<T: Keys>(&mut self, name: &'static str, values: &mut Vec<T>);
 }

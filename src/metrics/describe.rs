@@ -209,6 +209,10 @@ metrics! {
     ANNOTATIONS: Counter("edgeshim_annotations_total", [], Count,
         "Marks on the time axis of the operators' page.");
     CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
+    TLS_HANDSHAKES: Counter("edgeshim_tls_handshakes_total", ["result"], Count,
+        "TLS handshakes with clients, by result.");
+    CERTIFICATE_EXPIRY: Gauge("edgeshim_certificate_expiry_timestamp_seconds", ["name"], Seconds,
+        "Time at which a certificate expires, in seconds since 1970; the label is its path in the configuration.");
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
         "Access log lines dropped because the queue was full or the output failed or was closed.");
     RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,

@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use crate::intake::country::CountryError;
 use crate::intake::ranges::RangesError;
+use crate::intake::server_tls::TlsError;
 use crate::origin::TlsProblem;
 use crate::pages::PagesError;
 
@@ -21,7 +22,9 @@ pub enum BuildError {
     /// An address list can no longer be used, although the checks of the configuration accepted it.
     Ranges(RangesError),
     /// A file of `[origin.tls]` can no longer be used, although the checks of the configuration accepted it.
-    Tls(TlsProblem),
+    OriginTls(TlsProblem),
+    /// A file of `[server.tls]` can no longer be used, although the checks of the configuration accepted it.
+    ServerTls(TlsError),
     /// The thread that watches a file cannot be started.
     Thread(io::Error),
     /// Several of these reasons.
@@ -49,7 +52,8 @@ impl fmt::Display for BuildError {
             }
             Self::Countries(error) => write!(f, "beacon.country_database: the file {error}"),
             Self::Ranges(error) => write!(f, "provider.verify.addresses: {} {error}", error.path.display()),
-            Self::Tls(problem) => problem.fmt(f),
+            Self::OriginTls(problem) => problem.fmt(f),
+            Self::ServerTls(error) => error.fmt(f),
             Self::Thread(error) => write!(
                 f,
                 "edgeshim cannot start a thread ({error}); raise the limit of threads for this user (ulimit -u)"

@@ -34,7 +34,9 @@ impl Socket {
 
     fn is_at(&self, listen: &Listen) -> bool {
         match (self, listen) {
-            (Self::Tcp(socket), Listen::Tcp(address)) => socket.local_addr().is_ok_and(|own| own == *address),
+            (Self::Tcp(socket), Listen::Tcp(address) | Listen::Tls(address)) => {
+                socket.local_addr().is_ok_and(|own| own == *address)
+            }
             (Self::Unix(socket), Listen::Unix(path)) => {
                 socket.local_addr().is_ok_and(|own| own.as_pathname() == Some(path))
             }
@@ -137,8 +139,8 @@ impl Inherited {
         match self.sockets.first() {
             Some((name, socket)) if self.predecessor.is_none() => Err(io::Error::other(format!(
                 "LISTEN_FDS: the configuration has no listener for the socket {socket} with the name {name:?}; write \
-                 the address in server.listen or admin.listen, or set FileDescriptorName=http or \
-                 FileDescriptorName=admin in the systemd socket unit"
+                 the address in server.listen, server.tls.listen or admin.listen, or set FileDescriptorName=http, \
+                 FileDescriptorName=https or FileDescriptorName=admin in the systemd socket unit"
             ))),
             _ => Ok((assigned, self.predecessor)),
         }

@@ -42,6 +42,7 @@ use crate::edge::request::top::Tops;
 use crate::edge::request::{EdgeRequest, EdgeResponse};
 use crate::ids::{ProviderId, intern};
 use crate::intake::edge_logs::Intake;
+use crate::intake::server_tls::{self, ServerTls, Tickets};
 use crate::metrics::{Labels, Ledger, Metrics};
 use crate::origin::{self, ClientSettings, Resolver, Target};
 use crate::pages::{PageSettings, Pages};
@@ -76,6 +77,8 @@ pub struct Lasting {
     resolver: Resolver,
     /// The open access logs.
     logs: Logs,
+    /// The keys of TLS session tickets, so that sessions can be resumed after a reload.
+    tickets: Arc<Tickets>,
 }
 
 impl Lasting {
@@ -229,6 +232,17 @@ impl Runtime {
     /// Returns the URLs that are pulled most.
     pub(crate) fn tops(&self) -> &Tops {
         &self.opened.tops
+    }
+
+    /// Returns the TLS of the listeners, or `None` if the configuration has no `[server.tls]` block.
+    pub(crate) fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.opened.tls.as_ref()
+    }
+
+    /// Returns what the operator should know about a valid configuration: certificates that have expired or will soon
+    /// expire.
+    pub fn warnings(settings: &Settings) -> Vec<String> {
+        settings.server.tls.as_ref().map_or_else(Vec::new, |tls| server_tls::check(&tls.files).1)
     }
 
     /// Returns the number of worker threads: the configured number, or one for each CPU that the cgroup grants.

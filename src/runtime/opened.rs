@@ -16,6 +16,7 @@ use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
 use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
+use crate::intake::server_tls::{ServerTls, Tickets};
 use crate::metrics::Metrics;
 use crate::origin::{Resolver, Role, Upstream};
 
@@ -30,10 +31,11 @@ pub(super) struct Opened {
     pub(super) origin: Arc<Upstream>,
     /// The static mirror, if one is configured.
     pub(super) stand_in: Option<Arc<Upstream>>,
+    pub(super) tls: Option<Arc<ServerTls>>,
 }
 
 impl Opened {
-    /// Opens all files, and watches the address lists and the country file for changes.
+    /// Opens all files, and watches the address lists, the country file and the certificates for changes.
     pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
         let (origin, stand_in) = upstreams(settings, &lasting.resolver, metrics)?;
@@ -50,6 +52,7 @@ impl Opened {
             intake: Arc::clone(&lasting.intake),
             objects: Arc::clone(&lasting.objects),
             tops: Arc::clone(&lasting.tops),
+            tls: open_tls(settings, metrics, &lasting.tickets)?,
         })
     }
 
@@ -66,6 +69,7 @@ impl Opened {
             intake: Arc::default(),
             objects: Arc::default(),
             tops: Arc::default(),
+            tls: None,
         })
     }
 }
@@ -78,7 +82,7 @@ fn upstreams(
 ) -> Result<(Arc<Upstream>, Option<Arc<Upstream>>), BuildError> {
     let open = |origin, role| {
         Upstream::new(origin, settings.limits, role, resolver.clone(), metrics).map_err(|mut problems| {
-            let first = problems.pop().map(BuildError::Tls);
+            let first = problems.pop().map(BuildError::OriginTls);
             first.unwrap_or_else(|| BuildError::Value("[origin.tls] cannot be used".to_owned()))
         })
     };
@@ -129,6 +133,18 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
         }
     }
     Ranges::open(&files, &networks)
+}
+
+/// Reads the certificates and keys of `[server.tls]` and watches their files for changes.
+fn open_tls(
+    settings: &Settings,
+    metrics: &Metrics,
+    tickets: &Arc<Tickets>,
+) -> Result<Option<Arc<ServerTls>>, BuildError> {
+    let Some(tls) = &settings.server.tls else { return Ok(None) };
+    let (tls, sources) = ServerTls::open(&tls.files, tickets, metrics)
+        .map_err(|errors| BuildError::Several(errors.into_iter().map(BuildError::ServerTls).collect()))?;
+    tls.follow(sources).map(Some).map_err(BuildError::Thread)
 }
 
 /// Opens the country file and watches the file for changes.

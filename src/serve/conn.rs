@@ -14,12 +14,14 @@ use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::connection_limits::StreamExecutor;
 use super::permit::ConnectionPermit;
 use super::requests::Requests;
-use super::sniff::sniff;
+use super::sniff::{Sniffed, sniff};
 use super::state::{Purpose, State};
+use super::tls::{Begun, begin};
 use super::watched::{Socket, Watched};
 use super::worker::Worker;
 use crate::clock::{self, Deadline};
@@ -31,7 +33,58 @@ use crate::wire::forwarded::{Peer, Scheme};
 /// unix socket. nginx, for example, closes the connection after 60 seconds.
 const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
-/// Serves a connection until it ends.
+/// Serves a connection with TLS until it ends.
+pub(super) async fn serve_tls<E: EdgeService>(
+    stream: TcpStream,
+    address: IpAddr,
+    worker: Arc<Worker<E>>,
+    permit: Arc<ConnectionPermit>,
+) {
+    // A reload can have removed the `[server.tls]` block.
+    let Some(tls) = worker.slot.load().tls().cloned() else { return };
+    let limits = worker.limits();
+    let deadline = Deadline::new();
+    deadline.arm(limits.timeouts.header);
+    let begun = begin(stream, &tls, &deadline, limits.proxy_protocol, || permit.is_closing()).await;
+    let Begun { mut stream, source, certificate, is_h2 } = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            if error.kind() == io::ErrorKind::InvalidData {
+                worker.refused(Reason::Malformed);
+            }
+            return;
+        }
+    };
+    deadline.arm(limits.timeouts.header);
+    let sniffed = match sniff(&mut stream, &deadline, false, || permit.is_closing()).await {
+        Ok(sniffed) if is_h2.is_none_or(|is_h2| is_h2 == sniffed.is_h2) => sniffed,
+        other => {
+            match other {
+                // The client speaks another protocol than it has chosen.
+                Ok(_) => worker.refused(Reason::Malformed),
+                Err(error) => refused_start(&error, &worker),
+            }
+            let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            return;
+        }
+    };
+    let mut peer = Peer::new(source.unwrap_or(address), Scheme::Https);
+    if let Some(certificate) = certificate {
+        peer = peer.with_certificate(Arc::new(certificate));
+    }
+    serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
+}
+
+/// Counts the refusal of a connection whose first bytes are late or malformed.
+fn refused_start<E: EdgeService>(error: &io::Error, worker: &Worker<E>) {
+    if error.kind() == io::ErrorKind::TimedOut {
+        worker.refused(Reason::HeaderTimeout);
+    } else if error.kind() == io::ErrorKind::InvalidData {
+        worker.refused(Reason::Malformed);
+    }
+}
+
+/// Serves a connection without TLS until it ends.
 pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>, permit: Arc<ConnectionPermit>)
 where
     S: Socket,
@@ -42,16 +95,26 @@ where
     deadline.arm(limits.timeouts.header);
     let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || permit.is_closing()).await {
         Ok(sniffed) => sniffed,
-        Err(error) => {
-            if error.kind() == io::ErrorKind::TimedOut {
-                worker.refused(Reason::HeaderTimeout);
-            } else if error.kind() == io::ErrorKind::InvalidData {
-                worker.refused(Reason::Malformed);
-            }
-            return;
-        }
+        Err(error) => return refused_start(&error, &worker),
     };
-    let peer = Arc::new(Peer::new(sniffed.source.unwrap_or(address), Scheme::Http));
+    let peer = Peer::new(sniffed.source.unwrap_or(address), Scheme::Http);
+    serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
+}
+
+/// Serves the requests of a connection whose protocol is known. `deadline` is armed for the first head.
+async fn serve_requests<S, E>(
+    mut stream: S,
+    sniffed: Sniffed,
+    peer: Peer,
+    deadline: Deadline,
+    worker: Arc<Worker<E>>,
+    permit: Arc<ConnectionPermit>,
+) where
+    S: Socket,
+    E: EdgeService,
+{
+    let limits = worker.limits();
+    let peer = Arc::new(peer);
     let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts, permit));
     if sniffed.is_h2 {
         // The HTTP/2 preface has arrived, but no request head has begun.
@@ -70,13 +133,15 @@ where
         let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
         // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
         // little memory.
-        let Some(parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
+        let Some(mut parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
         if state.is_open_ended() {
             wait_for_peer(&parked, &state).await;
             return;
         }
         state.arm(Purpose::Idle, state.idle_left());
         if !has_input(&parked, &state).await {
+            // With TLS, the shutdown sends close_notify.
+            let _ = tokio::time::timeout(clock::TICK, parked.shutdown()).await;
             return;
         }
         state.disarm();

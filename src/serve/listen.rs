@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::{Listen, Settings};
+use crate::config::Listen;
 use crate::runtime::Socket;
 
 /// The length of the queue for connections that are not accepted yet. The kernel's own limit (`somaxconn`) can be
@@ -21,6 +21,8 @@ const BACKLOG: i32 = 4096;
 pub enum Bound {
     /// A TCP address. If port 0 was configured, the address contains the port that the kernel chose.
     Tcp(SocketAddr),
+    /// A TCP address at which connections begin with a TLS handshake.
+    Tls(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
 }
@@ -29,37 +31,10 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tls(address) => write!(f, "https://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// The protocol of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// HTTP without TLS.
-    Http,
-}
-
-impl Kind {
-    /// Returns the name that an inherited socket for such a listener can have.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-        }
-    }
-}
-
-/// A configured listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) listen: Listen,
-    pub(crate) kind: Kind,
-}
-
-/// Returns the listeners that the configuration asks for.
-pub(crate) fn wanted(settings: &Settings) -> Vec<Wanted> {
-    settings.server.listen.iter().map(|listen| Wanted { listen: listen.clone(), kind: Kind::Http }).collect()
 }
 
 /// A bound socket that is not registered with a runtime yet.
@@ -72,13 +47,14 @@ pub(super) struct Listener {
 /// An accepted connection and the address of its peer. For a unix socket, 127.0.0.1 stands in for the peer's address.
 pub(super) enum Accepted {
     Tcp(TcpStream, IpAddr),
+    Tls(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 
 impl Accepted {
     pub(super) fn address(&self) -> IpAddr {
         match self {
-            Self::Tcp(_, address) => *address,
+            Self::Tcp(_, address) | Self::Tls(_, address) => *address,
             Self::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         }
     }
@@ -87,6 +63,7 @@ impl Accepted {
     pub(super) fn detach(self) -> io::Result<Detached> {
         Ok(match self {
             Self::Tcp(stream, address) => Detached::Tcp(stream.into_std()?, address),
+            Self::Tls(stream, address) => Detached::Tls(stream.into_std()?, address),
             Self::Unix(stream) => Detached::Unix(stream.into_std()?),
         })
     }
@@ -95,6 +72,7 @@ impl Accepted {
 /// A connection that is registered with no runtime until a worker attaches the connection.
 pub(super) enum Detached {
     Tcp(std::net::TcpStream, IpAddr),
+    Tls(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
@@ -105,6 +83,10 @@ impl Detached {
             Self::Tcp(stream, address) => {
                 stream.set_nonblocking(true)?;
                 Accepted::Tcp(TcpStream::from_std(stream)?, address)
+            }
+            Self::Tls(stream, address) => {
+                stream.set_nonblocking(true)?;
+                Accepted::Tls(TcpStream::from_std(stream)?, address)
             }
             Self::Unix(stream) => {
                 stream.set_nonblocking(true)?;
@@ -117,6 +99,7 @@ impl Detached {
 /// A listener that is registered with a runtime.
 pub(super) enum Incoming {
     Tcp(TcpListener),
+    Tls(TcpListener),
     Unix(UnixListener),
 }
 
@@ -126,6 +109,10 @@ impl Incoming {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 Ok(Accepted::Tcp(stream, address.ip()))
+            }
+            Self::Tls(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tls(stream, address.ip()))
             }
             Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
@@ -144,6 +131,12 @@ impl Incoming {
                     accepted.push(Detached::Tcp(stream, address.ip()));
                 }
             }
+            Self::Tls(listener) => {
+                let Ok(listener) = listener.into_std() else { return accepted };
+                while let Ok((stream, address)) = listener.accept() {
+                    accepted.push(Detached::Tls(stream, address.ip()));
+                }
+            }
             Self::Unix(listener) => {
                 let Ok(listener) = listener.into_std() else { return accepted };
                 while let Ok((stream, _)) = listener.accept() {
@@ -156,6 +149,17 @@ impl Incoming {
 }
 
 impl Listener {
+    fn new(socket: Socket, listen: &Listen) -> io::Result<Self> {
+        let bound = match (&socket, listen) {
+            (Socket::Tcp(socket), Listen::Tls(_)) => Bound::Tls(socket.local_addr()?),
+            (Socket::Tcp(socket), _) => Bound::Tcp(socket.local_addr()?),
+            (Socket::Unix(socket), _) => {
+                Bound::Unix(socket.local_addr()?.as_pathname().map(Path::to_path_buf).unwrap_or_default())
+            }
+        };
+        Ok(Self { socket, bound })
+    }
+
     pub(super) fn bound(&self) -> &Bound {
         &self.bound
     }
@@ -172,6 +176,9 @@ impl Listener {
     /// Registers the listener with this thread's runtime.
     pub(super) fn attach(self) -> io::Result<Incoming> {
         Ok(match self.socket {
+            Socket::Tcp(listener) if matches!(self.bound, Bound::Tls(_)) => {
+                Incoming::Tls(TcpListener::from_std(listener)?)
+            }
             Socket::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
             Socket::Unix(listener) => Incoming::Unix(UnixListener::from_std(listener)?),
         })
@@ -180,12 +187,12 @@ impl Listener {
 
 /// Binds an address, or takes the inherited socket for the address.
 pub(super) fn bind(listen: &Listen, inherited: Option<Socket>) -> io::Result<Listener> {
-    let bound = match (inherited, listen) {
+    let socket = match (inherited, listen) {
         (Some(socket), _) => adopt(socket),
-        (None, Listen::Tcp(address)) => tcp(*address),
+        (None, Listen::Tcp(address) | Listen::Tls(address)) => tcp(*address),
         (None, Listen::Unix(path)) => unix(path),
     };
-    bound.map_err(|error| {
+    socket.and_then(|socket| Listener::new(socket, listen)).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "; another process listens on this address. If this process is an edgeshim, send it SIGUSR2 to replace \
@@ -198,24 +205,20 @@ pub(super) fn bind(listen: &Listen, inherited: Option<Socket>) -> io::Result<Lis
 }
 
 /// Prepares an inherited socket. The process that made the socket may have chosen other options.
-fn adopt(socket: Socket) -> io::Result<Listener> {
-    let bound = match &socket {
+fn adopt(socket: Socket) -> io::Result<Socket> {
+    match &socket {
         Socket::Tcp(listener) => {
             listener.set_nonblocking(true)?;
             let options = SockRef::from(listener);
             options.set_keepalive(true)?;
             options.set_tcp_nodelay(true)?;
-            Bound::Tcp(listener.local_addr()?)
         }
-        Socket::Unix(listener) => {
-            listener.set_nonblocking(true)?;
-            Bound::Unix(listener.local_addr()?.as_pathname().map(Path::to_path_buf).unwrap_or_default())
-        }
-    };
-    Ok(Listener { socket, bound })
+        Socket::Unix(listener) => listener.set_nonblocking(true)?,
+    }
+    Ok(socket)
 }
 
-fn tcp(address: SocketAddr) -> io::Result<Listener> {
+fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -229,12 +232,10 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    let listener: std::net::TcpListener = socket.into();
-    let bound = Bound::Tcp(listener.local_addr()?);
-    Ok(Listener { socket: Socket::Tcp(listener), bound })
+    Ok(Socket::Tcp(socket.into()))
 }
 
-fn unix(path: &Path) -> io::Result<Listener> {
+fn unix(path: &Path) -> io::Result<Socket> {
     // If a connection to the socket file is refused, no process listens on it: a killed process has left the file
     // behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
@@ -244,5 +245,5 @@ fn unix(path: &Path) -> io::Result<Listener> {
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    Ok(Listener { socket: Socket::Unix(listener), bound: Bound::Unix(path.to_path_buf()) })
+    Ok(Socket::Unix(listener))
 }

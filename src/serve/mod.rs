@@ -9,6 +9,7 @@ mod permit;
 mod requests;
 mod sniff;
 mod state;
+mod tls;
 mod trailers;
 mod watched;
 mod worker;
@@ -21,12 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use drain::{Cut, Drain};
-pub(crate) use listen::{Bound, Wanted, wanted};
+pub(crate) use listen::Bound;
 
 use self::flag::Flag;
 use self::listen::Listener;
 use self::permit::{ListenerState, Permits};
 use self::workers::Workers;
+use crate::config::Listen;
 use crate::runtime::{Slot, Socket};
 
 /// The longest wait for the first worker to close a removed listener. The worker needs one turn.
@@ -44,7 +46,7 @@ pub struct Server {
 
 /// An open listener.
 struct Open {
-    wanted: Wanted,
+    listen: Listen,
     /// A second descriptor of the socket, for a change of the listener's kind and for the hand-over to another process.
     listener: Listener,
     state: Arc<ListenerState>,
@@ -56,22 +58,22 @@ struct Open {
 
 impl std::fmt::Debug for Open {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Open").field("wanted", &self.wanted).finish_non_exhaustive()
+        f.debug_struct("Open").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
 /// A bound listener, with a second descriptor of its socket.
 #[derive(Debug)]
 struct Added {
-    wanted: Wanted,
+    listen: Listen,
     listener: Listener,
     second: Listener,
     owns_file: bool,
 }
 
 impl Added {
-    fn new(wanted: Wanted, listener: Listener, owns_file: bool) -> io::Result<Self> {
-        Ok(Self { wanted, second: listener.try_clone()?, listener, owns_file })
+    fn new(listen: Listen, listener: Listener, owns_file: bool) -> io::Result<Self> {
+        Ok(Self { listen, second: listener.try_clone()?, listener, owns_file })
     }
 }
 
@@ -82,7 +84,7 @@ pub(crate) struct ListenerChange {
 }
 
 impl Server {
-    /// Binds the addresses of `server.listen` and starts the workers.
+    /// Binds the addresses of `server.listen` and `server.tls.listen`, and starts the workers.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound or a thread cannot be started. An error about an address contains
@@ -100,10 +102,10 @@ impl Server {
         let runtime = slot.load();
         let mut inherited = inherited.into_iter();
         let mut opened = Vec::new();
-        for wanted in wanted(runtime.settings()) {
+        for wanted in runtime.settings().server.listeners() {
             let socket = inherited.next().flatten();
             let owns_file = socket.is_none();
-            let listener = listen::bind(&wanted.listen, socket)?;
+            let listener = listen::bind(&wanted, socket)?;
             opened.push(Added::new(wanted, listener, owns_file)?);
         }
         let server = Self {
@@ -119,7 +121,7 @@ impl Server {
         Ok(server)
     }
 
-    fn open(&self, Added { wanted, listener, second, owns_file }: Added) -> Open {
+    fn open(&self, Added { listen, listener, second, owns_file }: Added) -> Open {
         let state = Arc::new(ListenerState {
             permits: Arc::clone(&self.permits),
             drain: Arc::clone(&self.drain),
@@ -127,7 +129,7 @@ impl Server {
             metrics: self.slot.load().metrics(),
         });
         let closed = self.workers.accept(listener, &state);
-        Open { wanted, listener: second, state, closed, owns_file }
+        Open { listen, listener: second, state, closed, owns_file }
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<Open>> {
@@ -136,17 +138,17 @@ impl Server {
 
     /// Binds the addresses that `wanted` adds. The new listeners accept no connection before
     /// [`change`](Self::change), and nothing else changes.
-    pub(crate) fn prepare(&self, wanted: &[Wanted]) -> io::Result<ListenerChange> {
+    pub(crate) fn prepare(&self, wanted: &[Listen]) -> io::Result<ListenerChange> {
         let listeners = self.listeners();
         let mut removed: Vec<&Open> = listeners.iter().collect();
-        let mut new: Vec<&Wanted> = wanted.iter().collect();
-        new.retain(|wanted| take(&mut removed, |open| open.wanted == **wanted).is_none());
+        let mut new: Vec<&Listen> = wanted.iter().collect();
+        new.retain(|wanted| take(&mut removed, |open| open.listen == **wanted).is_none());
         let added = new.into_iter().map(|wanted| {
             // If only the kind of a listener changes, the socket stays, so that no connection is lost.
-            match take(&mut removed, |open| open.wanted.listen == wanted.listen) {
-                Some(open) => Added::new(wanted.clone(), open.listener.try_clone()?, open.owns_file),
-                None => Added::new(wanted.clone(), listen::bind(&wanted.listen, None)?, true),
-            }
+            let open = take(&mut removed, |open| open.listen.without_tls() == wanted.without_tls());
+            let socket = open.map(|open| open.listener.socket().try_clone()).transpose()?;
+            let owns_file = open.is_none_or(|open| open.owns_file);
+            Added::new(wanted.clone(), listen::bind(wanted, socket)?, owns_file)
         });
         Ok(ListenerChange { added: added.collect::<io::Result<_>>()? })
     }
@@ -154,11 +156,11 @@ impl Server {
     /// Opens the listeners that `prepare` has bound, and closes the listeners that are not in `wanted` any more. Their
     /// connections end after the requests in flight. Also applies `server.max_connections`. Returns the addresses of
     /// new listeners.
-    pub(crate) fn change(&self, wanted: &[Wanted], change: ListenerChange) -> Vec<Bound> {
+    pub(crate) fn change(&self, wanted: &[Listen], change: ListenerChange) -> Vec<Bound> {
         self.permits.set_limit(self.slot.load().settings().server.max_connections);
         let mut listeners = self.listeners();
-        let mut wanted: Vec<&Wanted> = wanted.iter().collect();
-        let is_kept = |open: &mut Open| take(&mut wanted, |wanted| **wanted == open.wanted).is_none();
+        let mut wanted: Vec<&Listen> = wanted.iter().collect();
+        let is_kept = |open: &mut Open| take(&mut wanted, |wanted| **wanted == open.listen).is_none();
         let removed: Vec<Open> = listeners.extract_if(.., is_kept).collect();
         let mut bound = Vec::new();
         for added in change.added {
@@ -190,17 +192,17 @@ impl Server {
         self.listeners().iter().map(|open| open.listener.bound().clone()).collect()
     }
 
-    /// Returns the first TCP address, if there is one.
+    /// Returns the first TCP address without TLS, if there is one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.addresses().into_iter().find_map(|bound| match bound {
             Bound::Tcp(address) => Some(address),
-            Bound::Unix(_) => None,
+            Bound::Tls(_) | Bound::Unix(_) => None,
         })
     }
 
     /// Returns a descriptor of each listening socket and the name of the socket, for another process.
     pub(crate) fn sockets(&self) -> io::Result<Vec<(&'static str, Socket)>> {
-        let named = |open: &Open| Ok((open.wanted.kind.name(), open.listener.socket().try_clone()?));
+        let named = |open: &Open| Ok((open.listen.socket_name(), open.listener.socket().try_clone()?));
         self.listeners().iter().map(named).collect()
     }
 

@@ -16,7 +16,7 @@ use crate::clock::Deadline;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The size of the buffer for the first read, in bytes. Most request heads fit into this buffer.
-const FIRST_READ: usize = 2048;
+pub(super) const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
 /// The length of the longest PROXY header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
@@ -45,13 +45,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
     let mut buffer = BytesMut::with_capacity(FIRST_READ);
     let mut source = None;
     if proxy_protocol {
-        source = loop {
-            read_more(stream, &mut buffer, deadline, &is_leaving).await?;
-            if let Some((length, source)) = proxy_header(&buffer)? {
-                buffer.advance(length);
-                break source;
-            }
-        };
+        source = proxy_source(stream, &mut buffer, deadline, &is_leaving).await?;
     }
     loop {
         let seen = buffer.len().min(H2_PREFACE.len());
@@ -63,7 +57,24 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
     }
 }
 
-async fn read_more<S: AsyncRead + Unpin>(
+/// Reads a PROXY header and returns the client address in it. The bytes after the header stay in the buffer.
+pub(super) async fn proxy_source<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    deadline: &Deadline,
+    is_leaving: &impl Fn() -> bool,
+) -> io::Result<Option<IpAddr>> {
+    loop {
+        read_more(stream, buffer, deadline, is_leaving).await?;
+        if let Some((length, source)) = proxy_header(buffer)? {
+            buffer.advance(length);
+            return Ok(source);
+        }
+    }
+}
+
+/// Reads once. Fails with the same errors as [`sniff`].
+pub(super) async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
     deadline: &Deadline,

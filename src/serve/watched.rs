@@ -32,6 +32,7 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Sets whether the connection is reset when the socket is closed. Returns `false` if the socket type has no reset.
+    /// A TLS stream ends the reset only when it has written its last byte.
     fn reset_at_close(&self, reset: bool) -> bool;
 }
 
@@ -193,7 +194,9 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         if this.state.trailers.is_active() && this.state.trailers.flushed() {
             cx.waker().wake_by_ref();
         }
-        this.stream.poll_flush(cx)
+        // A TLS stream still has encrypted bytes in memory.
+        let polled = this.stream.poll_flush(cx);
+        Self::after_write(this.state, cx, polled)
     }
 
     /// hyper, or the tunnel of an upgraded connection (`origin/tunnel.rs`), calls this function after the last byte.
@@ -203,6 +206,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
             this.stream.reset_at_close(false);
             this.state.shut_down();
         }
-        this.stream.poll_shutdown(cx)
+        let polled = this.stream.poll_shutdown(cx);
+        Self::after_write(this.state, cx, polled)
     }
 }

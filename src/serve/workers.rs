@@ -189,6 +189,7 @@ fn spawn<E: EdgeService>(accepted: Accepted, permit: ConnectionPermit, worker: A
     let permit = Arc::new(permit);
     match accepted {
         Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
+        Accepted::Tls(stream, _) => drop(tokio::spawn(conn::serve_tls(stream, address, worker, permit))),
         Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
     }
 }

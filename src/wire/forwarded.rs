@@ -427,7 +427,7 @@ mod tests {
     fn certificate_when_added_to_the_peer_then_is_returned() {
         let peer = Peer::new(ip("151.101.0.1"), Scheme::Https);
         assert_eq!(peer.certificate(), None);
-        let shown = Certificate { names: vec!["edge.example".to_owned()], sha256: [7; 32] };
+        let shown = Certificate { names: vec!["edge.example".to_owned()], sha256: [7; 32], authorities: vec![] };
         assert_eq!(peer.with_certificate(Arc::new(shown.clone())).certificate(), Some(&shown));
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod cache_control;
 pub(crate) mod cache_fields;
 pub(crate) mod cache_tags;
 pub(crate) mod certificate;
+pub(crate) mod certificate_fields;
 pub(crate) mod decimal;
 pub(crate) mod directives;
 pub(crate) mod etag;

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::addresses::AddressList;
 use crate::wire::certificate::Certificate;
+use crate::wire::certificate_fields::{CertificateField, NoCertificate};
 use crate::wire::names::{X_AKAMAI_G2O_AUTH_DATA, X_AKAMAI_G2O_AUTH_SIGN};
 use crate::wire::secret::Secret;
 use crate::wire::values::{Lines, only_line};
@@ -123,7 +124,7 @@ pub struct SecretField {
     pub values: Vec<Secret>,
 }
 
-/// A rule for the client certificates of the CDN. At least one of the two lists has an entry.
+/// A rule for the client certificates of the CDN. At least one of the three lists has an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
     /// Host names in lower case. If the list has entries, the certificate must contain at least one of these names.
@@ -132,6 +133,12 @@ pub struct CertificateRule {
     /// The SHA-256 hashes of complete certificates in DER form. If the list has entries, the hash of the certificate
     /// must be in this list.
     pub sha256: Vec<[u8; 32]>,
+    /// SHA-256 of the certificates of the CDN's CAs. If the list has entries, the chain of the certificate must lead to
+    /// one of these CAs.
+    pub ca: Vec<[u8; 32]>,
+    /// The field in which a trusted proxy reports the certificate. If it is set, the certificate of the connection is
+    /// not read, because the connection is that of the proxy.
+    pub field: Option<CertificateField>,
 }
 
 /// The keys of Akamai's request signature.
@@ -167,6 +174,9 @@ pub(crate) struct Evidence<'a> {
     pub address: IpAddr,
     /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
+    /// Whether the machine at the other end of the connection is a trusted proxy, so that its header fields are
+    /// believed.
+    pub peer_trusted: bool,
     /// Returns the current time.
     pub now: fn() -> SystemTime,
 }
@@ -189,6 +199,11 @@ impl Proofs {
     pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let signed = self.g2o.as_ref().map(|_| [&X_AKAMAI_G2O_AUTH_DATA, &X_AKAMAI_G2O_AUTH_SIGN]);
         self.secret.iter().map(|secret| &secret.field).chain(signed.into_iter().flatten())
+    }
+
+    /// Returns whether a header field reports the client certificate of the CDN.
+    pub(crate) fn reads_certificate_field(&self) -> bool {
+        self.client_cert.as_ref().is_some_and(|rule| rule.field.is_some())
     }
 
     pub(crate) fn check(&self, evidence: &Evidence<'_>) -> Verdict {
@@ -262,7 +277,20 @@ impl Proofs {
 
     fn certificate(&self, evidence: &Evidence<'_>) -> Option<Result<Proof, Failure>> {
         let rule = self.client_cert.as_ref()?;
-        Some(match evidence.certificate {
+        let reported;
+        let certificate = match rule.field {
+            None => evidence.certificate,
+            Some(_) if !evidence.peer_trusted => None,
+            Some(field) => match field.read(evidence.headers, (evidence.now)()) {
+                Ok(certificate) => {
+                    reported = certificate;
+                    Some(&reported)
+                }
+                Err(NoCertificate::Absent) => None,
+                Err(NoCertificate::Unusable) => return Some(Err(Failure::WrongCertificate)),
+            },
+        };
+        Some(match certificate {
             None => Err(Failure::NoCertificate),
             Some(certificate) if rule.admits(certificate) => Ok(Proof::ClientCert),
             Some(_) => Err(Failure::WrongCertificate),
@@ -271,13 +299,14 @@ impl Proofs {
 }
 
 impl CertificateRule {
-    /// Returns whether a certificate belongs to the CDN. If both lists have entries, the certificate must match both
-    /// lists.
+    /// Returns whether a certificate belongs to the CDN. The certificate must match each list that has entries.
     fn admits(&self, certificate: &Certificate) -> bool {
         let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
-        (!self.san.is_empty() || !self.sha256.is_empty())
+        let is_empty = self.san.is_empty() && self.sha256.is_empty() && self.ca.is_empty();
+        !is_empty
             && (self.san.is_empty() || self.san.iter().any(named))
             && (self.sha256.is_empty() || self.sha256.contains(&certificate.sha256))
+            && (self.ca.is_empty() || certificate.authorities.iter().any(|ca| self.ca.contains(ca)))
     }
 }
 
@@ -324,11 +353,13 @@ mod tests {
         CertificateRule {
             san: san.iter().map(|&name| name.to_owned()).collect(),
             sha256: sha256.iter().map(|&byte| [byte; 32]).collect(),
+            ..CertificateRule::default()
         }
     }
 
     fn certificate(names: &[&str], sha256: u8) -> Certificate {
-        Certificate { names: names.iter().map(|&name| name.to_owned()).collect(), sha256: [sha256; 32] }
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Certificate { names, sha256: [sha256; 32], authorities: Vec::new() }
     }
 
     fn signatures() -> g2o::Verifier {
@@ -362,6 +393,7 @@ mod tests {
             headers: &headers,
             target: "/",
             address: if by_address { "192.0.2.1" } else { "203.0.113.1" }.parse().unwrap(),
+            peer_trusted: false,
             certificate: by_certificate.then_some(&shown),
             now: || UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         })
@@ -439,8 +471,15 @@ mod tests {
                 headers.append(field(), HeaderValue::from_bytes(line).unwrap());
             }
             let address = IpAddr::from([203, 0, 113, 1]);
-            only.check(&Evidence { headers: &headers, target: "/", address, certificate: None, now: || UNIX_EPOCH })
-                .proof
+            only.check(&Evidence {
+                headers: &headers,
+                target: "/",
+                address,
+                certificate: None,
+                peer_trusted: false,
+                now: || UNIX_EPOCH,
+            })
+            .proof
         };
         for right in ["new one", "old one"] {
             assert_eq!(checked(&[right.as_bytes()]), Proof::Secret);
@@ -491,9 +530,65 @@ mod tests {
         let shown = certificate(&["other.example"], 1);
         let headers = HeaderMap::new();
         let address = IpAddr::from([203, 0, 113, 1]);
-        let evidence =
-            Evidence { headers: &headers, target: "/", address, certificate: Some(&shown), now: || UNIX_EPOCH };
+        let evidence = Evidence {
+            headers: &headers,
+            target: "/",
+            address,
+            certificate: Some(&shown),
+            peer_trusted: false,
+            now: || UNIX_EPOCH,
+        };
         assert_eq!(only.check(&evidence), without_client(Proof::Failed(Failure::WrongCertificate)));
+    }
+
+    #[test]
+    fn certificate_when_rule_names_cas_then_chain_must_lead_to_one_of_these_cas() {
+        let rule = CertificateRule { ca: vec![[1; 32], [2; 32]], ..rule(&["edge.example"], &[]) };
+        for (authorities, admits) in [(&[1][..], true), (&[3, 2], true), (&[3], false), (&[], false)] {
+            let authorities = authorities.iter().map(|&byte| [byte; 32]).collect();
+            let certificate = Certificate { authorities, ..certificate(&["edge.example"], 1) };
+            assert_eq!(rule.admits(&certificate), admits, "{certificate:?}");
+        }
+        let only_ca = CertificateRule { ca: vec![[1; 32]], ..CertificateRule::default() };
+        assert!(only_ca.admits(&Certificate { authorities: vec![[1; 32]], ..certificate(&[], 1) }));
+        assert!(!only_ca.admits(&certificate(&[], 1)));
+    }
+
+    #[test]
+    fn certificate_field_when_peer_is_not_trusted_then_is_ignored() {
+        let field = CertificateField::XForwardedClientCert;
+        let only = Proofs {
+            secret: None,
+            addresses: None,
+            g2o: None,
+            client_cert: Some(CertificateRule { field: Some(field), ..rule(&["edge.example"], &[]) }),
+            require: Require::Any,
+        };
+        let of_connection = certificate(&["edge.example"], 1);
+        let checked = |value: &str, peer_trusted| {
+            let headers: HeaderMap =
+                (!value.is_empty()).then(|| (field.name().clone(), value.parse().unwrap())).into_iter().collect();
+            let address = IpAddr::from([203, 0, 113, 1]);
+            let certificate = Some(&of_connection);
+            only.check(&Evidence {
+                headers: &headers,
+                target: "/",
+                address,
+                certificate,
+                peer_trusted,
+                now: || UNIX_EPOCH,
+            })
+            .proof
+        };
+        let hash = "0".repeat(64);
+        let right = format!("Hash={hash};DNS=edge.example");
+        assert_eq!(checked(&right, true), Proof::ClientCert);
+        assert_eq!(checked(&right, false), Proof::Failed(Failure::NoCertificate));
+        // The certificate of the connection is that of the proxy.
+        assert_eq!(checked("", true), Proof::Failed(Failure::NoCertificate));
+        let foreign = format!("Hash={hash};DNS=other.example");
+        assert_eq!(checked(&foreign, true), Proof::Failed(Failure::WrongCertificate));
+        assert_eq!(checked("Hash=1", true), Proof::Failed(Failure::WrongCertificate));
     }
 
     proptest! {
@@ -503,7 +598,7 @@ mod tests {
             let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
             let headers = HeaderMap::from_iter([(field(), value)]);
             let address = IpAddr::from([203, 0, 113, 1]);
-            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, now: || UNIX_EPOCH };
+            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, peer_trusted: false, now: || UNIX_EPOCH };
             prop_assert_eq!(only.check(&evidence).proof == Proof::All, given == "new one" || given == "old one");
         }
     }

@@ -84,6 +84,7 @@ impl Ctx {
             target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
             address: self.trail.client,
             certificate: peer.certificate(),
+            peer_trusted: self.trail.peer_trusted,
             now: SystemTime::now,
         };
         let verdict = known.judge(&evidence, self.trail);

@@ -1,0 +1,99 @@
+//! Chooses the certificate for a handshake: by the host name that the client asks for (SNI), then by the signatures
+//! that the client can check.
+
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::pair::Pair;
+
+/// All certificates of `[server.tls]`, in the order of the configuration.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pairs: Vec<Arc<Pair>>,
+}
+
+impl Choice {
+    pub(super) fn new(pairs: impl Iterator<Item = Arc<Pair>>) -> Self {
+        Self { pairs: pairs.collect() }
+    }
+
+    /// Returns the first pair whose certificate has the name and whose key the client accepts. A complete name is
+    /// preferred to a name with `*`. If the client accepts no key of these pairs, returns the first of them. If no
+    /// certificate has the name, all pairs are candidates.
+    fn choose(&self, name: Option<&str>, accepts: impl Fn(&Pair) -> bool) -> Option<&Arc<Pair>> {
+        // rustls has checked that the name is a host name, and converts it to lower case.
+        let parent = name.and_then(|name| Some(name.split_once('.')?.1));
+        let exact = |pair: &&Arc<Pair>| pair.names.iter().any(|known| Some(known.as_str()) == name);
+        let wildcard =
+            |pair: &&Arc<Pair>| pair.names.iter().any(|known| parent.is_some() && known.strip_prefix("*.") == parent);
+        let among = |matches: &dyn Fn(&&Arc<Pair>) -> bool| {
+            let mut found = self.pairs.iter().filter(matches);
+            let first = found.next()?;
+            if accepts(first) { Some(first) } else { found.find(|pair| accepts(pair)).or(Some(first)) }
+        };
+        among(&exact).or_else(|| among(&wildcard)).or_else(|| among(&|_| true))
+    }
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let chosen = self.choose(name.as_deref(), |pair| pair.certified.key.choose_scheme(schemes).is_some());
+        chosen.map(|pair| Arc::clone(&pair.certified))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn choice(names: &[&[&str]]) -> Choice {
+        let pair = |names: &&[&str]| {
+            let key = KeyPair::generate().unwrap();
+            let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+            let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+            Arc::new(Pair::new(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap())
+        };
+        Choice::new(names.iter().map(pair))
+    }
+
+    #[test]
+    fn certificate_when_chosen_then_complete_name_comes_before_wildcard_and_first_certificate_is_the_default() {
+        let choice = choice(&[
+            &["first.example"],
+            &["*.shop.example", "shop.example"],
+            &["img.shop.example"],
+            &["Upper.example"],
+        ]);
+        for (name, number) in [
+            (None, 0),
+            (Some("first.example"), 0),
+            (Some("other.example"), 0),
+            (Some("shop.example"), 1),
+            (Some("www.shop.example"), 1),
+            (Some("img.shop.example"), 2),
+            (Some("a.b.shop.example"), 0),
+            (Some("upper.example"), 3),
+            (Some("localhost"), 0),
+            (Some(""), 0),
+        ] {
+            let chosen = choice.choose(name, |_| true).unwrap();
+            assert!(Arc::ptr_eq(chosen, &choice.pairs[number]), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn certificate_when_client_cannot_check_its_signature_then_next_certificate_with_the_name_is_chosen() {
+        let choice = choice(&[&["a.example"], &["a.example"], &["b.example"]]);
+        let second = choice.pairs[1].clone();
+        let chosen = choice.choose(Some("a.example"), |pair| std::ptr::eq(pair, &raw const *second)).unwrap();
+        assert!(Arc::ptr_eq(chosen, &second));
+        let none = choice.choose(Some("a.example"), |_| false).unwrap();
+        assert!(Arc::ptr_eq(none, &choice.pairs[0]));
+    }
+}

@@ -1,0 +1,490 @@
+//! The certificates and keys of `[server.tls]`, and the CAs of client certificates. The files can be replaced at any
+//! time.
+//!
+//! A thread checks the files every second. If a new pair of certificate and key has an error, for example because the
+//! key does not match, the previous pair stays in use, and the change counts as a failed reload. The same applies to
+//! the file of the CAs. A handshake takes no lock: it sees either the old files or the new files.
+
+mod choice;
+mod clients;
+mod pair;
+mod tickets;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, Gauge};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, version};
+
+use self::choice::Choice;
+use self::clients::Clients;
+use self::pair::{Pair, PairFile};
+pub(crate) use self::tickets::Tickets;
+use super::followed::{Content, Followed, ReadError, follow};
+use crate::clock;
+use crate::ids::{Handshake, intern};
+use crate::keys::{Checked, Keys, Text, Visitor, quote};
+use crate::metrics::{Metrics, describe};
+use crate::wire::certificate::Certificate;
+
+/// The largest accepted size of a file with certificates or with a key, in bytes.
+const MOST_BYTES: u64 = 1024 * 1024;
+/// A certificate that expires within this time causes a warning.
+const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
+/// The protocols that edgeshim offers, the preferred protocol first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The path of a file, as the operator wrote it and relative to the folder of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TypedPath {
+    /// The path as in the configuration.
+    pub typed: String,
+    /// The path that is opened.
+    pub path: PathBuf,
+}
+
+/// The path of a certificate, a key or CAs. An empty text means no file.
+pub(crate) const TYPED_PATH: Text<TypedPath> = Text {
+    example: "tls/cert.pem",
+    read: |text, folder| {
+        let path = if text.is_empty() { PathBuf::new() } else { folder.join(text) };
+        Ok(TypedPath { typed: text.to_owned(), path })
+    },
+    write: |path| path.typed.clone(),
+};
+
+/// The files of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PairPaths {
+    /// The certificate, then the intermediate certificates.
+    pub certificate: TypedPath,
+    /// The private key of the certificate.
+    pub key: TypedPath,
+}
+
+impl Keys for PairPaths {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        v.text("certificate", &TYPED_PATH, &mut self.certificate);
+        v.text("key", &TYPED_PATH, &mut self.key);
+    }
+}
+
+/// The files of `[server.tls]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// The certificate for clients that name no host, or a host for which there is no certificate.
+    pub first: PairPaths,
+    /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
+    pub client_ca: Option<TypedPath>,
+    /// Further certificates. The client's SNI selects the certificate.
+    pub more: Vec<PairPaths>,
+}
+
+impl Keys for TlsFiles {
+    fn keys<V: Visitor>(&mut self, v: &mut V) {
+        self.first.keys(v);
+        v.nonempty("client_ca", &TYPED_PATH, &mut self.client_ca);
+        v.blocks("more", &mut self.more);
+    }
+}
+
+impl TlsFiles {
+    fn pairs(&self) -> impl Iterator<Item = &PairPaths> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+}
+
+/// The key of `[server.tls]` that names an unusable file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKey {
+    /// A key of a pair: of the block itself (0), or of an entry of `more` (1 and above).
+    Pair(usize, PairFile),
+    ClientCa,
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pair(0, file) => write!(f, "server.tls.{}", file.key()),
+            Self::Pair(number, file) => write!(f, "server.tls.more[{}].{}", number - 1, file.key()),
+            Self::ClientCa => f.write_str("server.tls.client_ca"),
+        }
+    }
+}
+
+/// The reason why a file of `[server.tls]` cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsError {
+    pub(crate) key: FileKey,
+    /// The path as in the configuration.
+    typed: String,
+    /// What is wrong, and what to write instead. The message continues a sentence that begins with the path.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.key, quote(&self.typed), self.message)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// The TLS of the listeners: what a handshake needs.
+#[derive(Debug)]
+pub(crate) struct ServerTls {
+    active: ArcSwap<Active>,
+    handshakes: [Counter; Handshake::ALL.len()],
+}
+
+/// The certificates and CAs that are in use.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) config: Arc<ServerConfig>,
+    clients: Option<Arc<Clients>>,
+}
+
+impl Active {
+    /// Returns the client certificate of a connection. `chain` is empty if the client has sent no certificate.
+    ///
+    /// # Errors
+    /// Returns an error if the chain leads to none of the CAs. The handshake has already checked the chain of a new
+    /// session. But the certificate of a resumed session can have expired since then.
+    pub(crate) fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Certificate>, ()> {
+        let (Some(clients), Some((leaf, intermediates))) = (&self.clients, chain.split_first()) else {
+            return Ok(None);
+        };
+        clients.certificate(leaf, intermediates).map(Some).ok_or(())
+    }
+}
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Returns an error for each file that cannot be used.
+    pub(crate) fn open(
+        files: &TlsFiles,
+        tickets: &Arc<Tickets>,
+        metrics: &Metrics,
+    ) -> Result<(Self, Sources), Vec<TlsError>> {
+        let sources = Sources::open(files, Arc::clone(tickets), metrics)?;
+        let active = sources.active().map_err(|error| vec![error])?;
+        let handshakes = Handshake::ALL.map(|result| metrics.series(&describe::TLS_HANDSHAKES, &[result.as_str()]));
+        Ok((Self { active: ArcSwap::from_pointee(active), handshakes }, sources))
+    }
+
+    /// Returns what the next handshake uses.
+    pub(crate) fn active(&self) -> Arc<Active> {
+        self.active.load_full()
+    }
+
+    pub(crate) fn count(&self, result: Handshake) {
+        if let Some(counter) = self.handshakes.get(result.position()) {
+            counter.increment(1);
+        }
+    }
+
+    /// Starts a thread that reads each file again when the file changes. The thread ends about a second after the last
+    /// reference to the returned value is dropped.
+    pub(crate) fn follow(self, mut sources: Sources) -> io::Result<Arc<Self>> {
+        let tls = Arc::new(self);
+        follow("certificates", &tls, move |tls| {
+            for error in sources.check(tls) {
+                sources.failed.increment(1);
+                tracing::warn!("{error}; the previous files stay in use");
+            }
+            sources.warn();
+        })?;
+        Ok(tls)
+    }
+}
+
+/// The files, and what was read from them.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pairs: Vec<FollowedPair>,
+    clients: Option<FollowedClients>,
+    tickets: Arc<Tickets>,
+    /// `edgeshim_config_reloads_total{result="failed"}`
+    failed: Counter,
+}
+
+#[derive(Debug)]
+struct FollowedPair {
+    number: usize,
+    paths: PairPaths,
+    certificate: Followed,
+    key: Followed,
+    contents: (Result<Vec<u8>, String>, Result<Vec<u8>, String>),
+    usable: Arc<Pair>,
+    /// The error in the new contents. If certificate and key are replaced one after the other, they do not match for
+    /// a moment. So the error is reported only if the next check finds no further change.
+    suspect: Option<TlsError>,
+    expiry: Gauge,
+    /// The number of days for which the last warning was logged.
+    warned: Option<i64>,
+}
+
+#[derive(Debug)]
+struct FollowedClients {
+    path: TypedPath,
+    followed: Followed,
+    usable: Arc<Clients>,
+}
+
+impl Sources {
+    fn open(files: &TlsFiles, tickets: Arc<Tickets>, metrics: &Metrics) -> Result<Self, Vec<TlsError>> {
+        let mut errors = Vec::new();
+        let mut good = |result: Result<_, TlsError>| result.map_err(|error| errors.push(error)).ok();
+        let pairs: Vec<_> = files
+            .pairs()
+            .enumerate()
+            .filter_map(|(number, paths)| good(FollowedPair::open(number, paths, metrics)))
+            .collect();
+        let clients = match files.client_ca.as_ref().map(FollowedClients::open).transpose() {
+            Ok(clients) => clients,
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        };
+        let failed = metrics.reloads_failed.clone();
+        if errors.is_empty() { Ok(Self { pairs, clients, tickets, failed }) } else { Err(errors) }
+    }
+
+    /// Prepares the files that are usable for handshakes.
+    fn active(&self) -> Result<Active, TlsError> {
+        let clients = self.clients.as_ref().map(|clients| Arc::clone(&clients.usable));
+        let ticketer = self.tickets.of(clients.as_deref().map(Clients::sha256));
+        let choice = Choice::new(self.pairs.iter().map(|pair| Arc::clone(&pair.usable)));
+        let typed = || self.pairs.first().map(|pair| pair.paths.certificate.typed.clone()).unwrap_or_default();
+        let error = |error: rustls::Error| TlsError {
+            key: FileKey::Pair(0, PairFile::Certificate),
+            typed: typed(),
+            message: format!("cannot be used ({error})"),
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .map_err(error)?;
+        let mut config = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+            None => builder.with_no_client_auth(),
+        }
+        .with_cert_resolver(Arc::new(choice));
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ticketer.map_err(error)?;
+        Ok(Active { config: Arc::new(config), clients })
+    }
+
+    /// Reads the files that have changed. Returns an error for each change that cannot be used.
+    fn check(&mut self, tls: &ServerTls) -> Vec<TlsError> {
+        let (mut errors, mut changed) = (Vec::new(), false);
+        for pair in &mut self.pairs {
+            match pair.check() {
+                Some(Ok(())) => changed = true,
+                Some(Err(error)) => errors.push(error),
+                None => {}
+            }
+        }
+        match self.clients.as_mut().and_then(FollowedClients::check) {
+            Some(Ok(())) => changed = true,
+            Some(Err(error)) => errors.push(error),
+            None => {}
+        }
+        if changed {
+            match self.active() {
+                Ok(active) => {
+                    tls.active.store(Arc::new(active));
+                    tracing::info!("the certificates of [server.tls] were read again");
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    /// Sets the metrics, and logs a warning for each certificate that has expired or will soon expire: once, and then
+    /// once a day.
+    fn warn(&mut self) {
+        let now = unix_now();
+        for pair in &mut self.pairs {
+            let (_, not_after) = pair.usable.valid;
+            // A metric is a float. Times have less than 52 bits.
+            #[allow(clippy::cast_precision_loss)]
+            pair.expiry.set(not_after as f64);
+            let Some(message) = expiry_warning(pair.usable.valid, now) else { continue };
+            let days = (not_after - now).div_euclid(86_400);
+            if pair.warned.replace(days) != Some(days) {
+                let key = FileKey::Pair(pair.number, PairFile::Certificate);
+                tracing::warn!("{key}: {} {message}", quote(&pair.paths.certificate.typed));
+            }
+        }
+    }
+}
+
+impl FollowedPair {
+    fn open(number: usize, paths: &PairPaths, metrics: &Metrics) -> Result<Self, TlsError> {
+        let error = |file: PairFile, message| file_error(FileKey::Pair(number, file), paths, message);
+        let read = |path: &Path| Followed::open(path, MOST_BYTES).map_err(unreadable);
+        let (certificate, chain) =
+            read(&paths.certificate.path).map_err(|message| error(PairFile::Certificate, message))?;
+        let (key, private) = read(&paths.key.path).map_err(|message| error(PairFile::Key, message))?;
+        let usable = Pair::new(&chain.bytes, &private.bytes).map_err(|(file, message)| error(file, message))?;
+        Ok(Self {
+            number,
+            paths: paths.clone(),
+            certificate,
+            key,
+            contents: (Ok(chain.bytes), Ok(private.bytes)),
+            usable: Arc::new(usable),
+            suspect: None,
+            expiry: metrics.series(&describe::CERTIFICATE_EXPIRY, &[intern(&paths.certificate.typed)]),
+            warned: None,
+        })
+    }
+
+    /// Reads the files that have changed. Returns `None` if nothing has changed since the last check.
+    fn check(&mut self) -> Option<Result<(), TlsError>> {
+        let read = |read: Result<Content, ReadError>| read.map(|content| content.bytes).map_err(unreadable);
+        let (chain, private) = (self.certificate.changed(MOST_BYTES), self.key.changed(MOST_BYTES));
+        if chain.is_none() && private.is_none() {
+            return self.suspect.take().map(Err);
+        }
+        self.contents.0 = chain.map_or_else(|| self.contents.0.clone(), read);
+        self.contents.1 = private.map_or_else(|| self.contents.1.clone(), read);
+        let pair = match &self.contents {
+            (Ok(chain), Ok(private)) => Pair::new(chain, private),
+            (Err(message), _) => Err((PairFile::Certificate, message.clone())),
+            (_, Err(message)) => Err((PairFile::Key, message.clone())),
+        };
+        match pair {
+            Ok(pair) => {
+                self.usable = Arc::new(pair);
+                (self.suspect, self.warned) = (None, None);
+                Some(Ok(()))
+            }
+            Err((file, message)) => {
+                self.suspect = Some(file_error(FileKey::Pair(self.number, file), &self.paths, message));
+                None
+            }
+        }
+    }
+}
+
+impl FollowedClients {
+    fn open(path: &TypedPath) -> Result<Self, TlsError> {
+        let error = |message| TlsError { key: FileKey::ClientCa, typed: path.typed.clone(), message };
+        let (followed, content) = Followed::open(&path.path, MOST_BYTES).map_err(|failed| error(unreadable(failed)))?;
+        let usable = Clients::new(&content.bytes).map_err(error)?;
+        Ok(Self { path: path.clone(), followed, usable: Arc::new(usable) })
+    }
+
+    fn check(&mut self) -> Option<Result<(), TlsError>> {
+        let read = self.followed.changed(MOST_BYTES)?;
+        let clients = read.map_err(unreadable).and_then(|content| Clients::new(&content.bytes));
+        Some(match clients {
+            Ok(clients) => {
+                self.usable = Arc::new(clients);
+                Ok(())
+            }
+            Err(message) => Err(TlsError { key: FileKey::ClientCa, typed: self.path.typed.clone(), message }),
+        })
+    }
+}
+
+/// Checks all files of a configuration. Returns the errors, and a warning for each certificate that has expired or will
+/// soon expire.
+pub(crate) fn check(files: &TlsFiles) -> (Vec<TlsError>, Vec<String>) {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for (number, paths) in files.pairs().enumerate() {
+        match read_pair(paths) {
+            Ok(pair) => warnings.extend(expiry_warning(pair.valid, unix_now()).map(|message| {
+                format!(
+                    "{}: {} {message}",
+                    FileKey::Pair(number, PairFile::Certificate),
+                    quote(&paths.certificate.typed)
+                )
+            })),
+            Err((file, message)) => errors.push(file_error(FileKey::Pair(number, file), paths, message)),
+        }
+    }
+    if let Some(path) = &files.client_ca
+        && let Err(error) = FollowedClients::open(path)
+    {
+        errors.push(error);
+    }
+    (errors, warnings)
+}
+
+/// Reads a file with CA certificates. Returns SHA-256 of each certificate.
+pub(crate) fn authorities(path: &Path) -> Checked<Vec<[u8; 32]>> {
+    let (_, content) = Followed::open(path, MOST_BYTES).map_err(unreadable)?;
+    Clients::new(&content.bytes).map(|clients| clients.authorities().collect())
+}
+
+fn read_pair(paths: &PairPaths) -> Result<Pair, (PairFile, String)> {
+    let read = |path: &Path| Followed::open(path, MOST_BYTES).map(|(_, content)| content.bytes).map_err(unreadable);
+    let chain = read(&paths.certificate.path).map_err(|message| (PairFile::Certificate, message))?;
+    let private = read(&paths.key.path).map_err(|message| (PairFile::Key, message))?;
+    Pair::new(&chain, &private)
+}
+
+fn file_error(key: FileKey, paths: &PairPaths, message: String) -> TlsError {
+    let path = match key {
+        FileKey::Pair(_, PairFile::Key) => &paths.key,
+        _ => &paths.certificate,
+    };
+    TlsError { key, typed: path.typed.clone(), message }
+}
+
+fn unreadable(error: ReadError) -> String {
+    match error {
+        ReadError::Io(error) => {
+            format!("cannot be read ({error}); name a file that exists and that the user of edgeshim may read")
+        }
+        ReadError::TooLarge => format!("is longer than {MOST_BYTES} bytes; name a PEM file"),
+    }
+}
+
+/// Returns a warning if a certificate is not valid now, or expires within [`WARN_BEFORE`]. The warning continues a
+/// sentence that begins with the path.
+fn expiry_warning((not_before, not_after): (i64, i64), now: i64) -> Option<String> {
+    const REMEDY: &str = "renew the certificate, and write the new certificate and its key to the same files; \
+                          edgeshim reads the files again after a change";
+    let date = |seconds: i64| {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        httpdate::fmt_http_date(time)
+    };
+    let before = i64::try_from(WARN_BEFORE.as_secs()).unwrap_or(i64::MAX);
+    if now < not_before {
+        Some(format!(
+            "is not valid before {}; check the clock of this host, or name a certificate that is valid now",
+            date(not_before)
+        ))
+    } else if now > not_after {
+        Some(format!("expired on {}, so clients refuse the certificate; {REMEDY}", date(not_after)))
+    } else if not_after - now < before {
+        Some(format!("expires in {} days, on {}; {REMEDY}", (not_after - now) / 86_400, date(not_after)))
+    } else {
+        None
+    }
+}
+
+fn unix_now() -> i64 {
+    i64::try_from(clock::unix_time().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Returns the cryptography of all TLS connections.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
+}

@@ -1,0 +1,50 @@
+//! The keys of session tickets.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::ProducesTickets;
+
+/// The ticket keys that all workers and all configurations of a process share. rustls makes a new key every six hours,
+/// and accepts the previous key for another six hours.
+///
+/// A ticket contains the client certificate of its session. So if the CAs of client certificates change, new keys are
+/// made, and sessions that the old CAs allowed are not resumed.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets(Mutex<Option<Keys>>);
+
+#[derive(Debug)]
+struct Keys {
+    /// SHA-256 of the CAs.
+    clients: Option<[u8; 32]>,
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+impl Tickets {
+    /// Returns the keys for the CAs of client certificates with this hash.
+    pub(super) fn of(&self, clients: Option<[u8; 32]>) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = keys.as_ref().filter(|keys| keys.clients == clients) {
+            return Ok(Arc::clone(&keys.ticketer));
+        }
+        let ticketer = Ticketer::new()?;
+        *keys = Some(Keys { clients, ticketer: Arc::clone(&ticketer) });
+        Ok(ticketer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticket_keys_when_client_cas_change_then_are_new() {
+        let tickets = Tickets::default();
+        let first = tickets.of(None).unwrap();
+        assert!(Arc::ptr_eq(&first, &tickets.of(None).unwrap()), "the keys must survive a reload");
+        let with_clients = tickets.of(Some([1; 32])).unwrap();
+        let ticket = first.encrypt(b"session").unwrap();
+        assert_eq!(first.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(with_clients.decrypt(&ticket), None);
+    }
+}

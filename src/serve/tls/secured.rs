@@ -1,0 +1,142 @@
+//! The stream of decrypted bytes.
+//!
+//! An orderly end of a TLS connection begins with `close_notify`, which only `poll_shutdown` sends. If the stream is
+//! dropped, no `close_notify` is sent. So a truncated response does not look complete.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use rustls::ServerConnection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::super::watched::Socket;
+
+/// The socket below TLS.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    stream: TcpStream,
+    /// Bytes that were read from the socket before the handshake.
+    prefix: Bytes,
+    /// Whether the socket is set to send a reset on close.
+    resets: AtomicBool,
+}
+
+impl Tcp {
+    pub(super) fn new(stream: TcpStream, prefix: Bytes) -> Self {
+        Self { stream, prefix, resets: AtomicBool::new(false) }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.has_remaining() {
+            let length = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix.split_to(length));
+            if self.prefix.is_empty() {
+                self.prefix = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// `TlsStream` calls this function after it has written every byte and `close_notify`.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.resets.swap(false, Ordering::Relaxed) {
+            self.stream.reset_at_close(false);
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The stream of decrypted bytes. It is boxed, so that the task of the connection stays small.
+#[derive(Debug)]
+pub(in super::super) struct Secured(Box<TlsStream<Tcp>>);
+
+impl Secured {
+    pub(super) fn new(stream: TlsStream<Tcp>) -> Self {
+        Self(Box::new(stream))
+    }
+
+    pub(super) fn session(&self) -> &ServerConnection {
+        self.0.get_ref().1
+    }
+}
+
+impl Socket for Secured {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (tcp, session) = self.0.get_ref();
+        // A part of the last read can still be in memory, decrypted or not.
+        if session.wants_read() && tcp.prefix.is_empty() { tcp.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// The encrypted end of a response can still be in memory when `reset` becomes `false`. So the reset is cancelled
+    /// only when everything has been written (`Tcp::poll_shutdown`).
+    fn reset_at_close(&self, reset: bool) -> bool {
+        let tcp = self.0.get_ref().0;
+        if !reset {
+            return true;
+        }
+        tcp.resets.store(true, Ordering::Relaxed);
+        tcp.stream.reset_at_close(true)
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
