@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn client_cert_values_when_invalid_then_are_rejected_and_a_valid_block_needs_https() {
+    fn client_cert_values_when_invalid_then_are_rejected_and_a_valid_block_needs_client_ca() {
         for (typed, name) in [
             ("CDN.Example", "cdn.example"),
             ("*.Cdn.example", "*.cdn.example"),
@@ -724,20 +724,21 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // A valid `client_cert` block is rejected because HTTPS is missing. For an invalid block, only the mistakes in
-        // the block are reported.
+        // A valid `client_cert` block is rejected because nothing asks clients for certificates. For an invalid block,
+        // only the mistakes in the block are reported.
         let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),
         ));
         assert!(
-            message.len() == 1
-                && message[0].contains("server.tls.client_ca")
-                && message[0].contains("remove the block"),
+            message.len() == 1 && message[0].contains("server.tls.client_ca") && message[0].contains("write field"),
             "{message:?}"
         );
         let message = problems(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));
-        assert!(message.len() == 2 && message.iter().all(|message| !message.contains("later release")), "{message:?}");
+        assert!(
+            message.len() == 2 && message.iter().all(|message| !message.contains("server.tls.client_ca")),
+            "{message:?}"
+        );
     }
 
     #[test]
