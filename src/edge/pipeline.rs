@@ -165,8 +165,16 @@ mod tests {
         }
     }
 
+    /// Returns the size of the future that `send` returns, without calling `send`.
+    fn future_size<F>(_send: fn(Arc<Client>, Arc<PreparedLeaf>, Box<EdgeRequest>) -> F) -> usize {
+        size_of::<F>()
+    }
+
     #[test]
     fn types_of_a_request_when_measured_then_are_within_the_size_limits() {
+        // Each layer moves the future of the leaf as a part of its own future.
+        let size = future_size(send::<Client>);
+        assert!(size <= 4608, "the future of the leaf has {size} bytes");
         let size = size_of::<StackBody>();
         assert!(size <= 640, "StackBody has {size} bytes");
         assert!(size_of::<Facts>() <= 64, "Facts has {} bytes", size_of::<Facts>());

@@ -57,7 +57,8 @@ impl Client {
     /// Opens a connection. For a request that may be sent again, a failure is followed by further attempts.
     async fn open(&self, replayable: bool, retries: &mut u32) -> Result<Opened, Fault> {
         loop {
-            match self.settings.upstream.open().await {
+            // The future is boxed, because it has more than 10 KiB and would be a part of the future of every request.
+            match Box::pin(self.settings.upstream.open()).await {
                 // A connect timeout is not retried, because a second attempt would double the time that the client
                 // waits. A fault of TLS is not retried, because the next attempt would fail too.
                 Err(fault)
