@@ -10,6 +10,7 @@ use edgeshim::internals::config::{self, AddressSource, LogFormat, Settings, Targ
 use edgeshim::internals::{CacheMode, Require, Secret};
 use http::HeaderName;
 use proptest::prelude::*;
+use support::tls_origin::{Authority, Identity, Valid};
 
 const REFERENCE: &str = include_str!("../config/edgeshim.toml");
 const ETSY: &str = include_str!("../config/etsy.toml");
@@ -25,24 +26,43 @@ fn problems_of(text: &str) -> Vec<String> {
     }
 }
 
-/// Returns the reference file, with `mark` removed from the start of each line.
-fn uncommented(mark: &str) -> String {
+/// Returns the reference file, with its examples uncommented.
+fn uncommented() -> String {
     REFERENCE
         .lines()
-        .map(|line| line.strip_prefix(mark).unwrap_or(line))
+        .map(|line| line.strip_prefix("#: ").unwrap_or(line))
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Returns the reference file with its examples uncommented, and a folder with the address lists that the examples
-/// name. A placeholder with the name of the environment variable replaces each secret, because a test cannot set
-/// environment variables of its process. `examples_when_environment_variables_are_set_then_check_passes` reads the
-/// secrets from environment variables.
+/// Returns the reference file with its examples uncommented, and a folder with the files that the examples name. A
+/// placeholder with the name of the environment variable replaces each secret, because a test cannot set environment
+/// variables of its process. `examples_when_environment_variables_are_set_then_check_passes` reads the secrets from
+/// environment variables.
 fn examples() -> (support::TempDir, String) {
     let folder = support::temp_dir();
+    write_files(&folder);
+    (folder, uncommented().replace("\"env:", "\"SECRET-"))
+}
+
+/// Writes the files that the examples name: address lists, certificates, keys and CAs.
+fn write_files(folder: &support::TempDir) {
     for list in lists() {
         folder.write(&list, RANGES);
     }
-    (folder, uncommented("#: ").replace("\"env:", "\"SECRET-"))
+    let authority = Authority::new("authority");
+    for ca in ["tls/client-ca.pem", "tls/cdn-ca.pem"] {
+        folder.write(ca, authority.pem());
+    }
+    for (name, certificate, key) in
+        [("www.test", "tls/cert.pem", "tls/key.pem"), ("img.test", "tls/img-cert.pem", "tls/img-key.pem")]
+    {
+        write_pair(folder, &authority.issue(&[name], Valid::Now), certificate, key);
+    }
+}
+
+fn write_pair(folder: &support::TempDir, pair: &Identity, certificate: &str, key: &str) {
+    folder.write(certificate, &pair.certificate);
+    folder.write(key, &pair.key);
 }
 
 /// An address list in Fastly's format, which the tests use for every CDN.
@@ -112,7 +132,8 @@ fn examples_when_uncommented_then_valid() {
             ("keycdn", "keycdn"),
             ("cloudfront", "cloudfront"),
             ("video-cdn", "rfc9213"),
-            ("fastly-video", "fastly")
+            ("fastly-video", "fastly"),
+            ("cloudflare", "cloudflare")
         ]
     );
     // The settings must contain the values of the examples for the proofs `addresses`, `secret` and `g2o`.
@@ -136,27 +157,32 @@ fn examples_when_uncommented_then_valid() {
     assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
+    let certificate = proofs("cloudflare").client_cert.as_ref().expect("a rule for certificates");
+    assert_eq!((&certificate.san[..], certificate.ca.len()), (&["*.cdn.example".to_owned()][..], 1));
+    let tls = settings.server.tls.as_ref().expect("[server.tls]");
+    assert_eq!((tls.listen.len(), tls.files.more.len(), tls.files.client_ca.is_some()), (1, 1, true));
     // All other settings in the examples must equal the default settings.
-    assert_eq!(Settings { providers: Vec::new(), classes: Vec::new(), ..settings }, Settings::default());
+    let mut rest = Settings { providers: Vec::new(), classes: Vec::new(), ..settings };
+    rest.server.tls = None;
+    assert_eq!(rest, Settings::default());
 }
 
 #[test]
 fn examples_when_environment_variables_are_set_then_check_passes() {
     let folder = support::temp_dir();
-    let file = folder.write("edgeshim.toml", uncommented("#: "));
+    let file = folder.write("edgeshim.toml", uncommented());
     let mut command = support::shim::binary();
     command.arg("check").arg("--config").arg(&file);
     let variables = quoted_after("\"env:");
     assert!(variables.len() > 4, "{variables:?}");
     let output = command.output().expect("the edgeshim binary starts");
     let problems_of = String::from_utf8_lossy(&output.stdout).into_owned();
-    for missing in variables.iter().chain(&lists()) {
+    let certificates = ["tls/cert.pem", "tls/img-cert.pem", "tls/client-ca.pem", "tls/cdn-ca.pem"].map(str::to_owned);
+    for missing in variables.iter().chain(&lists()).chain(&certificates) {
         assert!(problems_of.contains(missing), "check does not report that {missing} is missing: {problems_of}");
     }
 
-    for list in lists() {
-        folder.write(&list, RANGES);
-    }
+    write_files(&folder);
     // Each secret needs a different value.
     command.envs(variables.iter().enumerate().map(|(index, name)| (name, format!("{index:032x}"))));
     let output = command.output().expect("the edgeshim binary starts");
@@ -165,24 +191,119 @@ fn examples_when_environment_variables_are_set_then_check_passes() {
     assert!(!problems_of.contains("00000000"), "{problems_of}");
 }
 
-#[test]
-fn keys_of_later_releases_when_uncommented_in_reference_file_then_rejected_by_name() {
-    let problems_of = problems_of(&uncommented("#~ "));
-    for key in ["server.tls", "provider[0].verify.client_cert"] {
-        let start = format!(" {key}: ");
-        assert!(
-            problems_of.iter().any(|line| line.contains(&start) && line.contains("later release")),
-            "{key}: {problems_of:#?}"
-        );
-    }
-    assert_eq!(problems_of.len(), 2, "{problems_of:#?}");
+/// A folder with these files: a valid pair (`cert.pem`, `key.pem`), an expired pair (`old.pem`, `old-key.pem`), a CA
+/// (`ca.pem`), an empty file (`empty.pem`) and a file whose PEM is broken (`broken.pem`).
+fn tls_folder() -> support::TempDir {
+    let folder = support::temp_dir();
+    let authority = Authority::new("authority");
+    let valid = authority.issue(&["www.test"], Valid::Now);
+    write_pair(&folder, &valid, "cert.pem", "key.pem");
+    write_pair(&folder, &authority.issue(&["www.test"], Valid::Until9DaysAgo), "old.pem", "old-key.pem");
+    folder.write("ca.pem", authority.pem());
+    folder.write("empty.pem", "");
+    folder.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
+    folder
 }
 
 #[test]
-fn settings_of_later_releases_when_used_then_rejected() {
-    let tls = problems_of("[server.tls]\nlisten = [\"127.0.0.1:0\"]");
-    assert!(tls.len() == 1 && tls[0].contains("later release; "), "{tls:#?}");
-    assert_eq!(problems_of("[gzip]\ntwins = \"1GiB\"\ninflate = true"), [""; 0]);
+fn tls_keys_when_invalid_then_message_says_what_to_write() {
+    let folder = tls_folder();
+    let problems_of = |text: &str| match config::parse(text, "edgeshim.toml", &folder) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>(),
+    };
+    let good = "listen = [\"127.0.0.1:8443\"]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"";
+    for (text, expected) in [
+        ("certificate = \"cert.pem\"\nkey = \"key.pem\"", "server.tls.listen: is missing; write the addresses"),
+        (
+            "listen = []\ncertificate = \"cert.pem\"\nkey = \"key.pem\"",
+            "server.tls.listen: [] is empty; write at least",
+        ),
+        (&good.replace("127.0.0.1:8443", "unix:tls.sock"), "server.tls.listen[0]: \"unix:tls.sock\" is a unix socket"),
+        (&good.replace("8443", "8080"), "server.tls.listen[0]: \"127.0.0.1:8080\" is the address of another listener"),
+        (
+            &good.replace("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:8443\", \"127.0.0.1:8443\"]"),
+            "server.tls.listen[1]: \"127.0.0.1:8443\" is the address of another listener",
+        ),
+        (&good.replace("\"key.pem\"", "\"\""), "server.tls.key: \"\" is empty; write key = \"tls/key.pem\""),
+        (&good.replace("\ncertificate = \"cert.pem\"", ""), "server.tls.certificate: is missing; write certificate ="),
+        (&good.replace("cert.pem", "none.pem"), "server.tls.certificate: \"none.pem\" cannot be read (No such file"),
+        (&good.replace("key.pem", "old-key.pem"), "server.tls.key: \"old-key.pem\" is not the key of the certificate"),
+        (&good.replace("key.pem", "empty.pem"), "server.tls.key: \"empty.pem\" contains no private key; name a PEM"),
+        (&good.replace("cert.pem", "broken.pem"), "server.tls.certificate: \"broken.pem\" is not a valid PEM file"),
+        (&good.replace("cert.pem", "empty.pem"), "server.tls.certificate: \"empty.pem\" contains no certificate"),
+        (&format!("{good}\nclient_ca = \"empty.pem\""), "server.tls.client_ca: \"empty.pem\" contains no certificate"),
+        (&format!("{good}\nclient_ca = \"none.pem\""), "server.tls.client_ca: \"none.pem\" cannot be read (No such"),
+        (
+            &format!("{good}\nmore = [{{ certificate = \"old.pem\", key = \"key.pem\" }}]"),
+            "server.tls.more[0].key: \"key.pem\" is not the key of the certificate",
+        ),
+        (
+            &format!("{good}\nmore = [{{ certificate = \"cert.pem\" }}]"),
+            "server.tls.more[0].key: is missing; write key = \"tls/key.pem\"",
+        ),
+    ] {
+        let problems = problems_of(&format!("[server.tls]\n{text}"));
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:#?}");
+    }
+    // HTTPS needs no listener without TLS.
+    assert_eq!(problems_of(&format!("[server]\nlisten = []\n[server.tls]\n{good}")), [""; 0]);
+}
+
+#[test]
+fn client_cert_when_nothing_can_prove_the_certificate_then_message_says_what_to_write() {
+    let folder = tls_folder();
+    folder.write("other-ca.pem", Authority::new("other").pem());
+    let tls = "[server.tls]\nlisten = [\"127.0.0.1:8443\"]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
+    let with_ca = &format!("{tls}client_ca = \"ca.pem\"\n");
+    let trusting = "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\n";
+    let problems_of = |text: &str, rule: &str| {
+        let text = format!("{text}[[provider]]\nname = \"fastly\"\n[provider.verify]\nclient_cert = {{ {rule} }}");
+        match config::parse(&text, "edgeshim.toml", &folder) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>(),
+        }
+    };
+    let san = "san = [\"*.cdn.example\"]";
+    for (text, rule, expected) in [
+        ("", san, "needs server.tls.client_ca"),
+        (tls, san, "needs server.tls.client_ca"),
+        (with_ca, "", "names no certificate; write san ="),
+        (with_ca, "ca = \"other-ca.pem\"", "\"other-ca.pem\" has a CA that is not in server.tls.client_ca"),
+        (with_ca, "ca = \"none.pem\"", "\"none.pem\" cannot be read"),
+        ("", "san = [\"a.example\"], field = \"Client-Cert\"", "proves nothing while server.trusted_proxies is empty"),
+        (
+            trusting,
+            "san = [\"a.example\"], field = \"X-Cert\"",
+            "is not a field that edgeshim can read; write \"Client-Cert",
+        ),
+        (
+            trusting,
+            "ca = \"ca.pem\", field = \"Client-Cert\"",
+            "cannot be checked, because the field contains no chain",
+        ),
+    ] {
+        let problems = problems_of(text, rule);
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}{rule}: {problems:#?}");
+    }
+    for (text, rule) in [
+        (&with_ca[..], san),
+        (with_ca, "ca = \"ca.pem\""),
+        (trusting, "san = [\"a.example\"], field = \"Client-Cert\""),
+    ] {
+        assert_eq!(problems_of(text, rule), [""; 0], "{text}{rule}");
+    }
+}
+
+#[test]
+fn certificate_when_expired_then_check_warns_and_passes() {
+    let folder = tls_folder();
+    let text = "[server.tls]\nlisten = [\"127.0.0.1:8443\"]\ncertificate = \"old.pem\"\nkey = \"old-key.pem\"";
+    let file = folder.write("edgeshim.toml", text);
+    let (code, stdout, _) = support::shim::run(&["check", "--config", &file.to_string_lossy()]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.contains("warning: server.tls.certificate: \"old.pem\" expired on "), "{stdout}");
+    assert!(stdout.trim_end().ends_with("edgeshim.toml: fine"), "{stdout}");
 }
 
 #[test]
@@ -549,7 +670,7 @@ proptest! {
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, piece()), 1..4),
     ) {
         let (folder, live) = examples();
-        let mut text: Vec<char> = if example { live } else { uncommented("#~ ") }.chars().collect();
+        let mut text: Vec<char> = if example { live } else { REFERENCE.to_owned() }.chars().collect();
         for (at, length, piece) in edits {
             let at = at.index(text.len() + 1);
             let end = (at + length).min(text.len());

@@ -741,12 +741,17 @@ fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // The connection is open if bytes arrive (acknowledgements of the pings), or if the read times out. The
-                // connection is closed if the read returns no bytes or another error.
+                // The connection is open if a read times out, after the acknowledgements of the pings. The connection
+                // is closed if the read returns no bytes or another error. Without the wait, the pings would be a
+                // flood.
                 open = open
-                    && client
-                        .more()
-                        .map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |bytes| !bytes.is_empty());
+                    && loop {
+                        match client.more() {
+                            Ok(bytes) if !bytes.is_empty() => {}
+                            Ok(_) => break false,
+                            Err(error) => break error.kind() == ErrorKind::WouldBlock,
+                        }
+                    };
             }
         }
         assert!(!open, "the connection is still open after {LONG:?}");

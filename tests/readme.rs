@@ -449,7 +449,7 @@ fn metric_when_named_in_a_document_then_exists_and_runbook_names_every_metric() 
 fn key_when_named_in_a_document_then_exists() {
     let reference: String = text("config/edgeshim.toml")
         .lines()
-        .map(|line| line.strip_prefix("#: ").or_else(|| line.strip_prefix("#~ ")).unwrap_or(line))
+        .map(|line| line.strip_prefix("#: ").unwrap_or(line))
         .fold(String::new(), |all, line| all + line + "\n");
     let reference: toml::Table = reference.parse().expect("valid TOML when the examples are uncommented");
     let blocks: Vec<&str> = reference.keys().map(String::as_str).collect();

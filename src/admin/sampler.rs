@@ -38,6 +38,8 @@ struct Seen {
     last: Instant,
     /// The runtime that was active at the last sample.
     runtime: Arc<Runtime>,
+    /// How often this runtime had read changed certificates at the last sample.
+    certificate_changes: u64,
 }
 
 /// The time range of a part of the history, up to now.
@@ -52,7 +54,8 @@ impl Board {
     pub(super) fn new(slot: &'static Slot, metrics: &'static Metrics) -> Self {
         let runtime = slot.load();
         let (history, outages, shares) = Default::default();
-        let seen = Seen { history, outages, shares, last: Instant::now(), runtime };
+        let certificate_changes = certificate_changes(&runtime);
+        let seen = Seen { history, outages, shares, last: Instant::now(), runtime, certificate_changes };
         let annotations = Annotations::new(metrics);
         Self { slot, metrics, annotations, events: Events::default(), seen: Mutex::new(seen) }
     }
@@ -85,8 +88,8 @@ impl Board {
         self.events.check(|pass| pass.is_valid(token, clock::unix_time().as_secs()));
     }
 
-    /// Adds the numbers of the last second to the history. Marks a configuration swap, the start and the end of each
-    /// outage, and each shift of the shares.
+    /// Adds the numbers of the last second to the history. Marks a configuration swap, changed certificates, the start
+    /// and the end of each outage, and each shift of the shares.
     pub(super) fn sample(&self) {
         let text = self.metrics.render();
         let now = now();
@@ -94,6 +97,12 @@ impl Board {
         if !self.slot.holds(&seen.runtime) {
             seen.runtime = self.slot.load();
             self.mark(Mark::Reload, &format!("configuration {} loaded", seen.runtime.fingerprint()), now);
+            seen.certificate_changes = 0;
+        }
+        let changes = certificate_changes(&seen.runtime);
+        if changes > seen.certificate_changes {
+            seen.certificate_changes = changes;
+            self.mark(Mark::Certificate, "the certificates of [server.tls] were read again", now);
         }
         let seconds = seen.last.elapsed().as_secs_f64();
         seen.last = Instant::now();
@@ -170,6 +179,11 @@ impl Board {
             Range::Hour => series(&history.coarse().iter(), 10, history, settings),
         }
     }
+}
+
+/// Returns how often a runtime has read changed certificates.
+fn certificate_changes(runtime: &Runtime) -> u64 {
+    runtime.tls().map_or(0, |tls| tls.changes())
 }
 
 #[cfg(test)]

@@ -724,14 +724,16 @@ mod tests {
             assert!(fingerprint(&bad).is_err(), "{bad}");
         }
 
-        // A valid `client_cert` block is rejected because nothing asks clients for certificates. For an invalid block,
-        // only the mistakes in the block are reported.
+        // A valid `client_cert` block is rejected because `server.tls.client_ca` is missing. For an invalid block, only
+        // the mistakes in the block are reported.
         let message = problems(&verified(
             "fastly",
             &format!("client_cert = {{ san = [\"*.cdn.example\"], sha256 = [\"{colons}\"] }}"),
         ));
         assert!(
-            message.len() == 1 && message[0].contains("server.tls.client_ca") && message[0].contains("write field"),
+            message.len() == 1
+                && message[0].contains("server.tls.client_ca")
+                && message[0].contains("or write field = "),
             "{message:?}"
         );
         let message = problems(&verified("fastly", "client_cert = { san = [\"*.cdn.example:1\"], sha256 = [\"0\"] }"));

@@ -231,8 +231,8 @@ pub struct Verify {
     pub addresses: Vec<AddressSource>,
     /// The proof by a client certificate.
     pub client_cert: Option<CertificateRule>,
-    /// The path of the file from which the CAs of `client_cert` were read, as in the configuration. Empty if there is no
-    /// such file.
+    /// The path of the file from which the CAs of `client_cert` were read, as in the configuration. Empty if there is
+    /// no such file.
     pub client_cert_ca: String,
     /// The proof by Akamai's G2O signature.
     pub g2o: Option<G2oKeys>,

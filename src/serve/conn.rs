@@ -167,8 +167,8 @@ async fn has_input<S: Socket>(stream: &S, state: &State) -> bool {
 }
 
 /// Waits until the peer has closed the connection or has sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and
-/// stops when the connection must end. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete if
-/// edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
+/// stops when the connection must end. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete
+/// if edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
 /// connection, so no further wait is necessary.
 async fn wait_for_peer<S: Socket>(stream: &S, state: &State) {
     let deadline = Deadline::new();
@@ -255,6 +255,13 @@ where
                 // after one `TICK`.
                 let response = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
                 let _ = tokio::time::timeout(clock::TICK, stream.write_all(response)).await;
+                let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            }
+        }
+        None if state.purpose() == Purpose::Idle => {
+            // The drain ends the connection. With TLS, the shutdown sends close_notify.
+            if let Some(parts) = connection.into_parts() {
+                let mut stream = parts.io.into_inner().into_stream();
                 let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
             }
         }

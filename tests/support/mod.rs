@@ -28,6 +28,7 @@ pub mod origin;
 pub mod presets;
 pub mod raw;
 pub mod shim;
+pub mod tls_client;
 pub mod tls_origin;
 
 pub use metrics::Metrics;

@@ -2,6 +2,7 @@
 //! origin records all requests, and how the requests break the protocol.
 
 use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
+use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -65,7 +66,7 @@ pub enum After {
     Reset,
 }
 
-/// A connection over TCP or over a Unix socket, with a count of the written bytes.
+/// A connection over TCP, over TLS (as the client) or over a Unix socket, with a count of the written bytes.
 #[derive(Debug)]
 pub struct Conn {
     socket: Socket,
@@ -77,6 +78,7 @@ pub struct Conn {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -89,6 +91,25 @@ impl Conn {
     /// Connects to a Unix socket.
     pub fn unix(path: &Path) -> io::Result<Self> {
         Ok(Self::of_unix(UnixStream::connect(path)?))
+    }
+
+    /// Does a TLS handshake on a new connection by TCP. `first` is sent before the handshake.
+    pub fn tls(addr: SocketAddr, session: ClientConnection, first: &[u8], timeout: Duration) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&addr, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_nodelay(true)?;
+        stream.write_all(first)?;
+        let mut stream = StreamOwned::new(session, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self { socket: Socket::Tls(Box::new(stream)), deadline: None, written: Arc::default() })
+    }
+
+    /// Returns the TLS session. Panics if the connection has none.
+    pub fn session(&self) -> &ClientConnection {
+        let Socket::Tls(stream) = &self.socket else { panic!("the connection has no TLS") };
+        &stream.conn
     }
 
     fn of_tcp(stream: TcpStream) -> Self {
@@ -104,6 +125,7 @@ impl Conn {
     pub fn again(&self) -> io::Result<Self> {
         let socket = match &self.socket {
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
+            Socket::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
             Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
         };
         Ok(Self { socket, deadline: self.deadline, written: Arc::clone(&self.written) })
@@ -118,6 +140,7 @@ impl Conn {
     pub fn shutdown(&self, how: Shutdown) {
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Tls(stream) => stream.sock.shutdown(how),
             Socket::Unix(stream) => stream.shutdown(how),
         };
     }
@@ -145,6 +168,10 @@ impl Read for Conn {
                 stream.set_read_timeout(left)?;
                 stream.read(buffer)
             }
+            Socket::Tls(stream) => {
+                stream.sock.set_read_timeout(left)?;
+                stream.read(buffer)
+            }
             Socket::Unix(stream) => {
                 stream.set_read_timeout(left)?;
                 stream.read(buffer)
@@ -159,6 +186,10 @@ impl Write for Conn {
         let written = match &mut self.socket {
             Socket::Tcp(stream) => {
                 stream.set_write_timeout(left)?;
+                stream.write(buffer)
+            }
+            Socket::Tls(stream) => {
+                stream.sock.set_write_timeout(left)?;
                 stream.write(buffer)
             }
             Socket::Unix(stream) => {

@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use super::http1::{self, Fields, Framing, NoHead, Reader};
 use super::origin::Conn;
+use rustls::ClientConnection;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -86,6 +87,16 @@ impl Raw {
     pub fn connect_unix(path: &Path) -> Self {
         let conn = Conn::unix(path).unwrap_or_else(|error| panic!("cannot connect to {}: {error}", path.display()));
         Self { reader: Reader::new(conn), timeout: PATIENCE }
+    }
+
+    /// Makes a client from an open connection.
+    pub fn over(conn: Conn) -> Self {
+        Self { reader: Reader::new(conn), timeout: PATIENCE }
+    }
+
+    /// Returns the TLS session. Panics if the connection has none.
+    pub fn session(&mut self) -> &ClientConnection {
+        self.reader.inner().session()
     }
 
     /// Sets the time limit of each operation, which is [`PATIENCE`] by default.

@@ -66,7 +66,8 @@ impl Authority {
         Identity { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    fn roots(&self) -> Arc<RootCertStore> {
+    /// Returns a store that trusts this authority.
+    pub fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).expect("an authority");
         Arc::new(roots)

@@ -598,7 +598,9 @@ mod tests {
             let only = Proofs { addresses: None, client_cert: None, g2o: None, ..proofs(Require::All) };
             let headers = HeaderMap::from_iter([(field(), value)]);
             let address = IpAddr::from([203, 0, 113, 1]);
-            let evidence = Evidence { headers: &headers, target: "/", address, certificate: None, peer_trusted: false, now: || UNIX_EPOCH };
+            let now = || UNIX_EPOCH;
+            let (certificate, peer_trusted) = (None, false);
+            let evidence = Evidence { headers: &headers, target: "/", address, certificate, peer_trusted, now };
             prop_assert_eq!(only.check(&evidence).proof == Proof::All, given == "new one" || given == "old one");
         }
     }

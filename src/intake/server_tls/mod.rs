@@ -13,6 +13,7 @@ mod tickets;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -141,6 +142,8 @@ impl std::error::Error for TlsError {}
 #[derive(Debug)]
 pub(crate) struct ServerTls {
     active: ArcSwap<Active>,
+    /// How often changed files were read and used.
+    changes: AtomicU64,
     handshakes: [Counter; Handshake::ALL.len()],
 }
 
@@ -178,12 +181,17 @@ impl ServerTls {
         let sources = Sources::open(files, Arc::clone(tickets), metrics)?;
         let active = sources.active().map_err(|error| vec![error])?;
         let handshakes = Handshake::ALL.map(|result| metrics.series(&describe::TLS_HANDSHAKES, &[result.as_str()]));
-        Ok((Self { active: ArcSwap::from_pointee(active), handshakes }, sources))
+        Ok((Self { active: ArcSwap::from_pointee(active), changes: AtomicU64::new(0), handshakes }, sources))
     }
 
     /// Returns what the next handshake uses.
     pub(crate) fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// Returns how often changed files were read and used.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count(&self, result: Handshake) {
@@ -304,6 +312,7 @@ impl Sources {
             match self.active() {
                 Ok(active) => {
                     tls.active.store(Arc::new(active));
+                    tls.changes.fetch_add(1, Ordering::Relaxed);
                     tracing::info!("the certificates of [server.tls] were read again");
                 }
                 Err(error) => errors.push(error),

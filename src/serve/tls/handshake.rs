@@ -23,7 +23,7 @@ use crate::wire::certificate::Certificate;
 const HANDSHAKE_RECORD: u8 = 22;
 /// The response to HTTP without TLS.
 const NEEDS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-    Content-Length: 47\r\n\r\nThis port needs HTTPS. Use https:// in the URL.\n";
+    Content-Length: 48\r\n\r\nThis port needs HTTPS. Use https:// in the URL.\n";
 
 /// A connection after its handshake.
 pub(in super::super) struct Begun {
