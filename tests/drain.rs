@@ -119,6 +119,29 @@ fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests
 }
 
 #[test]
+fn connections_when_waiting_for_a_permit_at_the_drain_then_served_before_the_exit() {
+    let gate = Gate::default();
+    let origin = Origin::start(gated(&gate));
+    let mut shim = Shim::start(config(&origin).with("[server]\nmax_connections = 1"));
+    let mut late = in_flight(&shim, &origin, &get("/late"));
+    // The shim accepts the first of these connections. The other connections stay in the queue of the kernel.
+    let mut waiting: Vec<Raw> = (0..3).map(|_| Raw::connect(shim.addr).patient(LONG)).collect();
+    for client in &mut waiting {
+        client.send(get("/quick"));
+    }
+    shim.signal("TERM");
+    assert!(wait_until(LONG, || refuses(shim.addr)), "the listener is still open");
+    gate.open();
+    assert_eq!(late.response().expect("the late response").status, 200);
+    for client in &mut waiting {
+        let response = client.response().expect("a response to a connection that waited for a permit");
+        assert_eq!((response.status, response.text().as_str()), (200, "quick"));
+    }
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0), "{}", shim.stderr());
+    assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
+}
+
+#[test]
 fn drain_when_no_request_is_in_flight_then_exits_at_once_and_removes_socket_file() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let mut shim = Shim::start(

@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::frames::{
-    Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame,
+    self, Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame,
 };
 use support::raw::{End, exchange, fetch, get, request};
 use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
@@ -120,6 +120,24 @@ impl Body for Paced {
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
+}
+
+#[test]
+fn streams_when_reset_rapidly_then_connection_ends_and_libraries_log_nothing() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "shim.test"), (":path", "/")];
+    let streams = (0..200).map(|number| 2 * number + 1);
+    let flood: Vec<u8> = streams
+        .flat_map(|stream| [frames::head(stream, END_STREAM, &fields), frames::reset(stream, frames::CANCEL)].concat())
+        .collect();
+    let mut client = Frames::connect(shim.addr, 65_535);
+    client.raw.send(flood);
+    assert!(client.until(GOAWAY).is_some(), "the shim did not end the connection");
+    // A message of edgeshim itself comes after a message of h2 about the connection.
+    shim.signal("HUP");
+    shim.wait_stderr("reload: the new configuration is active");
+    assert!(!shim.stderr().contains("WARN"), "{}", shim.stderr());
 }
 
 // ---- connections ----------------------------------------------------------------------------------------------------

@@ -31,14 +31,6 @@ const ROWS: [&str; 9] = [
     "Process",
 ];
 
-/// Metrics that this release does not export yet, and their labels. The rules and the dashboard have them already.
-const PLANNED: [(&str, &[&str]); 4] = [
-    ("edgeshim_certificate_expiry_timestamp_seconds", &["name"]),
-    ("edgeshim_config_reloads_total", &["result"]),
-    ("edgeshim_stand_in_total", &["result"]),
-    ("edgeshim_tls_handshakes_total", &["result"]),
-];
-
 fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -74,15 +66,13 @@ fn metric(name: &str) -> Option<&'static str> {
 
 /// Returns the labels of all metrics, and the label that Prometheus adds.
 fn labels() -> BTreeSet<&'static str> {
-    let planned = PLANNED.iter().flat_map(|(_, labels)| *labels);
-    METRICS.iter().flat_map(|metric| metric.labels).chain(planned).copied().chain(["instance"]).collect()
+    METRICS.iter().flat_map(|metric| metric.labels).copied().chain(["instance"]).collect()
 }
 
 /// Fails if a query names a metric, a recording rule or a label that does not exist.
 fn check_names(place: &str, query: &str) {
     for name in all(r"\b(edgeshim_[a-z_]+)", query) {
-        let is_planned = PLANNED.iter().any(|(planned, _)| *planned == name);
-        assert!(metric(&name).is_some() || is_planned, "{place}: there is no series {name}");
+        assert!(metric(&name).is_some(), "{place}: there is no series {name}");
     }
     let rules = all(r"- record: (\S+)", &text(RECORDING));
     for name in all(r"(edgeshim:[a-z0-9_:]+)", query) {

@@ -721,15 +721,19 @@ fn systemd_unit_when_checked_then_commands_run_and_stop_timeout_covers_the_drain
 }
 
 #[test]
-fn systemd_unit_when_verified_by_systemd_then_causes_no_warning() {
+fn systemd_units_when_verified_by_systemd_then_cause_no_warning() {
     if !has_program("systemd-analyze") {
         eprintln!("systemd-analyze is not installed: the unit was not verified");
         return;
     }
     let folder = temp_dir();
-    let file = folder.write("edgeshim.service", unit_here(&folder));
-    let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("systemd-analyze runs");
+    let service = folder.write("edgeshim.service", unit_here(&folder));
+    let socket = folder.write("edgeshim.socket", text("deploy/edgeshim.socket"));
+    let output =
+        Command::new("systemd-analyze").arg("verify").args([service, socket]).output().expect("systemd-analyze runs");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let ours: Vec<&str> = stderr.lines().filter(|line| line.contains("edgeshim")).collect();
+    // systemd before version 253 does not know notify-reload, and uses the line above it.
+    let is_known = |line: &str| line.ends_with("Failed to parse service type, ignoring: notify-reload");
+    let ours: Vec<&str> = stderr.lines().filter(|line| line.contains("edgeshim") && !is_known(line)).collect();
     assert!(ours.is_empty(), "{stderr}");
 }

@@ -284,6 +284,24 @@ fn event_stream_and_tunnel_when_reloaded_then_continue() {
 }
 
 #[test]
+fn origin_connections_when_reload_keeps_the_origin_then_stay_open_and_otherwise_close() {
+    let origin = quick();
+    let one_worker = |ttl: u32| config(&origin, ttl).with("[server]\nworkers = 1");
+    let shim = Shim::start(one_worker(11));
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    assert_eq!(max_age(&ask(&mut client)), 11);
+    for ttl in [12, 13] {
+        shim.reload(one_worker(ttl));
+        assert_eq!(max_age(&ask(&mut client)), ttl);
+    }
+    assert_eq!(origin.connections(), 1, "a reload closed the connection to the origin");
+    shim.reload(one_worker(14).with("[origin]\nresponse_timeout = \"29s\""));
+    assert_eq!(max_age(&ask(&mut client)), 14);
+    assert_eq!(origin.connections(), 2, "a connection with the old settings was used");
+    assert!(wait_until(LONG, || origin.open_connections() == 1), "the old connection stays open");
+}
+
+#[test]
 fn max_connections_when_raised_by_reload_then_waiting_connection_is_served() {
     let origin = quick();
     let with = |most: u32| config(&origin, 11).with(&format!("[server]\nmax_connections = {most}"));

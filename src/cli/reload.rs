@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use super::config_argument::ConfigArgument;
 use super::notify::{notify, notify_reloading};
-use super::run::loaded;
 use crate::config;
 use crate::runtime::{Lasting, Runtime, Slot};
 use crate::serve::Server;
@@ -53,6 +52,12 @@ impl Reloader {
     }
 }
 
+/// Shows in the metrics that this configuration was loaded now.
+pub(super) fn loaded(runtime: &Runtime) {
+    let commit = option_env!("EDGESHIM_COMMIT").unwrap_or("unknown");
+    runtime.metrics().loaded(env!("CARGO_PKG_VERSION"), commit, &runtime.fingerprint());
+}
+
 fn run(reload: &Reload, inbox: &Receiver<()>, mut watch: Watch) {
     let mut replaced: Vec<Arc<Runtime>> = Vec::new();
     loop {
@@ -70,7 +75,11 @@ fn run(reload: &Reload, inbox: &Receiver<()>, mut watch: Watch) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         watch = Watch::new(&reload.argument);
-        replaced.push(reload.slot.load());
+        let running = reload.slot.load();
+        // After a reload that failed, the running configuration is in the list already.
+        if !replaced.iter().any(|known| Arc::ptr_eq(known, &running)) {
+            replaced.push(running);
+        }
         notify_reloading();
         reload.run();
         notify(&[sd_notify::NotifyState::Ready]);

@@ -10,11 +10,14 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::config_argument::ConfigArgument;
 use super::hand_over::{self, Outcome};
 use super::notify::notify;
-use super::reload::{Reload, Reloader};
+use super::reload::{Reload, Reloader, loaded};
 use super::terminal::USAGE;
 use crate::admin::{self, Admin, Mark};
 use crate::config::Settings;
@@ -44,17 +47,16 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     }
 }
 
-/// Logs messages to standard error. `RUST_LOG` is ignored, so that this variable cannot turn on more messages of
-/// libraries.
+/// Logs messages to standard error: edgeshim's own messages, and the errors of libraries. A hostile client can cause
+/// warnings of libraries, so these warnings could fill the log. `EDGESHIM_DEBUG` shows all messages. `RUST_LOG` is
+/// ignored, so that this variable cannot turn on more messages of libraries.
 pub(super) fn log_to_stderr() {
-    let level = if std::env::var_os("EDGESHIM_DEBUG").is_some() { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
-}
-
-/// Shows in the metrics that this configuration was loaded now.
-pub(super) fn loaded(runtime: &Runtime) {
-    let commit = option_env!("EDGESHIM_COMMIT").unwrap_or("unknown");
-    runtime.metrics().loaded(env!("CARGO_PKG_VERSION"), commit, &runtime.fingerprint());
+    let shown = match std::env::var_os("EDGESHIM_DEBUG") {
+        Some(_) => Targets::new().with_default(LevelFilter::DEBUG),
+        None => Targets::new().with_default(LevelFilter::ERROR).with_target(env!("CARGO_PKG_NAME"), LevelFilter::INFO),
+    };
+    let messages = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    tracing_subscriber::registry().with(messages).with(shown).init();
 }
 
 /// A running edgeshim with its admin listener.

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::keys::{Keys as _, quote};
 
-mod changes;
+mod changed_keys;
 mod checks;
 mod classes;
 mod effective;

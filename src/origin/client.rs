@@ -77,6 +77,19 @@ impl Client {
         Self { settings, name, metrics, pool, host, multiplexed: Mutex::default(), budget: Budget::new(), stand_in }
     }
 
+    /// Returns whether the client has these settings, and the same upstreams.
+    pub(crate) fn has(&self, settings: &ClientSettings) -> bool {
+        let ClientSettings { upstream, stand_in, max_idle, claims } = &self.settings;
+        let same_stand_in = match (stand_in, &settings.stand_in) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        Arc::ptr_eq(upstream, &settings.upstream)
+            && same_stand_in
+            && *max_idle == settings.max_idle
+            && *claims == settings.claims
+    }
+
     /// Closes connections that were idle for longer than `origin.idle_timeout`. The worker calls this function about
     /// once a second.
     pub fn prune(&self) {

@@ -41,4 +41,4 @@ pub use target::Target;
 pub(crate) use tls::TlsProblem;
 pub(crate) use tunnel::Tunnel;
 pub use upstream::Resolver;
-pub(crate) use upstream::Upstream;
+pub(crate) use upstream::{Upstream, Upstreams};

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -302,6 +302,33 @@ fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
         }
     }
     addresses
+}
+
+/// The upstreams that a configuration uses, so that a reload can use an upstream with its addresses and their states
+/// again.
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams(Mutex<Vec<Weak<Upstream>>>);
+
+impl Upstreams {
+    /// Returns an upstream with these settings, if there is one. An upstream whose TLS reads files is not returned,
+    /// because a reload must read the files again.
+    pub(crate) fn find(&self, origin: &OriginSettings, limits: MessageLimits, role: Role) -> Option<Arc<Upstream>> {
+        let is_match = |upstream: &Arc<Upstream>| {
+            let reads_files = upstream.tls.as_ref().is_some_and(|tls| !tls.stamps().is_empty());
+            upstream.origin == *origin && upstream.limits == limits && upstream.role == role && !reads_files
+        };
+        self.lock().iter().filter_map(Weak::upgrade).find(is_match)
+    }
+
+    pub(crate) fn add(&self, upstream: &Arc<Upstream>) {
+        let mut known = self.lock();
+        known.retain(|upstream| upstream.strong_count() > 0);
+        known.push(Arc::downgrade(upstream));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Upstream>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Upstream {

@@ -2,8 +2,8 @@
 //! runtime is built once and replaced only as a whole (swapped).
 //!
 //! A swap keeps the metrics, the drain's state and the limiter. The limiter stays, with new limits, so
-//! that requests in flight stay counted. Labels, classes, pages, layers and each worker's connections to the origin are
-//! built again.
+//! that requests in flight stay counted. The origin, the states of its addresses and each worker's connections to the
+//! origin stay if their settings stay. Labels, classes, pages and layers are built again.
 
 mod build_error;
 mod inherited;
@@ -44,7 +44,7 @@ use crate::ids::{ProviderId, intern};
 use crate::intake::edge_logs::Intake;
 use crate::intake::server_tls::{self, ServerTls, Tickets};
 use crate::metrics::{Labels, Ledger, Metrics};
-use crate::origin::{self, ClientSettings, Resolver, Target};
+use crate::origin::{self, ClientSettings, Resolver, Target, Upstreams};
 use crate::pages::{PageSettings, Pages};
 
 /// The stack of layers, in the form that `serve` uses.
@@ -75,6 +75,8 @@ pub struct Lasting {
     tops: Arc<Tops>,
     /// How the origin's name is looked up.
     resolver: Resolver,
+    /// The origin and its stand-in, with the states of their addresses.
+    upstreams: Upstreams,
     /// The open access logs.
     logs: Logs,
     /// The keys of TLS session tickets, so that sessions can be resumed after a reload.
@@ -116,7 +118,7 @@ impl Runtime {
         let runtime = Self::of(settings, metrics, prepared, opened);
         // Building a stack of layers creates the metric series that the first scrape must contain. This stack is
         // dropped at once, because each worker builds its own stack later.
-        drop(runtime.stack());
+        drop(runtime.stack(None));
         Ok(runtime)
     }
 
@@ -161,9 +163,14 @@ impl Runtime {
     }
 
     /// Builds the layers for one worker, and below them the client of the origin. Each worker has its own layers and
-    /// client, so that only one core changes their reference counts.
-    pub fn stack(&self) -> (impl EdgeService + use<>, Arc<origin::Client>) {
-        let client = Arc::new(origin::Client::new(self.client_settings(), self.metrics));
+    /// client, so that only one core changes their reference counts. `previous` is the worker's client for the previous
+    /// configuration. It stays in use, with its idle connections, if its settings are still the same.
+    pub fn stack(&self, previous: Option<&Arc<origin::Client>>) -> (impl EdgeService + use<>, Arc<origin::Client>) {
+        let settings = self.client_settings();
+        let client = match previous {
+            Some(previous) if previous.has(&settings) => Arc::clone(previous),
+            _ => Arc::new(origin::Client::new(settings, self.metrics)),
+        };
         (stack(self.parts(), Arc::clone(&client)), client)
     }
 

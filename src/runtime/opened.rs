@@ -18,7 +18,7 @@ use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::intake::server_tls::{ServerTls, Tickets};
 use crate::metrics::Metrics;
-use crate::origin::{Resolver, Role, Upstream};
+use crate::origin::{OriginSettings, Resolver, Role, Upstream};
 
 pub(super) struct Opened {
     /// The configured providers, in the order of their ids.
@@ -38,10 +38,15 @@ impl Opened {
     /// Opens all files, and watches the address lists, the country file and the certificates for changes.
     pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
-        let (origin, stand_in) = upstreams(settings, &lasting.resolver, metrics)?;
-        for upstream in stand_in.iter().chain([&origin]) {
+        let (origin, stand_in) = upstreams(settings, |origin, role| {
+            if let Some(known) = lasting.upstreams.find(&origin, settings.limits, role) {
+                return Ok(known);
+            }
+            let upstream = upstream(origin, settings, role, &lasting.resolver, metrics)?;
             upstream.watch().map_err(BuildError::Thread)?;
-        }
+            lasting.upstreams.add(&upstream);
+            Ok(upstream)
+        })?;
         let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {
             origin,
@@ -58,7 +63,8 @@ impl Opened {
 
     /// Reads the address lists once, and opens no other file.
     pub(super) fn still(settings: &Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
-        let (origin, stand_in) = upstreams(settings, &Resolver::default(), metrics)?;
+        let open = |origin, role| upstream(origin, settings, role, &Resolver::default(), metrics);
+        let (origin, stand_in) = upstreams(settings, open)?;
         let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
         Ok(Self {
             origin,
@@ -74,18 +80,25 @@ impl Opened {
     }
 }
 
-/// Prepares the connections to the origin, and to its stand-in if there is one.
-fn upstreams(
+/// Prepares connections to the origin or to its stand-in.
+fn upstream(
+    origin: OriginSettings,
     settings: &Settings,
+    role: Role,
     resolver: &Resolver,
     metrics: &'static Metrics,
+) -> Result<Arc<Upstream>, BuildError> {
+    Upstream::new(origin, settings.limits, role, resolver.clone(), metrics).map_err(|mut problems| {
+        let first = problems.pop().map(BuildError::OriginTls);
+        first.unwrap_or_else(|| BuildError::Value("[origin.tls] cannot be used".to_owned()))
+    })
+}
+
+/// Returns the origin, and its stand-in if there is one.
+fn upstreams(
+    settings: &Settings,
+    open: impl Fn(OriginSettings, Role) -> Result<Arc<Upstream>, BuildError>,
 ) -> Result<(Arc<Upstream>, Option<Arc<Upstream>>), BuildError> {
-    let open = |origin, role| {
-        Upstream::new(origin, settings.limits, role, resolver.clone(), metrics).map_err(|mut problems| {
-            let first = problems.pop().map(BuildError::OriginTls);
-            first.unwrap_or_else(|| BuildError::Value("[origin.tls] cannot be used".to_owned()))
-        })
-    };
     let stand_in = settings.origin.stand_in().map(|stand_in| open(stand_in, Role::StandIn)).transpose()?;
     Ok((open(settings.origin.clone(), Role::Origin)?, stand_in))
 }

@@ -44,7 +44,8 @@ impl Permits {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
-    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+    #[cfg(test)]
+    fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 

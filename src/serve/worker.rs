@@ -22,12 +22,15 @@ struct Current<E> {
     stack: E,
     origin: Arc<origin::Client>,
     limits: Arc<Limits>,
-    build: fn(&Runtime) -> (E, Arc<origin::Client>),
+    build: Build<E>,
 }
 
+/// Creates the layers and the client of the origin for a configuration. The second argument is the previous client.
+type Build<E> = fn(&Runtime, Option<&Arc<origin::Client>>) -> (E, Arc<origin::Client>);
+
 impl<E> Current<E> {
-    fn new(runtime: Arc<Runtime>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
-        let (stack, origin) = build(&runtime);
+    fn new(runtime: Arc<Runtime>, build: Build<E>, previous: Option<&Arc<origin::Client>>) -> Self {
+        let (stack, origin) = build(&runtime, previous);
         let limits = Arc::new(Limits::new(runtime.settings()));
         Self { runtime, stack, origin, limits, build }
     }
@@ -40,8 +43,9 @@ impl<E: EdgeService> Worker<E> {
         self.current().stack.call(request)
     }
 
-    /// Drops the layers and the origin connections of an old configuration, so that a worker without requests does not
-    /// keep them. Closes connections to the origin that have been idle for too long.
+    /// Drops the layers of an old configuration, and its connections to the origin if the new configuration has other
+    /// settings for them, so that a worker without requests does not keep them. Closes connections to the
+    /// origin that have been idle for too long.
     pub(super) fn prune(&self) {
         let origin = Arc::clone(&self.current().origin);
         origin.prune();
@@ -54,7 +58,7 @@ impl<E: EdgeService> Worker<E> {
     fn current(&self) -> MutexGuard<'_, Current<E>> {
         let mut current = self.lock();
         if !self.slot.holds(&current.runtime) {
-            *current = Current::new(self.slot.load(), current.build);
+            *current = Current::new(self.slot.load(), current.build, Some(&current.origin));
         }
         current
     }
@@ -62,8 +66,8 @@ impl<E: EdgeService> Worker<E> {
 
 impl<E> Worker<E> {
     /// Creates a worker. `build` creates the layers and the client of the origin for a configuration.
-    pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: fn(&Runtime) -> (E, Arc<origin::Client>)) -> Self {
-        Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build)) }
+    pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: Build<E>) -> Self {
+        Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build, None)) }
     }
 
     /// Counts a request that edgeshim refused before it could read the complete head. The provider label is `none`,

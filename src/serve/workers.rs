@@ -199,17 +199,15 @@ async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open:
     let state = Arc::clone(&acceptor.state);
     match listener.attach() {
         Ok(incoming) => {
-            tokio::select! {
-                () = acceptor.run(&incoming) => {}
-                () = state.drain.closing() => {}
-                () = state.removed.wait() => {}
-            }
-            acceptor.finish(incoming);
+            let waiting = acceptor.run(&incoming).await;
+            // The listener is closed, so that the kernel refuses new connections.
+            let queued = incoming.close();
+            drop(open);
+            acceptor.finish(waiting, queued).await;
         }
         Err(error) => tracing::error!(%error, "a listener cannot be used; raise the limit of open files (ulimit -n)"),
     }
     state.drain.closed();
-    drop(open);
 }
 
 struct Acceptor<E> {
@@ -219,15 +217,29 @@ struct Acceptor<E> {
 }
 
 impl<E: EdgeService> Acceptor<E> {
-    async fn run(&self, incoming: &Incoming) {
+    /// Accepts connections until the drain begins or the listener is removed. Returns the connection that waits for a
+    /// permit at this moment, if there is one.
+    async fn run(&self, incoming: &Incoming) -> Option<Accepted> {
+        let mut closing = pin!(async {
+            tokio::select! {
+                () = self.state.drain.closing() => {}
+                () = self.state.removed.wait() => {}
+            }
+        });
         loop {
-            match incoming.accept().await {
+            let accepted = tokio::select! {
+                accepted = incoming.accept() => accepted,
+                () = &mut closing => return None,
+            };
+            match accepted {
                 Ok(accepted) => {
                     // If `server.max_connections` connections are open, this connection waits here without being read,
                     // and later connections wait in the kernel's queue. The permit is acquired after the accept,
                     // because an idle listener would otherwise keep a permit that another listener needs.
-                    let Some(permit) = self.state.permits.acquire().await else { return };
-                    self.hand_over(accepted, permit);
+                    tokio::select! {
+                        permit = self.state.permits.acquire() => self.hand_over(accepted, permit?),
+                        () = &mut closing => return Some(accepted),
+                    }
                 }
                 Err(error) => {
                     let transient = matches!(
@@ -243,15 +255,17 @@ impl<E: EdgeService> Acceptor<E> {
         }
     }
 
-    /// Closes the listener, so that the kernel refuses new connections. The connections that the kernel has already
-    /// accepted are still served, because their clients can already have sent a request.
-    fn finish(&self, incoming: Incoming) {
-        for detached in incoming.close() {
-            match (detached.attach(), self.state.permits.try_acquire()) {
-                (Ok(accepted), Some(permit)) => self.hand_over(accepted, permit),
-                (Err(error), _) => tracing::warn!(%error, "a connection was lost while the listener closed"),
-                // `server.max_connections` connections are open, so the remaining connections cannot be served.
-                (_, None) => return,
+    /// Serves the connections that were accepted before the listener was closed, because their clients can already have
+    /// sent a request. If `server.max_connections` connections are open, each of these connections waits until another
+    /// connection closes. The last step of the drain closes the connections that still wait.
+    async fn finish(&self, waiting: Option<Accepted>, queued: Vec<Detached>) {
+        for accepted in waiting.map(Ok).into_iter().chain(queued.into_iter().map(Detached::attach)) {
+            match accepted {
+                Ok(accepted) => match self.state.permits.acquire().await {
+                    Some(permit) => self.hand_over(accepted, permit),
+                    None => return,
+                },
+                Err(error) => tracing::warn!(%error, "a connection was lost while the listener closed"),
             }
         }
     }

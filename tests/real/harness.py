@@ -126,6 +126,18 @@ def free_port():
         return held.getsockname()[1]
 
 
+def make_certificate(shop):
+    """Writes a self-signed certificate for localhost, and its key, to cert.pem and key.pem in the folder. Replaces older files."""
+    fresh = {name: shop.folder / f"{name}.new" for name in ("key.pem", "cert.pem")}
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-days", "60",
+         "-keyout", fresh["key.pem"], "-out", fresh["cert.pem"]],
+        check=True, capture_output=True, timeout=60,
+    )
+    for name, path in fresh.items():
+        path.rename(shop.folder / name)
+
+
 def listens(port):
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0
