@@ -92,7 +92,7 @@ label! {
         Ok = "ok",
         /// The handshake did not end within `server.header_timeout`.
         Timeout = "timeout",
-        /// The client sent something else than TLS, or broke the rules of TLS.
+        /// The client sent bytes that are not TLS, or broke the rules of TLS.
         NotTls = "not_tls",
         /// The client and edgeshim have no protocol version, cipher suite, signature or ALPN protocol in common.
         NoCommon = "no_common",

@@ -278,7 +278,7 @@ fn post_when_sent_by_a_page_of_another_site_then_refused() {
 // ---- convergence ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn share_step_when_announced_then_marked_and_its_times_equal_those_of_the_client() {
+fn share_step_when_announced_then_marked_and_reported_times_equal_client_times() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(&origin));
     let mut clients = [Raw::connect(shim.addr), Raw::connect(shim.addr)];

@@ -120,7 +120,7 @@ fn check_when_file_has_many_problems_then_exits_with_1_and_reports_every_problem
 }
 
 #[test]
-fn check_when_several_hosts_occur_twice_then_reports_each_of_them() {
+fn check_when_several_hosts_occur_twice_then_reports_each_host() {
     let dir = temp_dir();
     let hosts = ["a.test", "b.test", "A.test:80", "c.test", "b.test:8080"].map(|host| format!("{host:?} = \"de\"\n"));
     dir.write("twice.toml", format!("[whoopsie.hosts]\n{}", hosts.concat()));

@@ -320,7 +320,7 @@ fn batch_when_bytes_arrive_too_slowly_then_refused_and_permit_is_free() {
 }
 
 #[test]
-fn line_when_sent_by_the_cdn_itself_then_counted_only_as_a_line() {
+fn line_when_cdn_sent_the_request_then_request_is_not_counted() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let edge =
         |is_edge: bool| fastly(now(), "HIT", 10).replace("\"url\"", &format!("\"fastly_is_edge\":{is_edge},\"url\""));

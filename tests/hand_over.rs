@@ -163,7 +163,7 @@ fn process_when_replaced_then_requests_in_flight_complete_and_new_process_serves
 }
 
 #[test]
-fn process_when_new_process_cannot_start_then_serves_on_and_can_be_replaced_later() {
+fn old_process_when_new_process_cannot_start_then_serves_on_and_can_be_replaced() {
     let origin = quick();
     let shim = Shim::start(config(&origin));
     let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");

@@ -227,7 +227,7 @@ fn address_when_origin_comes_back_then_one_request_probes_and_address_is_used_ag
     }
     let before = a.connections();
     a.restart();
-    assert!(wait_until(LONG, || shim.get("/").text() == "127.0.0.1"), "the address is not probed");
+    assert!(wait_until(LONG, || shim.get("/").text() == "127.0.0.1"), "the address must be probed");
     assert_eq!(a.connections(), before + 1, "more than one connection probed the address");
     for _ in 0..10 {
         assert_eq!(shim.get("/").status, 200);
@@ -246,13 +246,13 @@ fn only_address_when_dead_then_each_request_tries_the_address() {
     }
     a.restart();
     let began = Instant::now();
-    assert_eq!(shim.get("/").status, 200, "the only address is passed over");
+    assert_eq!(shim.get("/").status, 200, "the only address must not be passed over");
     assert!(began.elapsed() < LONG);
     assert_eq!(shim.faults(), 5);
 }
 
 #[test]
-fn address_when_its_connections_hang_then_other_address_serves_after_a_head_start() {
+fn address_when_connections_hang_then_other_address_serves_after_head_start() {
     let [a, b] = Site::start_all([A, B]);
     a.stop();
     // The queue of this listener is full, so the kernel drops further connections.
@@ -275,13 +275,13 @@ fn address_when_its_connections_hang_then_other_address_serves_after_a_head_star
 // ---- names ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn name_when_its_addresses_change_then_new_address_is_used_and_kept_connections_are_left() {
+fn name_when_addresses_change_then_new_address_serves_and_old_address_is_unused() {
     let [a, b] = Site::start_all([A, B]);
     let names = Names::of(&[A]);
     let shim = InProcess::start(&names, a.addr.port(), "");
     assert_eq!(shim.get("/").text(), "127.0.0.1");
     names.set(&[B]);
-    assert!(wait_until(LONG, || shim.get("/").text() == "127.0.0.2"), "the name is not looked up again");
+    assert!(wait_until(LONG, || shim.get("/").text() == "127.0.0.2"), "the name must be looked up again");
     let requests = a.requests();
     for _ in 0..10 {
         assert_eq!(shim.get("/").text(), "127.0.0.2");
@@ -289,7 +289,7 @@ fn name_when_its_addresses_change_then_new_address_is_used_and_kept_connections_
     assert_eq!((a.requests(), shim.faults()), (requests, 0), "the old address still gets requests");
     names.set(&[]);
     assert_eq!(shim.get("/").status, 200, "the last addresses must stay in use");
-    assert!(names.0.1.load(Ordering::Relaxed) < 20, "requests look the name up");
+    assert!(names.0.1.load(Ordering::Relaxed) < 20, "requests must not look the name up");
     drop(b);
 }
 
@@ -299,7 +299,7 @@ const CHECKED: &str =
     "health = { path = \"/healthz\", interval = \"100ms\", unhealthy_after = 2, healthy_after = 2 }\n";
 
 #[test]
-fn health_check_when_address_is_ill_then_passed_over_until_healthy_again() {
+fn address_when_health_check_fails_then_passed_over_until_healthy_again() {
     let [a, b] = Site::start_all([A, B]);
     let shim = InProcess::start(&Names::of(&[A, B]), a.addr.port(), CHECKED);
     a.state.ill.store(true, Ordering::Relaxed);
@@ -321,12 +321,12 @@ fn health_check_when_address_is_ill_then_passed_over_until_healthy_again() {
 }
 
 #[test]
-fn health_check_when_only_address_is_ill_then_address_still_serves() {
+fn only_address_when_health_check_fails_then_still_serves() {
     let [a] = Site::start_all([A]);
     let shim = InProcess::start(&Names::of(&[A]), a.addr.port(), CHECKED);
     a.state.ill.store(true, Ordering::Relaxed);
     let before = a.connections();
-    assert!(wait_until(LONG, || a.connections() > before + 4), "there are no checks");
+    assert!(wait_until(LONG, || a.connections() > before + 4), "the health check must connect to the address");
     assert_eq!(shim.get("/").status, 200);
 }
 
@@ -348,6 +348,6 @@ fn retries_when_every_request_fails_then_budget_bounds_the_attempts() {
     let attempts = a.connections() - before;
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     let allowed = pulls + 50 + 2 * pulls / 5 + 5 * seconds;
-    assert!(attempts <= allowed, "{attempts} connections, above {allowed}");
+    assert!(attempts <= allowed, "the shim made {attempts} connections, the limit is {allowed}");
     assert!(attempts >= pulls + 50, "{attempts} connections: the budget allows too few retries");
 }

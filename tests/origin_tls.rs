@@ -118,7 +118,7 @@ fn client_certificate_when_configured_then_origin_accepts_the_connection() {
 }
 
 #[test]
-fn client_certificate_when_missing_or_foreign_then_fault_is_an_alert() {
+fn client_certificate_when_missing_or_foreign_then_fault_is_tls_alert() {
     let (authority, foreign) = (Authority::new("right"), Authority::new("foreign"));
     let identity = authority.issue(&["origin.test"], Valid::Now);
     let clients = foreign.issue(&["edgeshim.test"], Valid::Now);
@@ -159,7 +159,7 @@ fn http_version_when_http2_is_configured_then_origin_chooses_by_alpn() {
 }
 
 #[test]
-fn tls_session_when_origin_gave_a_ticket_then_later_connection_resumes_the_session() {
+fn tls_session_when_origin_sent_a_ticket_then_later_connection_resumes_the_session() {
     let authority = Authority::new("right");
     let identity = authority.issue(&["origin.test"], Valid::Now);
     let origin = TlsOrigin::start(&Options::new(&identity));
@@ -173,7 +173,7 @@ fn tls_session_when_origin_gave_a_ticket_then_later_connection_resumes_the_sessi
 }
 
 #[test]
-fn request_when_connection_ends_in_the_handshake_then_only_a_request_without_a_body_is_retried() {
+fn request_when_connection_ends_in_handshake_then_retried_only_if_idempotent_and_empty() {
     let authority = Authority::new("right");
     let identity = authority.issue(&["origin.test"], Valid::Now);
     for http2 in [false, true] {

@@ -96,7 +96,7 @@ fn reload_when_configuration_is_wrong_then_all_problems_are_logged_and_old_confi
 }
 
 #[test]
-fn listener_when_removed_or_added_then_other_listeners_stay_untouched() {
+fn listener_when_removed_or_added_then_other_listeners_are_unaffected() {
     let origin = quick();
     let with = |listen: &str| config(&origin, 11).with(&format!("[server]\nlisten = [{listen}]"));
     let shim = Shim::start(with("\"127.0.0.1:0\", \"unix:old.sock\""));
@@ -130,7 +130,7 @@ fn listener_when_removed_or_added_then_other_listeners_stay_untouched() {
 }
 
 #[test]
-fn http2_connection_when_its_listener_is_removed_then_gets_goaway() {
+fn http2_connection_when_listener_is_removed_then_gets_goaway() {
     let origin = quick();
     let with = |listen: &str| config(&origin, 11).with(&format!("[server]\nlisten = [{listen}]"));
     let held = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -146,7 +146,7 @@ fn http2_connection_when_its_listener_is_removed_then_gets_goaway() {
 }
 
 #[test]
-fn address_when_in_use_then_whole_reload_fails() {
+fn new_address_when_in_use_then_reload_fails_and_changes_nothing() {
     let origin = quick();
     let shim = Shim::start(config(&origin, 11));
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -175,7 +175,7 @@ fn workers_and_admin_address_when_changed_then_need_a_restart_and_the_rest_is_ac
 }
 
 #[test]
-fn secret_when_changed_then_log_has_its_key_and_not_its_value() {
+fn secret_when_changed_then_log_has_the_key_and_not_the_value() {
     let origin = quick();
     let with = |token: &str| config(&origin, 11).with(&format!("[admin]\ntoken = \"file:{token}\""));
     let dir = temp_dir();
@@ -190,7 +190,7 @@ fn secret_when_changed_then_log_has_its_key_and_not_its_value() {
 }
 
 #[test]
-fn watched_file_when_symbolic_link_is_exchanged_then_reloaded() {
+fn watched_file_when_symbolic_link_is_replaced_then_reloaded() {
     let origin = quick();
     let dir = temp_dir();
     // The layout of a ConfigMap on Kubernetes.
@@ -243,7 +243,7 @@ fn file_when_not_watched_then_reloaded_only_after_sighup() {
 }
 
 #[test]
-fn event_stream_and_tunnel_when_reloaded_then_continue() {
+fn event_stream_and_tunnel_when_configuration_is_reloaded_then_continue() {
     let gate = Gate::default();
     let waiting = gate.clone();
     let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
@@ -284,7 +284,7 @@ fn event_stream_and_tunnel_when_reloaded_then_continue() {
 }
 
 #[test]
-fn origin_connections_when_reload_keeps_the_origin_then_stay_open_and_otherwise_close() {
+fn origin_connections_when_reloaded_then_stay_open_if_origin_keys_are_unchanged() {
     let origin = quick();
     let one_worker = |ttl: u32| config(&origin, ttl).with("[server]\nworkers = 1");
     let shim = Shim::start(one_worker(11));
@@ -332,7 +332,7 @@ fn access_log_when_configuration_is_reloaded_then_every_request_has_one_line() {
 }
 
 #[test]
-fn provider_when_removed_then_its_series_stay_and_stand_still() {
+fn provider_when_removed_then_series_stay_and_do_not_increase() {
     let origin = quick();
     let with = config(&origin, 11).with("[[provider]]\nname = \"fastly\"");
     let shim = Shim::start(with);
@@ -346,7 +346,7 @@ fn provider_when_removed_then_its_series_stay_and_stand_still() {
 }
 
 #[test]
-fn address_list_when_replaced_by_a_broken_one_then_counts_as_one_failed_reload() {
+fn address_list_when_replaced_by_a_broken_list_then_counts_as_one_failed_reload() {
     let origin = quick();
     let dir = temp_dir();
     dir.write("list", "127.0.0.0/8\n");

@@ -1,5 +1,5 @@
-//! Tests of the stand-in: when it is asked, what it is asked, what of its response reaches the CDN, and what is
-//! counted.
+//! Tests of the stand-in: which requests it gets, in which form, which parts of its response reach the CDN, and which
+//! metrics count.
 
 mod support;
 
@@ -65,7 +65,7 @@ fn check_page(response: &Response) {
 // ---- when the stand-in is asked -------------------------------------------------------------------------------------
 
 #[test]
-fn stand_in_when_origin_has_a_fault_or_a_5xx_then_its_page_is_served() {
+fn stand_in_when_origin_has_a_fault_or_a_5xx_then_page_of_mirror_is_served() {
     let (mirror, closed) = (mirror(), ClosedPort::new());
     let origins =
         [Origin::start(hang_up()), Origin::start(reset()), Origin::start(fixed(503, &[("Retry-After", "60")], "down"))];
@@ -128,7 +128,7 @@ fn stand_in_when_request_is_shed_then_not_asked() {
 // ---- what the stand-in is asked -------------------------------------------------------------------------------------
 
 #[test]
-fn stand_in_request_when_client_sends_range_conditions_and_credentials_then_has_none() {
+fn stand_in_request_when_client_sends_range_and_credentials_then_omits_these_fields() {
     let (mirror, closed) = (mirror(), ClosedPort::new());
     let shim = Shim::start(config(closed.addr, &mirror));
     let fields = [
@@ -158,7 +158,7 @@ fn stand_in_request_when_client_sends_range_conditions_and_credentials_then_has_
 // ---- what reaches the CDN -------------------------------------------------------------------------------------------
 
 #[test]
-fn stand_in_response_when_class_or_mirror_sets_long_lifetimes_then_lives_at_most_error_ttl() {
+fn stand_in_response_when_class_or_mirror_lifetime_is_long_then_error_ttl_limits_lifetime() {
     let (mirror, closed) = (mirror(), ClosedPort::new());
     let shim = Shim::start(config(closed.addr, &mirror));
     let fastly = [("X-CDN-Provider", "fastly")];
@@ -214,7 +214,7 @@ fn stand_in_body_when_truncated_then_client_sees_the_truncation() {
 // ---- failures of the stand-in ---------------------------------------------------------------------------------------
 
 #[test]
-fn stand_in_when_it_fails_then_client_gets_the_page_with_the_first_fault() {
+fn stand_in_when_failing_then_client_gets_the_page_with_the_first_fault() {
     let (mirror, closed, dead) = (mirror(), ClosedPort::new(), ClosedPort::new());
     let shim = Shim::start(config(closed.addr, &mirror));
     let response = fetch(shim.addr, "/missing", &[("Accept", "text/html")]);

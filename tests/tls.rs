@@ -86,7 +86,7 @@ fn assert_orderly_end(raw: &mut Raw) {
 // ---- HTTP over TLS --------------------------------------------------------------------------------------------------
 
 #[test]
-fn http11_when_sent_over_tls_then_connection_serves_several_requests_and_origin_gets_https() {
+fn http11_when_sent_over_tls_then_serves_several_requests_and_origin_sees_https() {
     let origin = Origin::start(origin::echo());
     let (authority, shim) = start(&origin, "");
     for version in [&TLS12, &TLS13] {
@@ -114,7 +114,7 @@ fn http11_when_sent_over_tls_then_connection_serves_several_requests_and_origin_
 }
 
 #[test]
-fn protocol_when_client_offers_none_then_first_bytes_decide() {
+fn protocol_when_client_offers_no_alpn_then_first_bytes_decide() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, shim) = start(&origin, "");
     let client = ClientOptions { protocols: &[], ..ClientOptions::new(&authority) }.build();
@@ -142,7 +142,7 @@ fn protocol_when_bytes_differ_from_alpn_then_connection_is_closed() {
 }
 
 #[test]
-fn http2_when_chosen_by_alpn_then_serves_requests_in_parallel_and_origin_gets_https() {
+fn http2_when_chosen_by_alpn_then_serves_requests_in_parallel_and_origin_sees_https() {
     let origin = Origin::start(origin::echo());
     let (authority, shim) = start(&origin, "");
     let client = ClientOptions { protocols: &["h2", "http/1.1"], ..ClientOptions::new(&authority) }.build();
@@ -266,7 +266,7 @@ fn http10_response_when_complete_or_cut_then_only_a_complete_response_ends_with_
 }
 
 #[test]
-fn proxy_header_when_sent_before_the_handshake_then_client_is_its_address() {
+fn proxy_header_when_sent_before_handshake_then_header_address_is_the_client() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, dir) = folder();
     let keys = "[server]\nproxy_protocol = true\nheader_timeout = \"2s\"";
@@ -357,7 +357,7 @@ fn handshake_when_client_does_not_trust_the_certificate_then_counted_as_gone() {
 // ---- certificates ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn certificate_when_client_names_a_host_then_exact_name_then_wildcard_then_first_is_presented() {
+fn certificate_when_client_sends_sni_then_exact_name_precedes_wildcard_and_first() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, dir) = folder();
     write_pair(&dir, "wild", &authority.issue(&["*.shop.test"], Valid::Now));
@@ -379,7 +379,7 @@ fn certificate_when_client_names_a_host_then_exact_name_then_wildcard_then_first
 }
 
 #[test]
-fn session_when_client_returns_after_a_reload_then_resumed_by_its_ticket() {
+fn session_when_client_returns_after_a_reload_then_ticket_resumes_the_session() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, shim) = start(&origin, "");
     for (number, version) in [&TLS12, &TLS13].into_iter().enumerate() {
@@ -466,7 +466,7 @@ fn pull(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn client_certificate_when_right_foreign_expired_or_missing_then_only_the_right_one_proves_the_pull() {
+fn pull_when_client_certificates_differ_then_only_matching_certificate_is_a_proof() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, dir) = folder();
     let foreign = Authority::new("foreign");
@@ -521,7 +521,7 @@ fn provider_ca_when_another_accepted_ca_issued_the_certificate_then_pull_is_not_
 }
 
 #[test]
-fn session_when_cas_of_clients_change_then_not_resumed_and_old_certificate_is_refused() {
+fn session_when_client_cas_change_then_not_resumed_and_old_certificate_is_refused() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, dir) = folder();
     dir.write("clients.pem", Authority::new("first").pem() + &authority.pem());
@@ -545,7 +545,7 @@ fn session_when_cas_of_clients_change_then_not_resumed_and_old_certificate_is_re
 }
 
 #[test]
-fn certificate_field_when_peer_is_trusted_then_believed_and_when_not_then_removed() {
+fn certificate_field_when_received_then_read_from_trusted_peer_and_else_removed() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let authority = Authority::new("right");
     let right = authority.issue(&["pop.cdn.test"], Valid::Now);
@@ -594,7 +594,7 @@ fn certificate_field_when_peer_is_trusted_then_believed_and_when_not_then_remove
 // ---- drain ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn drain_when_connections_use_tls_then_responses_finish_and_each_connection_ends_with_close_notify() {
+fn drain_when_connections_use_tls_then_responses_complete_and_close_notify_is_sent() {
     let gate = Gate::default();
     let opened = gate.clone();
     let origin = Origin::start(move |request, conn| {

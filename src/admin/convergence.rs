@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_announced_and_replayed_then_times_equal_the_truth_within_one_scrape() {
+    fn ramp_when_announced_then_reported_times_equal_true_times_within_one_second() {
         let mut random = Random(1);
         let clients = Clients::new(100_000, &mut random);
         // Each client pulls once in each second, at its own part of the second. So the number of pulls is known.
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_pulls_are_random_then_truth_is_between_earliest_and_latest() {
+    fn ramp_when_pulls_are_random_then_true_time_is_between_earliest_and_latest() {
         let (mut checked, mut outside) = (0, Vec::new());
         for seed in 0..6 {
             let mut random = Random(seed);
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn step_when_next_step_begins_then_its_look_ends() {
+    fn look_when_next_step_begins_then_ends() {
         let mut traffic = Traffic::new();
         for _ in 0..100 {
             traffic.second(100, 100);

@@ -46,7 +46,7 @@ use crate::runtime::{Slot, Socket};
 const UPKEEP: Duration = Duration::from_secs(1);
 /// The time within which a client must send a complete request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time between two tries to bind an address that another process still has.
+/// The time between two attempts to bind an address that another process still uses.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
@@ -64,8 +64,8 @@ pub(crate) struct Admin {
 /// Where the listening socket comes from.
 pub(crate) enum Source {
     Bind,
-    /// The address can still be in use by the process that is replaced. So the listener tries again until the address
-    /// is free.
+    /// The old process, which this process replaces, can still use the address. So the listener tries again until the
+    /// address is free.
     BindWhenFree,
     Inherited(Socket),
 }
@@ -189,7 +189,7 @@ fn bind(listen: &Listen) -> io::Result<Socket> {
     }
 }
 
-/// Tries to bind the address until no other process has it.
+/// Tries to bind the address until no other process uses the address.
 async fn bind_when_free(listen: &Listen) -> io::Result<Socket> {
     loop {
         match bind(listen) {

@@ -1,4 +1,4 @@
-//! Replaces the running process by a new one without a lost connection (SIGUSR2).
+//! Replaces the running process by a new process without a lost connection (SIGUSR2).
 //!
 //! The running process starts its program again and passes its listening sockets, as a service manager does
 //! (`LISTEN_FDS`). Both processes then have the same sockets with the same queues of connections, so no connection is
@@ -26,9 +26,9 @@ const READY: &[u8] = b"READY=1";
 /// The time between two checks whether the new process still runs.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The end of a try to hand over.
+/// The result of an attempt to hand over.
 pub(super) enum Outcome {
-    /// The new process serves. It has this process id.
+    /// The new process, which has this process id, serves.
     Ready(u32),
     /// The new process has ended or cannot be watched. The text says why.
     Failed(String),
@@ -47,7 +47,8 @@ pub(super) fn start(
         .map(|(parent_fd, number)| Ok(FdMapping { parent_fd, child_fd: i32::try_from(number)? }))
         .collect::<Result<Vec<_>, std::num::TryFromIntError>>()?;
     let mut arguments = std::env::args_os();
-    // The first argument names the program as it was started. So a new version behind a symbolic link is found.
+    // The first argument is the path with which this process was started. If this path is a symbolic link, the link can
+    // now lead to a new version of the program.
     let mut command = Command::new(arguments.next().ok_or("the name of the program is not known")?);
     command.args(arguments);
     command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));

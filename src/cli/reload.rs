@@ -1,8 +1,8 @@
 //! Reloads the configuration after SIGHUP, or after a change of a file if `server.watch` is on.
 //!
-//! A thread builds the new runtime completely beside the running one, and then swaps the two. If anything fails, the
-//! running configuration stays active, and all problems are logged. Reloads run one after the other. Signals that
-//! arrive during a reload cause one more reload.
+//! A thread builds the new runtime completely while the old runtime serves, and then swaps the two runtimes. If
+//! anything fails, the running configuration stays active, and all problems are logged. Reloads run one after the
+//! other. Signals that arrive during a reload cause one more reload.
 
 use std::error::Error;
 use std::fs;
@@ -23,12 +23,12 @@ use crate::serve::Server;
 /// The time between two checks of the watched files.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The access to the thread that reloads.
+/// The handle with which other code asks the reload thread for a reload.
 pub(super) struct Reloader {
     requests: SyncSender<()>,
 }
 
-/// What a reload needs.
+/// The data that a reload needs.
 pub(super) struct Reload {
     pub(super) argument: ConfigArgument,
     pub(super) slot: &'static Slot,
@@ -39,7 +39,7 @@ pub(super) struct Reload {
 impl Reloader {
     /// Starts the thread. The thread ends with the process.
     pub(super) fn start(reload: Reload) -> io::Result<Self> {
-        // The queue has one place. A request in the queue is for a reload that has not begun, so one request is enough.
+        // The queue holds one request, for a reload that has not begun yet. This reload also serves later requests.
         let (requests, inbox) = sync_channel(1);
         let watch = Watch::new(&reload.argument);
         thread::Builder::new().name("reload".to_owned()).spawn(move || run(&reload, &inbox, watch))?;
@@ -145,8 +145,8 @@ impl Watch {
         Self { loaded: now.clone(), checked: now }
     }
 
-    /// Returns whether a file has changed since the last reload, but not since the last check. The wait for a second
-    /// check avoids reading a file while a program writes it.
+    /// Returns whether a file has changed since the last reload but not since the last check. If a file has changed
+    /// since the last check, a program could still be writing it.
     fn has_changed(&mut self, argument: &ConfigArgument) -> bool {
         let now = stamps(argument);
         let is_settled = now == self.checked;

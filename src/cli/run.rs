@@ -104,7 +104,7 @@ impl Running {
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {
             Some(socket) => admin::Source::Inherited(socket),
-            // The process that has passed the other sockets can still have the admin address.
+            // The process that has passed the other sockets can still use the admin address.
             None if any => admin::Source::BindWhenFree,
             None => admin::Source::Bind,
         };
@@ -166,7 +166,7 @@ impl Running {
         if let Some(predecessor) = &self.predecessor
             && let Err(error) = hand_over::report(predecessor)
         {
-            tracing::warn!("hand-over: the process that is replaced has ended already ({error})");
+            tracing::warn!("hand-over: the old process has already ended ({error})");
         }
     }
 
@@ -242,7 +242,7 @@ impl Signals {
                 }
                 _ = self.hand_over.recv() => {
                     if handing_over {
-                        tracing::warn!("SIGUSR2: the new process is starting already");
+                        tracing::warn!("SIGUSR2: a new process is already starting");
                         continue;
                     }
                     let sockets = sockets().map_err(Into::into);

@@ -17,7 +17,7 @@ const MAX_CHARACTERS: usize = 200;
 pub(crate) struct Change {
     /// The complete path of the key. A block in a list has its name in the path, for example `class[html].gzip`.
     key: String,
-    /// The difference: `OLD -> NEW`, or a description.
+    /// The difference as text: `OLD -> NEW`, or a description.
     difference: String,
 }
 
@@ -48,13 +48,14 @@ impl Settings {
         changes
     }
 
-    /// Replaces the values that only a restart can change by the values of the running configuration. Returns these
-    /// changes, which are not made.
+    /// Replaces the values that only a restart can change by the values of the running configuration. Returns the
+    /// changes that need a restart.
     pub(crate) fn keep_until_restart(&mut self, running: &Self) -> Vec<Change> {
         let wanted = self.clone();
         self.server.workers = running.server.workers;
         self.admin.listen = running.admin.listen.clone();
-        // The new address can be one that needs no token. The old address stays open, and must keep its token.
+        // The new configuration may have no token because its admin address needs no token. But the old address stays
+        // open until a restart, so the old address keeps its token.
         let is_local = match &self.admin.listen {
             Listen::Tcp(address) | Listen::Tls(address) => address.ip().to_canonical().is_loopback(),
             Listen::Unix(_) => true,
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_when_secret_differs_then_name_its_key_and_hide_its_value() {
+    fn changes_when_secret_differs_then_have_the_key_and_hide_the_value() {
         let with = |token: &str, values: &str, key: &str| {
             format!(
                 "[admin]\ntoken = \"{token}\"\n[[provider]]\nname = \"akamai\"\n\
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_address_when_changed_then_stays_with_its_token_until_restart() {
+    fn admin_address_when_changed_then_old_address_and_token_stay_until_restart() {
         let running = settings("[server]\nworkers = 2\n[admin]\nlisten = \"0.0.0.0:9900\"\ntoken = \"hunter2\"\n");
         let mut new = settings("[server]\nworkers = 4\n[admin]\nlisten = \"127.0.0.1:9901\"\n");
         let kept: Vec<_> = new.keep_until_restart(&running).iter().map(ToString::to_string).collect();

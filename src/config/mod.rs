@@ -66,7 +66,7 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
     }
 }
 
-/// Returns the folder at which relative paths in the file start.
+/// Returns the folder to which the paths in the file are relative.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -308,7 +308,9 @@ fn own_authorities(path: &Path, surroundings: &Surroundings) -> Checked<Vec<[u8;
     let own = authorities(path)?;
     match &surroundings.client_ca {
         Some(accepted) if !accepted.is_empty() && own.iter().any(|ca| !accepted.contains(ca)) => {
-            Err("has a CA that is not in server.tls.client_ca; write all CAs also to that file".to_owned())
+            Err("has a CA that is not in server.tls.client_ca; add all CAs of this file to the file of \
+                 server.tls.client_ca"
+                .to_owned())
         }
         _ => Ok(own),
     }

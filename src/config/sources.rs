@@ -1,6 +1,8 @@
 //! Finds the files that a configuration reads, for `server.watch`.
 //!
-//! Address lists, country files and certificates are not in the list, because edgeshim always follows these files.
+//! Address lists, country files and the files of `[server.tls]` and `[origin.tls]` are not in the list, because
+//! edgeshim always follows these files. The file of `client_cert.ca` is not in the list either: edgeshim reads it
+//! only when it loads the configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_when_configuration_reads_files_then_have_secrets_and_pages() {
+    fn sources_when_configuration_reads_files_then_contain_secrets_and_pages() {
         let folder = std::env::temp_dir().join(format!("edgeshim-sources-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("site/locales")).unwrap();
         std::fs::write(folder.join("site/locales/de.toml"), "").unwrap();

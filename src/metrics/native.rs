@@ -36,7 +36,7 @@ const BOUNDS: [u64; 1 << SCHEMA] = [
     1.834_008_086_409_342_4_f64.to_bits() & MANTISSA,
 ];
 
-/// The native histograms of all series that have one.
+/// The native histograms of the series of two metrics.
 #[derive(Debug)]
 pub(crate) struct NativeHistograms {
     metrics: [&'static str; 2],
@@ -44,7 +44,7 @@ pub(crate) struct NativeHistograms {
 }
 
 impl NativeHistograms {
-    /// The series of these metrics have native histograms.
+    /// Creates the store. Only the series of these metrics get native histograms.
     pub(super) fn of(metrics: [&'static str; 2]) -> Self {
         Self { metrics, series: Mutex::default() }
     }
@@ -59,7 +59,7 @@ impl NativeHistograms {
         Histogram::from_arc(Arc::new(Both { native, classic }))
     }
 
-    /// Returns the counts of a series. `None` if the metric has no native histogram.
+    /// Returns the counts of a series, or `None` if the series has no native histogram.
     pub(super) fn counts(&self, metric: &str, labels: Vec<Label>) -> Option<Counts> {
         self.series().get(&Key::from_parts(metric.to_owned(), labels)).map(|buckets| buckets.counts())
     }
@@ -77,7 +77,8 @@ struct Both {
 
 impl HistogramFn for Both {
     fn record(&self, value: f64) {
-        // A scrape reads the classic buckets first. So it never reads more values in them than in the native buckets.
+        // A scrape reads the classic buckets first. So the classic buckets in a scrape never have more values than the
+        // native buckets.
         self.native.record(value);
         self.classic.record(value);
     }
@@ -121,7 +122,7 @@ impl Buckets {
     }
 }
 
-/// The counts of one series, as the protobuf format has them.
+/// The counts of one series, in the form that the protobuf format needs.
 #[derive(Default, Debug, PartialEq)]
 pub(super) struct Counts {
     pub(super) total: u64,

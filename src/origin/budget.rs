@@ -1,25 +1,26 @@
 //! The retry budget of one worker. If the origin is in trouble, retries must not multiply the load of the origin.
 //!
-//! Each request earns a fifth of a retry, and each second earns five retries. Unused retries are saved up to a limit. A
-//! retry that leads to a response is paid back: it shows that only a kept connection was dead, not the origin. So the
-//! retries that fail are at most 20 % of the requests, plus five a second for each worker.
+//! Each request adds a fifth of a retry to the budget, and each second adds five retries. At most 50 unused retries are
+//! saved. A retry that leads to a response is paid back, because the response shows that only a kept connection was
+//! dead, and not the origin. So the retries that fail are at most 20 % of the requests, plus five a second and the 50
+//! saved retries, for each worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock;
 
-/// The price of a retry. A request earns 1.
+/// The price of a retry, in units. A request adds one unit to the budget.
 const PRICE: u64 = 5;
-/// What a second earns.
+/// The number of units that a second adds to the budget.
 const EARNED_PER_SECOND: u64 = 5 * PRICE;
-/// The largest amount that is saved: 50 retries.
+/// The largest number of saved units: enough for 50 retries.
 const MOST: u64 = 50 * PRICE;
 
 /// One worker's budget. Only its worker uses the budget, so plain loads and stores of the atomics are enough.
 #[derive(Debug)]
 pub(super) struct Budget {
     saved: AtomicU64,
-    /// The time of the last earning by time, in milliseconds of the worker's clock.
+    /// The time up to which the elapsed time has been added to `saved`, in milliseconds of the worker's clock.
     since_ms: AtomicU64,
 }
 
@@ -28,7 +29,7 @@ impl Budget {
         Self { saved: AtomicU64::new(MOST), since_ms: AtomicU64::new(clock::now_ms()) }
     }
 
-    /// Earns the share of one request.
+    /// Adds the share of one request.
     pub(super) fn earn(&self) {
         let saved = self.saved.load(Ordering::Relaxed);
         if saved < MOST {

@@ -67,7 +67,7 @@ impl Upstream {
         self.speak(socket, endpoint, deadline).await
     }
 
-    /// Makes the handshakes of TLS and HTTP. With `origin.http2`, a TLS origin chooses the version of HTTP (ALPN).
+    /// Does the handshakes of TLS and HTTP. With `origin.http2`, a TLS origin chooses the version of HTTP (ALPN).
     async fn speak(&self, socket: Socket, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Opened, Fault> {
         match (socket, &self.tls) {
             (Socket::Unix(stream), _) => self.handshake(stream, self.origin.http2, endpoint, None, deadline).await,
@@ -115,7 +115,7 @@ impl Upstream {
         let driver_counted = Arc::clone(&counted);
         tokio::spawn(async move {
             let _counted = driver_counted;
-            // hyper passes an error to the request that uses the connection. Without a request nobody needs the error.
+            // hyper passes an error to the request that uses the connection. Without a request, it is not needed.
             let _ = connection.with_upgrades().await;
         });
         Ok(Opened::Http1(Connection::new(sender, counted, endpoint, tls)))
@@ -146,7 +146,7 @@ impl Upstream {
     }
 }
 
-/// Returns the fault for a failed TLS handshake. The error can also be one of the connection below TLS.
+/// Returns the fault for a failed TLS handshake. The error can also come from the connection below TLS.
 fn fault_of_handshake(error: &io::Error, has_certificate: bool) -> Fault {
     tls_faults::fault_in(error, has_certificate).unwrap_or_else(|| {
         let cause = cause_of_io(error);

@@ -10,14 +10,16 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// How long new connections pass an address over after its first failure. Each further failure doubles the time.
+/// The longest time for which new connections pass an address over after its first failure. Each further failure
+/// doubles this time.
 const FIRST_PAUSE_MS: u64 = 1_000;
 const LONGEST_PAUSE_MS: u64 = 60_000;
 /// The time in which one request probes an address that was passed over. If the probe has no result in this time (for
 /// example because its client disconnected), the next request probes the address.
 const PROBE_MS: u64 = 5_000;
 
-/// The moment of the first use. All threads must have the same clock, so the clock of a worker cannot be used.
+/// The start of the clock in this file. Each worker has its own clock, but the threads that share an address need the
+/// same clock.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn now_ms() -> u64 {
@@ -46,13 +48,13 @@ pub(super) struct Endpoint {
     pub(super) place: Place,
     /// The number of failures in a row.
     failures: AtomicU32,
-    /// The time until which new connections pass the address over. 0: they do not.
+    /// The time until which new connections pass the address over. 0: new connections use the address.
     until_ms: AtomicU64,
     /// Whether the health check has failed `unhealthy_after` times in a row.
     unhealthy: AtomicBool,
     /// Whether kept connections to this address get no further requests.
     left: AtomicBool,
-    /// The results of the health check in a row: above 0 good results, below 0 bad results.
+    /// The number of equal results of the health check in a row: positive for good results, negative for bad results.
     pub(super) streak: AtomicI32,
 }
 
@@ -68,13 +70,13 @@ pub(super) enum Turn {
 }
 
 /// The state of an address when a connection attempt began. A failure counts only if no other attempt has changed the
-/// state since. So many failures at one moment count as one failure.
+/// state since then. So if many attempts fail at the same moment, they count as one failure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen(u64);
 
 impl Seen {
-    /// The attempt at an address that is passed over, made because all addresses are passed over. Its failure changes
-    /// nothing.
+    /// For an attempt at an address that should be passed over, when no other address is usable. If the attempt fails,
+    /// the state does not change.
     pub(super) const FORCED: Self = Self(u64::MAX);
 }
 
@@ -116,8 +118,8 @@ impl Endpoint {
         }
     }
 
-    /// Records that an attempt failed. New connections then pass the address over. The time is random within a half, so
-    /// that several processes do not probe at the same moment.
+    /// Records that an attempt failed. New connections then pass the address over for a random time: at least half of
+    /// the pause, and at most the pause. So several processes do not probe at the same moment.
     pub(super) fn failed(&self, seen: Seen) {
         self.failed_at(seen, now_ms());
     }
@@ -131,7 +133,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether new connections pass the address over, or one of them could probe the address.
+    /// Whether the last attempt has failed. New connections then pass the address over, or one connection probes it.
     pub(super) fn is_passed_over(&self) -> bool {
         self.until_ms.load(Ordering::Relaxed) != 0
     }
@@ -172,23 +174,27 @@ mod tests {
         let later = 1 + FIRST_PAUSE_MS;
         let (turn, seen) = endpoint.turn_at(later);
         assert_eq!(turn, Turn::Probe);
-        assert_eq!(endpoint.turn_at(later).0, Turn::Over, "two callers probe at the same time");
+        assert_eq!(endpoint.turn_at(later).0, Turn::Over, "two callers must not probe at the same time");
         endpoint.failed_at(seen, later);
-        assert_eq!(endpoint.turn_at(later + FIRST_PAUSE_MS - 1).0, Turn::Over, "the second pause is not longer");
+        assert_eq!(
+            endpoint.turn_at(later + FIRST_PAUSE_MS - 1).0,
+            Turn::Over,
+            "the second pause must be longer than the first pause"
+        );
         assert_eq!(endpoint.turn_at(later + 2 * FIRST_PAUSE_MS).0, Turn::Probe);
         endpoint.succeeded();
         assert_eq!(endpoint.turn_at(later).0, Turn::Open);
     }
 
     #[test]
-    fn failures_when_many_attempts_fail_at_one_moment_then_count_as_one() {
+    fn failures_when_many_attempts_fail_at_one_moment_then_count_as_one_failure() {
         let endpoint = endpoint();
         for _ in 0..100 {
             endpoint.failed_at(Seen(0), 1);
         }
         assert_eq!(endpoint.failures.load(Ordering::Relaxed), 1);
         endpoint.failed_at(Seen::FORCED, 2);
-        assert_eq!(endpoint.turn_at(1 + FIRST_PAUSE_MS).0, Turn::Probe, "a forced attempt extended the pause");
+        assert_eq!(endpoint.turn_at(1 + FIRST_PAUSE_MS).0, Turn::Probe, "a forced attempt must not extend the pause");
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_when_failures_repeat_then_stays_below_the_longest_pause() {
+    fn pause_when_failures_repeat_then_does_not_exceed_the_longest_pause() {
         let endpoint = endpoint();
         let mut now = 1;
         endpoint.failed_at(Seen(0), now);

@@ -1,5 +1,5 @@
-//! The active health check: the keys of `origin.health`, and when a result changes the state of an address. `upkeep.rs`
-//! makes the checks.
+//! The active health check: the keys of `origin.health`, and the rule by which the results of checks change the state
+//! of an address. `upkeep.rs` runs the checks.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_when_enough_checks_in_a_row_agree_then_changes_its_state() {
+    fn address_when_enough_consecutive_checks_agree_then_health_changes() {
         let endpoint = Endpoint::new(Place::Unix("/a".into()));
         let settings = HealthSettings::default();
         let results = [false, false, true, false, false, false, true, false, true, true];

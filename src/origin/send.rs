@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    /// Opens a connection. For a request that may be sent again, a failure is followed by further attempts.
+    /// Opens a connection. If this fails and the request may be retried, the function tries again.
     async fn open(&self, replayable: bool, retries: &mut u32) -> Result<Opened, Fault> {
         loop {
             // The future is boxed, because it has more than 10 KiB and would be a part of the future of every request.

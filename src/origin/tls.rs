@@ -38,7 +38,7 @@ pub struct TlsSettings {
     pub server_name: Option<String>,
     /// The file with edgeshim's certificate for the origin, followed by the certificates of its issuers.
     pub certificate: Option<PathBuf>,
-    /// The file with the private key of that certificate.
+    /// The file with the private key of `certificate`.
     pub key: Option<PathBuf>,
 }
 
@@ -79,8 +79,9 @@ impl fmt::Display for TlsProblem {
 }
 
 impl TlsSettings {
-    /// Reads the files and prepares TLS for connections to `host`. `http2`: offer HTTP/2 before HTTP/1.1. The stand-in
-    /// is often a public mirror, so the system's authorities are trusted for it in addition to `ca`.
+    /// Reads the files and prepares TLS for connections to `host`. If `http2` is true, edgeshim offers HTTP/2 before
+    /// HTTP/1.1. The stand-in is often a public mirror, so the authorities of the system are trusted for the stand-in
+    /// in addition to `ca`.
     ///
     /// # Errors
     /// Returns all problems of the keys and their files.
@@ -222,7 +223,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-/// The state of a file, by which a change is found.
+/// The state of a file. If two states of a file differ, the file has changed.
 pub(super) type Stamp = (i64, i64, u64, u64);
 
 /// TLS for the connections to one origin.
@@ -237,7 +238,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Makes the handshake on a new connection.
+    /// Does the handshake on a new connection.
     pub(super) async fn handshake<S>(&self, stream: S) -> std::io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

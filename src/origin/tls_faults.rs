@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use crate::fault::{Cause, Fault};
 use crate::keys::quote;
 
-/// The most names of the origin's certificate that a message lists.
+/// The largest number of names of the origin's certificate in a message.
 const MOST_NAMES: usize = 3;
 
 /// Returns the fault for the TLS error in a chain of errors, or `None` if no error of TLS is in the chain.
@@ -64,7 +64,7 @@ fn certificate(error: &CertificateError) -> String {
             "the origin's certificate has expired: renew the certificate at the origin".to_owned()
         }
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the origin's certificate is valid only in {}: check the clocks of both machines",
+            "the origin's certificate becomes valid in {}: check the clocks of both machines",
             span(*not_before, *time)
         ),
         CertificateError::NotValidYet => {
@@ -134,7 +134,7 @@ fn bare_name(text: &str) -> String {
     quote(text.split('"').nth(1).unwrap_or(text))
 }
 
-/// Writes the time between two moments.
+/// Returns the time between two moments as text, for example `9 days`.
 fn span(late: UnixTime, early: UnixTime) -> String {
     let elapsed = Duration::from_secs(late.as_secs().saturating_sub(early.as_secs()));
     let (count, unit) = match elapsed.as_secs() {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_certificate_when_hostile_then_escaped_and_bounded() {
+    fn certificate_names_when_hostile_then_escaped_and_bounded() {
         let hostile = format!("DnsName(\"a\u{1b}[31m{}\")", "b".repeat(500));
         let text = certificate(&CertificateError::NotValidForNameContext {
             expected: rustls::pki_types::ServerName::try_from("a.test").unwrap(),

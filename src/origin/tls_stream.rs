@@ -1,4 +1,4 @@
-//! A TLS connection that remembers why TLS failed.
+//! A TLS connection that stores the error with which TLS failed.
 //!
 //! hyper's connection task gets the error of a read. If no request is in progress on the connection at this moment,
 //! hyper drops the error, and the next request only learns that the connection is closed. In TLS 1.3, the alert about a

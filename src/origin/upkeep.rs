@@ -1,5 +1,5 @@
-//! A thread beside the workers that keeps what the workers share about the origin up to date: the addresses of the
-//! name, the health of the addresses, and the files of `[origin.tls]`.
+//! A thread beside the workers. It keeps the data about the origin up to date that all workers share: the addresses of
+//! the origin's name, the health of these addresses, and the content of the files of `[origin.tls]`.
 //!
 //! The thread exists only if there is something to do. It ends when the configuration is no longer in use.
 
@@ -27,7 +27,7 @@ use crate::wire::names::{HOST, USER_AGENT};
 const LOOKUP_PERIOD: Duration = Duration::from_secs(10);
 /// The shortest time between two lookups, while no connection can be made.
 const SHORTEST_LOOKUP_PERIOD: Duration = Duration::from_secs(1);
-/// The time between two looks at the clock and at the files.
+/// The longest time between two runs of the thread, and the time between two checks of the files.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 const SHORTEST_TURN: Duration = Duration::from_millis(50);
 
@@ -48,7 +48,7 @@ impl Upstream {
         let stale = Arc::clone(&self.stale);
         thread::Builder::new().name("origin".to_owned()).spawn(move || {
             runtime.block_on(keep(upstream, stale));
-            // A lookup can block for long, and nobody needs its result any more.
+            // A lookup can still block for a long time, but its result is not needed any more.
             runtime.shutdown_background();
         })?;
         Ok(())
@@ -82,7 +82,7 @@ async fn keep(upstream: Weak<Upstream>, stale: Arc<Notify>) {
 }
 
 impl Plan {
-    /// Does the work whose time has come. Returns how long to wait.
+    /// Does the work that is due. Returns the time until the next call.
     async fn work(&mut self, upstream: &Arc<Upstream>) -> Duration {
         let now = Instant::now();
         if upstream.name().is_some() && now >= self.lookup {
@@ -169,8 +169,8 @@ impl Files {
         Self { checked: read.clone(), read, next: Instant::now() }
     }
 
-    /// Reads the files again if they have changed, but not within the last second, because a tool can still be writing
-    /// them.
+    /// Reads the files again if they have changed since the last read but not since the last check, a second before. A
+    /// tool could still be writing a file that has changed since the last check.
     fn check(&mut self, tls: &Tls) {
         let now = Instant::now();
         if now < self.next {

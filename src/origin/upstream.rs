@@ -1,8 +1,9 @@
 //! The origin as all workers share it: its addresses with their states, and TLS.
 //!
-//! A name can have several addresses. New connections use the addresses in turn. An attempt that fails goes on to the
-//! next address at once, and an attempt without a result after [`HEAD_START`] gets company from the next address
-//! (RFC 8305). The first connection is used. `ARCHITECTURE.md` ("The addresses of the origin") describes the rules.
+//! A name can have several addresses. New connections use the addresses in turn. If an attempt fails, the next address
+//! is tried at once. If an attempt has no result after [`HEAD_START`], the next address is tried in parallel (RFC
+//! 8305). The connection that succeeds first is used. `ARCHITECTURE.md` ("The addresses of the origin") describes the
+//! rules.
 
 use std::fmt;
 use std::io;
@@ -26,7 +27,7 @@ use super::tls::{Tls, TlsProblem};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// How long an attempt runs alone before the next address is tried too (RFC 8305 §5).
+/// The time for which an attempt has no rival. After this time, the next address is tried in parallel (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// The largest number of addresses of a name that are used.
 const MOST_ADDRESSES: usize = 32;
@@ -67,7 +68,7 @@ pub struct Upstream {
     /// The position in the list at which the next new connection begins.
     next: AtomicUsize,
     resolver: Resolver,
-    /// Asks `upkeep` for a lookup before its time.
+    /// Asks the thread in `upkeep.rs` for a lookup before the regular time.
     pub(super) stale: Arc<Notify>,
     /// `edgeshim_origin_connections`
     pub(super) connections: Gauge,
@@ -132,8 +133,8 @@ impl Upstream {
         self.endpoints.load_full()
     }
 
-    /// Looks the name up, and uses the addresses that were found from now on. After a failure, the last addresses stay
-    /// in use.
+    /// Looks the name up. From then on, new connections use the addresses that were found. If the lookup fails, the
+    /// previous addresses stay in use.
     pub(super) async fn look_up(&self) -> io::Result<Arc<Vec<Arc<Endpoint>>>> {
         let Some((host, port)) = self.name() else { return Ok(self.endpoints()) };
         let (resolver, host) = (self.resolver.clone(), host.to_owned());
@@ -158,8 +159,8 @@ impl Upstream {
         Ok(endpoints)
     }
 
-    /// Decides which kept connections get further requests: those to healthy addresses, or all if no address is
-    /// healthy.
+    /// Decides which kept connections get further requests: the connections to healthy addresses, or all connections if
+    /// no address is healthy.
     pub(super) fn settle(&self) {
         let endpoints = self.endpoints();
         let some_healthy = endpoints.iter().any(|endpoint| endpoint.is_healthy());
@@ -304,8 +305,8 @@ fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// The upstreams that a configuration uses, so that a reload can use an upstream with its addresses and their states
-/// again.
+/// The upstreams that are in use. If a reload does not change the settings of an upstream, the new configuration uses
+/// the same upstream, with its addresses and their states.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams(Mutex<Vec<Weak<Upstream>>>);
 

@@ -1,8 +1,9 @@
-//! Listening sockets that this process got at its start, from systemd (socket activation) or from the process that it
-//! replaces. The variable `LISTEN_FDS` has their number, and `LISTEN_FDNAMES` their names.
+//! Listening sockets that this process got at its start, from systemd (socket activation) or from the process that this
+//! process replaces. The environment variable `LISTEN_FDS` has the number of the sockets, and `LISTEN_FDNAMES` has
+//! their names.
 //!
-//! A socket is matched with a configured address by its own address. A socket without such an address is matched by its
-//! name.
+//! If the address of a socket is configured, the socket belongs to the listener with this address. Otherwise the name
+//! of the socket selects the listener.
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,7 @@ use listenfd::ListenFd;
 
 use crate::config::Listen;
 
-/// The name of the socket on which the process that is replaced waits for the message that this process is ready.
+/// The name of the socket on which this process reports to the old process that this process is ready.
 pub(crate) const PREDECESSOR: &str = "edgeshim-predecessor";
 
 /// A listening socket.
@@ -117,8 +118,8 @@ impl Inherited {
     /// entry for each address, which is `None` if no socket belongs to the address.
     ///
     /// # Errors
-    /// A socket belongs to no address. After a hand-over such a socket is closed instead, because the configuration can
-    /// have changed.
+    /// A socket belongs to no address. But after a hand-over, such a socket is closed and is not an error, because the
+    /// configuration can have changed.
     pub(crate) fn assign(
         mut self,
         wanted: &[(&Listen, &str)],
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn socket_when_no_listener_matches_then_rejected_unless_after_a_hand_over() {
+    fn socket_when_unmatched_then_rejected_at_start_and_closed_after_hand_over() {
         let other = Listen::Tcp(([127, 0, 0, 1], 1).into());
         let unmatched = || Inherited { sockets: vec![tcp("web")], ..Inherited::default() };
         let error = unmatched().assign(&[(&other, "http")]).unwrap_err().to_string();

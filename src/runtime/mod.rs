@@ -3,7 +3,7 @@
 //!
 //! A swap keeps the metrics, the drain's state and the limiter. The limiter stays, with new limits, so
 //! that requests in flight stay counted. The origin, the states of its addresses and each worker's connections to the
-//! origin stay if their settings stay. Labels, classes, pages and layers are built again.
+//! origin stay if their settings do not change. Labels, classes, pages and layers are built again.
 
 mod build_error;
 mod inherited;
@@ -84,7 +84,7 @@ pub struct Lasting {
 }
 
 impl Lasting {
-    /// Uses another resolver than that of the system.
+    /// Uses a resolver in place of the system's resolver.
     pub fn with_resolver(resolver: Resolver) -> Self {
         Self { resolver, ..Self::default() }
     }

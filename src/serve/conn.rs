@@ -60,7 +60,7 @@ pub(super) async fn serve_tls<E: EdgeService>(
         Ok(sniffed) if is_h2.is_none_or(|is_h2| is_h2 == sniffed.is_h2) => sniffed,
         other => {
             match other {
-                // The client speaks another protocol than it has chosen.
+                // The client does not send the protocol that ALPN selected.
                 Ok(_) => worker.refused(Reason::Malformed),
                 Err(error) => refused_start(&error, &worker),
             }

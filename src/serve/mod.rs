@@ -242,7 +242,7 @@ fn remove_file(bound: &Bound, is_owned: bool) {
     }
 }
 
-/// Removes the first element that fits.
+/// Removes the first element for which `fits` is true, and returns this element.
 fn take<T>(list: &mut Vec<T>, fits: impl Fn(&T) -> bool) -> Option<T> {
     list.iter().position(fits).map(|at| list.remove(at))
 }

@@ -39,7 +39,7 @@ impl Permits {
         *current = limit;
     }
 
-    /// Waits for a free permit. Returns `None` if there will be no free permit, which does not happen.
+    /// Waits for a free permit. Returns `None` if the semaphore is closed. edgeshim never closes the semaphore.
     pub(super) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }

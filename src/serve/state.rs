@@ -131,8 +131,8 @@ impl State {
         self.ending.store(ending::FRAMED, Ordering::Relaxed);
     }
 
-    /// Notes that the connection must end after its requests in flight. From now on the connection waits only
-    /// [`LEAVE_AFTER`] for a next request or for more of a request body whose response has been sent.
+    /// Notes that the connection must end after its requests in flight. From now on, the connection waits at
+    /// most [`LEAVE_AFTER`] for another request, or for the rest of a request body whose response has been sent.
     pub(super) fn leave(&self) {
         if !self.leaving.swap(true, Ordering::Relaxed) && matches!(self.purpose(), Purpose::Idle | Purpose::Rest) {
             self.idle_since_ms.store(0, Ordering::Relaxed);

@@ -32,7 +32,7 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Sets whether the connection is reset when the socket is closed. Returns `false` if the socket type has no reset.
-    /// A TLS stream ends the reset only when it has written its last byte.
+    /// If `reset` is `false`, a TLS stream cancels the reset only after the stream has written its last byte.
     fn reset_at_close(&self, reset: bool) -> bool;
 }
 
@@ -194,7 +194,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         if this.state.trailers.is_active() && this.state.trailers.flushed() {
             cx.waker().wake_by_ref();
         }
-        // A TLS stream still has encrypted bytes in memory.
+        // A TLS stream can still have encrypted bytes in memory.
         let polled = this.stream.poll_flush(cx);
         Self::after_write(this.state, cx, polled)
     }

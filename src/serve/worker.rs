@@ -43,9 +43,9 @@ impl<E: EdgeService> Worker<E> {
         self.current().stack.call(request)
     }
 
-    /// Drops the layers of an old configuration, and its connections to the origin if the new configuration has other
-    /// settings for them, so that a worker without requests does not keep them. Closes connections to the
-    /// origin that have been idle for too long.
+    /// Drops the layers of an old configuration, so that a worker without requests does not keep them. If the new
+    /// configuration has other settings for the origin, also drops the old connections to the origin. Closes
+    /// connections to the origin that have been idle for too long.
     pub(super) fn prune(&self) {
         let origin = Arc::clone(&self.current().origin);
         origin.prune();

@@ -39,7 +39,7 @@ enum Message {
     Wake,
 }
 
-/// The access to a worker: the channel for its messages, and the number of connections that the worker has.
+/// The handle of a worker: the channel for messages to the worker, and the number of the worker's connections.
 struct Handle {
     messages: mpsc::UnboundedSender<Message>,
     load: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Certificates: the facts that edgeshim reads from them.
+//! Reads from certificates the facts that edgeshim uses.
 
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
@@ -52,7 +52,7 @@ impl Facts {
     }
 }
 
-/// Returns SHA-256 of a whole certificate (DER).
+/// Returns SHA-256 of a certificate (DER).
 pub(crate) fn fingerprint(der: &[u8]) -> [u8; 32] {
     Sha256::digest(der).into()
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificate_when_read_then_has_its_host_names_and_its_validity() {
+    fn certificate_when_read_then_has_host_names_and_validity() {
         let key = KeyPair::generate().unwrap();
         let names = ["Edge.example".to_owned(), "*.cdn.example".to_owned(), "192.0.2.1".to_owned()];
         let mut parameters = CertificateParams::new(names).unwrap();

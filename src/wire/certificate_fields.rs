@@ -95,7 +95,8 @@ fn last_element(line: &str, now: i64) -> Option<Certificate> {
     }
 }
 
-/// Splits a text behind the value with which the text begins. Returns `None` if a quoted value has no end.
+/// Returns the value at the start of a text, and the rest of the text. Returns `None` if a quoted value has no closing
+/// quote, or if an unquoted value contains a quote.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find([';', ',']).unwrap_or(text.len()));
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn client_cert_when_valid_then_certificate_has_its_names_and_its_hash() {
+    fn client_cert_when_valid_then_names_and_hash_of_certificate_are_read() {
         let (der, _) = certificate(2020);
         let line = format!(":{}:", STANDARD.encode(&der));
         let found = read(CertificateField::ClientCert, &[&line]).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_client_cert_when_it_has_several_elements_then_last_element_is_read() {
+    fn x_forwarded_client_cert_when_elements_repeat_then_last_element_is_read() {
         let (der, pem) = certificate(2020);
         let hash = hex(fingerprint(&der));
         let other = "0".repeat(64);
@@ -271,7 +272,7 @@ mod tests {
             format!("Hash={hash};Subject=\"open"),
             format!("Hash={hash};Subject=\"a\"b"),
             format!("Hash={hash},"),
-            // The first element is an attack: its quote ends only inside of the proxy's element.
+            // A client sent the first element to attack: the quote of this element ends inside the proxy's element.
             format!("A=\",Hash={hash};Subject=\"CN=a\";DNS=a.example"),
         ] {
             let found = read(CertificateField::XForwardedClientCert, &[&line]);
@@ -282,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_when_text_is_arbitrary_then_reading_does_not_panic(
+        fn certificate_fields_when_text_is_arbitrary_then_reading_does_not_panic(
             text in "[ -~]{0,60}", near in "(Hash|DNS|Cert)=[\"\\\\;,=a%0-9]{0,30}",
         ) {
             for field in CertificateField::ALL {

@@ -42,7 +42,7 @@ pub struct FrameTracker {
 
 impl FrameTracker {
     /// Creates a tracker that expects the first byte of a connection, which is the first byte of the preface.
-    #[expect(clippy::new_without_default, reason = "`new` names the state: the begin of a connection")]
+    #[expect(clippy::new_without_default, reason = "`new` names the state: the start of a connection")]
     pub const fn new() -> Self {
         Self {
             left: PREFACE_BYTES,

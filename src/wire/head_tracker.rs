@@ -141,7 +141,7 @@ pub struct HeadTracker {
 
 impl HeadTracker {
     /// Creates a tracker that expects the first byte of a connection.
-    #[expect(clippy::new_without_default, reason = "`new` names the state: the begin of a connection")]
+    #[expect(clippy::new_without_default, reason = "`new` names the state: the start of a connection")]
     pub const fn new() -> Self {
         Self {
             remaining: 0,

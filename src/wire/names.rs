@@ -26,7 +26,7 @@ pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-
 pub static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// RFC 9440: the certificate with which a client has connected to a machine that ends TLS.
 pub static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
-/// The same report as `CLIENT_CERT`, in the form that Envoy writes.
+/// The same information as in `CLIENT_CERT`, in the form that Envoy writes.
 pub static X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// An id for the request. All hops use the same id.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -106,7 +106,7 @@ impl Conn {
         Ok(Self { socket: Socket::Tls(Box::new(stream)), deadline: None, written: Arc::default() })
     }
 
-    /// Returns the TLS session. Panics if the connection has none.
+    /// Returns the TLS session. Panics if the connection does not use TLS.
     pub fn session(&self) -> &ClientConnection {
         let Socket::Tls(stream) = &self.socket else { panic!("the connection has no TLS") };
         &stream.conn

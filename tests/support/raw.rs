@@ -94,7 +94,7 @@ impl Raw {
         Self { reader: Reader::new(conn), timeout: PATIENCE }
     }
 
-    /// Returns the TLS session. Panics if the connection has none.
+    /// Returns the TLS session. Panics if the connection does not use TLS.
     pub fn session(&mut self) -> &ClientConnection {
         self.reader.inner().session()
     }

@@ -81,7 +81,7 @@ pub enum Reply {
     Version,
     /// A body that ends with the connection. The connection ends with `close_notify`.
     UntilClose,
-    /// The same body, but the connection ends without `close_notify`.
+    /// The body of `UntilClose`, but the connection ends without `close_notify`.
     Truncated,
 }
 

@@ -27,7 +27,7 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
     }
 }
 
-/// Limits the lifetimes that the stand-in sent, and removes its fields for particular CDNs.
+/// Limits the lifetimes that the stand-in sent in Cache-Control. Removes Expires and the fields that only CDNs read.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
     let mut directives = CacheControl::parse(lines.iter().map(http::HeaderValue::as_bytes));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn stand_in_response_when_mirror_or_class_sets_long_lifetimes_then_lives_at_most_error_ttl() {
+    fn stand_in_response_when_lifetimes_are_long_then_lifetime_is_at_most_error_ttl() {
         let long = CachePolicy {
             ttl: Some(94_670_800),
             edge_ttl: Some(94_670_800),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn stand_in_response_when_class_forbids_storing_or_mirror_says_private_then_stays_unstored() {
+    fn stand_in_response_when_class_or_mirror_forbids_storing_then_is_not_stored() {
         let never = CachePolicy { mode: CacheMode::Never, ..CachePolicy::default() };
         for dialect in Dialect::ALL {
             assert_eq!(longest(&never, dialect, &[("cache-control", "max-age=60")]), None);

@@ -4,8 +4,8 @@
 //! the origin's response, so `gzip` compresses the body and `cache_control` limits the lifetime to `error_ttl`. If the
 //! mirror fails, the result of the origin stays, and ends in the whoopsie page.
 //!
-//! The copy of the head for the mirror has no Range and no conditions, so that the response is complete. It has no
-//! Cookie and no Authorization, because a static mirror needs neither.
+//! The mirror gets a copy of the request head without Range and without conditions, so that the mirror's response is
+//! complete. The copy has no Cookie and no Authorization, because a static mirror needs neither.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::wire::names::{
 use crate::wire::received::Received;
 
 label! {
-    /// What came of a request to the stand-in: the label `result` of `edgeshim_stand_in_total`.
+    /// The result of a request to the stand-in: the label `result` of `edgeshim_stand_in_total`.
     pub(crate) enum Answer {
         /// The response of the stand-in replaced the failure of the origin.
         Served = "served",

@@ -1,4 +1,4 @@
-//! How long edgeshim waits for the bytes of one batch of log lines.
+//! The time for which edgeshim waits for the bytes of one batch of log lines.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 const SLOWEST: u64 = 32 * 1024;
 
 /// The time that is left to the sender of one batch. The sender has `server.body_timeout`, and gets more time with each
-/// byte. So a sender that sends a byte now and then does not keep its permit. Only the time counts in which edgeshim
-/// waits for the sender.
+/// byte. So a sender that sends a byte now and then cannot keep its permit for long. Only the time in which edgeshim
+/// waits for the sender counts.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// The longest time without a byte: `server.body_timeout`.
@@ -45,7 +45,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn sender_when_slower_than_the_lowest_rate_then_time_ends() {
+    fn sender_when_slower_than_the_lowest_rate_then_time_runs_out() {
         let mut patience = Patience::new(PAUSE);
         let mut now_ms = 0;
         let mut waits = 0;
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn time_when_no_wait_has_begun_then_is_not_used() {
+    fn remaining_time_when_no_wait_has_begun_then_does_not_decrease() {
         let mut patience = Patience::new(PAUSE);
         patience.received(0, 1_000_000);
         assert_eq!(patience.wait(1_000_000), PAUSE);

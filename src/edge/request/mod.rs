@@ -177,7 +177,7 @@ pub struct Facts {
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
-    /// Whether the response comes from the stand-in. `cause` or `origin_status` then tells how the origin failed.
+    /// Whether the response comes from the stand-in. `cause` or `origin_status` then shows how the origin failed.
     pub stand_in: bool,
 }
 

@@ -111,7 +111,7 @@ impl Generation {
         let middle = counts.len() / 2;
         let (_, &mut median, _) = counts.select_nth_unstable(middle);
         // The remaining URLs move to a new table. In the old table, the places of removed URLs would stay in use, and
-        // the table would grow to the double size.
+        // the size of the table would double.
         let full = std::mem::replace(&mut self.urls, HashMap::with_capacity_and_hasher(2 * HALF, <_>::default()));
         self.urls.extend(full.into_iter().filter_map(|(url, mut counted)| {
             let before = counted.pulls;
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn early_pull_when_it_ends_after_a_purge_then_early_pulls_do_not_exceed_pulls() {
+    fn early_pull_when_ended_after_a_purge_then_early_pulls_do_not_exceed_pulls() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let (list, head) = (tops.list(), head("/a"));
         let url = objects.url(&head);

@@ -17,11 +17,11 @@ use bytes::Bytes;
 
 use super::batch::{Batch, BatchError};
 
-/// How much lower the priority of the thread is than the priority of the workers. 19 is the largest number.
+/// The value that is added to the nice value of the thread. 19 gives the lowest priority.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 19;
 
-/// Starts the thread when the first batch arrives. When the value is dropped, the thread ends.
+/// The handle of the thread. The first batch starts the thread. When the handle is dropped, the thread ends.
 #[derive(Default)]
 pub(super) struct Background {
     jobs: Mutex<Option<Sender<Job>>>,

@@ -371,7 +371,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn batch_when_received_in_pieces_of_any_size_then_result_is_the_same(
+        fn batch_when_size_of_pieces_varies_then_result_does_not_change(
             text in concat!(
                 r#"([ \n\x{feff}]{0,3})(\[|\{"records":\[\{"data":"|)"#,
                 r#"([\[\]{}",:=\\/ \nZ0-9]|"time":1700000000|"bytes":5|"result":"hit""#,
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_sent_by_the_cdn_itself_then_counted_only_as_a_line() {
+    fn line_when_cdn_sent_the_request_then_request_is_not_counted() {
         for (preset, client, own) in [
             ("fastly", r#""fastly_is_edge":true"#, r#""fastly_is_edge":false"#),
             ("fastly", r#""x":1"#, r#""fastly_is_edge":"false""#),

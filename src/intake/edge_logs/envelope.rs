@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn body_when_it_starts_with_the_members_of_an_envelope_then_recognised() {
+    fn body_when_starting_with_envelope_members_then_recognised_as_envelope() {
         for body in [
             r#"{"records":[{"#,
             r#"{ "requestId" : "a,b" , "timestamp" : 1, "records" : ["#,

@@ -20,10 +20,10 @@ impl Choice {
     }
 
     /// Returns the first pair whose certificate has the name and whose key the client accepts. A complete name is
-    /// preferred to a name with `*`. If the client accepts no key of these pairs, returns the first of them. If no
-    /// certificate has the name, all pairs are candidates.
+    /// preferred to a name with `*`. If the client accepts no key of the matching pairs, returns the first matching
+    /// pair. If no certificate has the name, all pairs count as matching.
     fn choose(&self, name: Option<&str>, accepts: impl Fn(&Pair) -> bool) -> Option<&Arc<Pair>> {
-        // rustls has checked that the name is a host name, and converts it to lower case.
+        // rustls has checked that the name is a host name. `resolve` has converted the name to lower case.
         let parent = name.and_then(|name| Some(name.split_once('.')?.1));
         let exact = |pair: &&Arc<Pair>| pair.names.iter().any(|known| Some(known.as_str()) == name);
         let wildcard =
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_when_chosen_then_complete_name_comes_before_wildcard_and_first_certificate_is_the_default() {
+    fn certificate_when_chosen_then_exact_name_precedes_wildcard_and_first_is_default() {
         let choice = choice(&[
             &["first.example"],
             &["*.shop.example", "shop.example"],
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_when_client_cannot_check_its_signature_then_next_certificate_with_the_name_is_chosen() {
+    fn certificate_when_client_cannot_check_signature_then_next_match_is_chosen() {
         let choice = choice(&[&["a.example"], &["a.example"], &["b.example"]]);
         let second = choice.pairs[1].clone();
         let chosen = choice.choose(Some("a.example"), |pair| std::ptr::eq(pair, &raw const *second)).unwrap();

@@ -20,7 +20,7 @@ const MOST_AUTHORITIES: usize = 100;
 #[derive(Debug)]
 pub(super) struct Clients {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// A verifier for each CA, with SHA-256 of the certificate of the CA.
+    /// For each CA, SHA-256 of the CA's certificate, and a verifier that trusts only this CA.
     authorities: Vec<([u8; 32], Arc<dyn ClientCertVerifier>)>,
     /// SHA-256 of the file.
     sha256: [u8; 32],

@@ -105,7 +105,7 @@ impl TlsFiles {
 /// The key of `[server.tls]` that names an unusable file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKey {
-    /// A key of a pair: of the block itself (0), or of an entry of `more` (1 and above).
+    /// A key of a pair. 0 is the pair of `[server.tls]`, and 1 is the first pair of `more`.
     Pair(usize, PairFile),
     ClientCa,
 }
@@ -138,7 +138,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// The TLS of the listeners: what a handshake needs.
+/// The state that the TLS handshakes of all listeners share.
 #[derive(Debug)]
 pub(crate) struct ServerTls {
     active: ArcSwap<Active>,
@@ -268,7 +268,7 @@ impl Sources {
         if errors.is_empty() { Ok(Self { pairs, clients, tickets, failed }) } else { Err(errors) }
     }
 
-    /// Prepares the files that are usable for handshakes.
+    /// Prepares the usable certificates and CAs for handshakes.
     fn active(&self) -> Result<Active, TlsError> {
         let clients = self.clients.as_ref().map(|clients| Arc::clone(&clients.usable));
         let ticketer = self.tickets.of(clients.as_deref().map(Clients::sha256));

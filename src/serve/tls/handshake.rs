@@ -31,7 +31,7 @@ pub(in super::super) struct Begun {
     /// The client address in the PROXY header, if there is one.
     pub(in super::super) source: Option<IpAddr>,
     pub(in super::super) certificate: Option<Certificate>,
-    /// The protocol that the client and edgeshim chose (ALPN). `None`: the client offered no protocol.
+    /// Whether ALPN selected HTTP/2. `None`: the client offered no protocol.
     pub(in super::super) is_h2: Option<bool>,
 }
 
@@ -126,8 +126,9 @@ async fn handshake(
     }
 }
 
-/// Closes a connection in an orderly way. If unread bytes were in the socket, a close would reset the connection, and
-/// the client could lose the last bytes that edgeshim has sent. So the function first reads for at most one tick.
+/// Closes a connection in an orderly way. If the socket still has unread bytes, the kernel resets the connection at the
+/// close, and the client can lose the last bytes that edgeshim has sent. So after the shutdown, the function reads and
+/// discards bytes until the client closes the connection, for at most one tick.
 async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let closing = async {
         stream.shutdown().await?;

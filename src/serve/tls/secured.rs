@@ -93,7 +93,7 @@ impl Secured {
 impl Socket for Secured {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (tcp, session) = self.0.get_ref();
-        // A part of the last read can still be in memory, decrypted or not.
+        // Bytes that were read from the socket can still be in memory, encrypted or decrypted.
         if session.wants_read() && tcp.prefix.is_empty() { tcp.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 

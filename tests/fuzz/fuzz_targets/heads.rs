@@ -8,7 +8,7 @@
 use edgeshim::internals::trackers::{FrameTracker, HeadTracker, Verdict};
 use libfuzzer_sys::fuzz_target;
 
-/// More verdicts than an input can have heads.
+/// The largest number of verdicts that are read. No input has so many heads.
 const MANY: usize = 65_536;
 
 fuzz_target!(|data: &[u8]| {
