@@ -3,8 +3,8 @@
 //! The running process starts its program again and passes its listening sockets, as a service manager does
 //! (`LISTEN_FDS`). Both processes then have the same sockets with the same queues of connections, so no connection is
 //! lost when the old process closes its descriptors. The last descriptor is a datagram socket on which the new process
-//! reports that it serves. Then the old process drains. If the new process ends before its report, the old process
-//! serves on.
+//! reports that it serves. Then the old process drains. If the new process ends before its report, or sends no report
+//! within two minutes, the old process serves on.
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,12 +25,14 @@ const FIRST: usize = 3;
 const READY: &[u8] = b"READY=1";
 /// The time between two checks whether the new process still runs.
 const POLL: Duration = Duration::from_millis(100);
+/// The time in which the new process must report that it serves. It reads its configuration in this time.
+const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// The result of an attempt to hand over.
 pub(super) enum Outcome {
     /// The new process, which has this process id, serves.
     Ready(u32),
-    /// The new process has ended or cannot be watched. The text says why.
+    /// The new process has ended, was killed or cannot be watched. The text says why.
     Failed(String),
 }
 
@@ -63,12 +65,20 @@ pub(super) fn start(
 /// Waits until the new process reports that it serves, or ends.
 fn outcome(mut child: Child, ready: &UnixDatagram) -> Outcome {
     let mut report = [0; READY.len()];
+    let started = Instant::now();
     loop {
         if ready.recv(&mut report).is_ok_and(|length| report.get(..length) == Some(READY)) {
             return Outcome::Ready(child.id());
         }
         match child.try_wait() {
-            Ok(None) => {}
+            Ok(None) if started.elapsed() < START_LIMIT => {}
+            Ok(None) => {
+                // If the process cannot be killed, it has just ended.
+                let _ = child.kill();
+                let _ = child.wait();
+                let limit = START_LIMIT.as_secs();
+                return Outcome::Failed(format!("the new process was not ready within {limit} s, and was killed"));
+            }
             Ok(Some(status)) => return Outcome::Failed(format!("the new process has ended ({status})")),
             Err(error) => return Outcome::Failed(format!("the new process cannot be watched: {error}")),
         }
