@@ -225,6 +225,31 @@ fn watched_file_when_symbolic_link_is_replaced_then_reloaded() {
 }
 
 #[test]
+fn watched_file_when_changed_during_the_drain_then_listeners_stay_closed() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
+        if request.target == "/late" {
+            waiting.wait();
+        }
+        origin::respond(request, conn, 200, &[], b"hi")
+    });
+    let mut shim = Shim::start(config(&origin, 11).with("[server]\nwatch = true"));
+    let mut late = Raw::connect(shim.addr).patient(LONG);
+    late.send(get("/late"));
+    assert!(wait_until(LONG, || origin.count() == 1));
+    shim.signal("TERM");
+    assert!(wait_until(LONG, || std::net::TcpStream::connect(shim.addr).is_err()));
+    let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");
+    shim.dir.write("edgeshim.toml", text.replace("11s", "22s"));
+    shim.wait_stderr("the drain has begun");
+    assert!(std::net::TcpStream::connect(shim.addr).is_err(), "the closed listener is open again");
+    gate.open();
+    assert_eq!(late.response().expect("a response").status, 200);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+}
+
+#[test]
 fn file_when_not_watched_then_reloaded_only_after_sighup() {
     let origin = quick();
     let shim = Shim::start(config(&origin, 11));

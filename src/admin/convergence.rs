@@ -121,6 +121,11 @@ impl Shares {
         for (to, provider) in pulls.iter_mut().zip(&sample.providers) {
             *to = provider.row.counts[Column::Pulls as usize];
         }
+        if self.seconds.back().is_some_and(|last| sample.at < last.at) {
+            // The clock of the system was set back. The times of the ring must be in order.
+            self.seconds.clear();
+            self.steps.clear();
+        }
         if self.seconds.len() >= SECONDS {
             self.seconds.pop_front();
         }

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::preset::{Pop, Preset};
 use super::proof::{Evidence, Proof, Proofs};
+use crate::wire::certificate_fields::CertificateField;
 use crate::wire::forwarded::Trail;
 
 /// A configured provider, prepared for checks.
@@ -36,10 +37,17 @@ pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderN
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
-/// Returns the header fields that name the provider or prove its identity: `identity`, and the fields with a secret or
-/// a signature.
+/// Returns the header fields that name the provider or prove its identity: `identity`, the fields with a secret or a
+/// signature, and, if a provider uses one of them, the fields with a client certificate.
 pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
-    std::iter::once(identity).chain(confidential(providers))
+    let proofs = providers.iter().filter_map(|known| known.proofs.as_ref());
+    let certificate = reads_certificate_field(providers).then(|| CertificateField::ALL.map(CertificateField::name));
+    std::iter::once(identity).chain(proofs.flat_map(Proofs::fields)).chain(certificate.into_iter().flatten())
+}
+
+/// Returns whether a provider uses a header field with a client certificate.
+pub(crate) fn reads_certificate_field(providers: &[Known]) -> bool {
+    providers.iter().filter_map(|known| known.proofs.as_ref()).any(Proofs::reads_certificate_field)
 }
 
 impl Known {

@@ -83,6 +83,7 @@ struct Signals {
 }
 
 /// Why the drain begins.
+#[derive(PartialEq, Eq)]
 enum End {
     /// SIGTERM or SIGINT.
     Signal,
@@ -194,9 +195,17 @@ impl Running {
             }
         };
         let cut = tokio.block_on(async {
+            let second_signal = async {
+                let drains = || Err(io::Error::other("the drain has begun"));
+                // A new process that was starting when the drain began can still take over. The drain continues.
+                while signals.end(&lasting, None, drains).await == End::HandedOver {
+                    server.handed_over();
+                    admin.hand_over();
+                }
+            };
             tokio::select! {
-                _ = signals.end(&lasting, None, || Err(io::Error::other("the drain has begun"))) => None,
-                cut = finish(server, delay, settings.drain_timeout) => cut,
+                () = second_signal => None,
+                cut = finish(Arc::clone(&server), delay, settings.drain_timeout) => cut,
             }
         });
         if let Some(Cut { requests, tunnels }) = cut {

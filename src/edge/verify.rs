@@ -17,7 +17,6 @@ use http::HeaderName;
 use super::request::inspect::Inspect;
 use super::request::{COUNT_OR_REJECT, EdgeRequest};
 use crate::cdn::known::{self, Known};
-use crate::cdn::proof::Proofs;
 use crate::ids::Reason;
 use crate::keys::{Keys, Visitor};
 use crate::wire::certificate_fields::CertificateField;
@@ -56,8 +55,7 @@ impl Verifier {
                 confidential.push(field.clone());
             }
         }
-        let reads_certificate_field =
-            providers.iter().filter_map(|known| known.proofs.as_ref()).any(Proofs::reads_certificate_field);
+        let reads_certificate_field = known::reads_certificate_field(&providers);
         Self { settings, providers, confidential, reads_certificate_field }
     }
 }

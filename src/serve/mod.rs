@@ -17,6 +17,7 @@ mod workers;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,10 @@ pub struct Server {
     workers: Workers,
     permits: Arc<Permits>,
     listeners: Mutex<Vec<Open>>,
+    /// Whether the drain closes the listeners, so that they can no longer change.
+    is_ending: AtomicBool,
+    /// Whether another process serves the listening sockets now.
+    has_successor: AtomicBool,
 }
 
 /// An open listener.
@@ -114,6 +119,8 @@ impl Server {
             workers: workers::start(slot, drain)?,
             permits: Arc::new(Permits::new(runtime.settings().server.max_connections)),
             listeners: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+            has_successor: AtomicBool::new(false),
         };
         let mut listeners = server.listeners();
         listeners.extend(opened.into_iter().map(|added| server.open(added)));
@@ -138,8 +145,14 @@ impl Server {
 
     /// Binds the addresses that `wanted` adds. The new listeners accept no connection before
     /// [`change`](Self::change), and nothing else changes.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or the drain has begun.
     pub(crate) fn prepare(&self, wanted: &[Listen]) -> io::Result<ListenerChange> {
         let listeners = self.listeners();
+        if self.is_ending.load(Ordering::Acquire) || !self.drain.is_ready() {
+            return Err(io::Error::other("the drain has begun, so the listeners can no longer change"));
+        }
         let mut removed: Vec<&Open> = listeners.iter().collect();
         let mut new: Vec<&Listen> = wanted.iter().collect();
         new.retain(|wanted| take(&mut removed, |open| open.listen == **wanted).is_none());
@@ -163,7 +176,9 @@ impl Server {
         let is_kept = |open: &mut Open| take(&mut wanted, |wanted| **wanted == open.listen).is_none();
         let removed: Vec<Open> = listeners.extract_if(.., is_kept).collect();
         let mut bound = Vec::new();
-        for added in change.added {
+        // If the drain has begun since `prepare`, the new sockets are closed again.
+        let added = if self.is_ending.load(Ordering::Acquire) { Vec::new() } else { change.added };
+        for added in added {
             bound.push(added.listener.bound().clone());
             listeners.push(self.open(added));
         }
@@ -208,27 +223,27 @@ impl Server {
 
     /// Another process now serves the listening sockets, so this process must not remove their files.
     pub(crate) fn handed_over(&self) {
-        for open in self.listeners().iter_mut() {
-            open.owns_file = false;
-        }
+        self.is_ending.store(true, Ordering::Release);
+        self.has_successor.store(true, Ordering::Release);
     }
 
     /// Drains: closes the listeners and lets the requests in flight finish. Waits until all connections have closed,
     /// for at most `limit`. Then stops the workers, which drop the connections that are still open, and removes the
     /// socket files. Returns what was cut off, or `None` if all connections closed in time.
     pub fn finish(&self, limit: Duration) -> Option<Cut> {
-        let files: Vec<_> = self
-            .listeners()
-            .drain(..)
+        let files: Vec<_> = {
+            let mut listeners = self.listeners();
+            // `change` must not open listeners any more when it gets the lock.
+            self.is_ending.store(true, Ordering::Release);
             // The second descriptors are closed here, before the workers close the first ones.
-            .map(|open| (open.listener.bound().clone(), open.owns_file))
-            .collect();
+            listeners.drain(..).map(|open| (open.listener.bound().clone(), open.owns_file)).collect()
+        };
         self.drain.close();
         let completed = self.drain.wait(limit);
         self.drain.stop();
         self.workers.join();
         for (bound, owns_file) in files {
-            remove_file(&bound, owns_file);
+            remove_file(&bound, owns_file && !self.has_successor.load(Ordering::Acquire));
         }
         (!completed).then(|| self.drain.cut())
     }
