@@ -257,6 +257,11 @@ class Shim:
         text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s*(\d+) kB", text)[1])
 
+    def cpu_seconds(self):
+        """The CPU time of edgeshim since its start."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self):
         """Ends edgeshim with SIGTERM, and checks that it exits with 0."""
         self.process.terminate()
