@@ -120,8 +120,8 @@ pub struct Fault {
 pub struct Begun {
     /// The status that the origin sent.
     pub status: u16,
-    /// The time from the call of the origin's client to the response head, in microseconds. If the fault came before
-    /// the layers got the head, the time ends with the fault.
+    /// The time from sending the request to the response head, in microseconds. If the fault came before the layers got
+    /// the head, this is the time from sending the request to the fault.
     pub micros: u32,
     /// The number of body bytes read from the origin.
     pub bytes: u64,

@@ -104,8 +104,8 @@ label! {
 }
 
 label! {
-    /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first that applies counts. A
-    /// provider holds an object while the lifetime runs that edgeshim granted.
+    /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first reason that applies
+    /// counts. A provider "holds" an object until the end of the lifetime that the last response granted.
     pub(crate) enum PullReason {
         /// The response forbids storing, edgeshim refused the pull, the pull ended before the response, or the method
         /// is neither GET nor HEAD.
@@ -142,15 +142,15 @@ label! {
 label! {
     /// How a CDN served a request at its edge: the label `result` of `edgeshim_edge_requests_total`.
     pub(crate) enum EdgeResult {
-        /// From the CDN's cache.
+        /// The response came from the CDN's cache.
         Hit = "hit",
-        /// From the origin, into the cache.
+        /// The response came from the origin, because the cache had no usable copy.
         Miss = "miss",
-        /// From the origin, past the cache.
+        /// The response came from the origin, because the CDN did not use its cache for this request.
         Pass = "pass",
-        /// With an error of the CDN.
+        /// The response was an error of the CDN.
         Error = "error",
-        /// In another way, or the log does not contain the result.
+        /// The CDN served the request in another way, or the log does not contain the result.
         Other = "other",
     }
 }
@@ -160,9 +160,9 @@ label! {
     pub(crate) enum LogLine {
         /// The line was read and counted.
         Parsed = "parsed",
-        /// The line is damaged or has no valid time.
+        /// The line is damaged, is too long, or has no valid time.
         Unparsed = "unparsed",
-        /// The time of the line is older than the window, or in the future.
+        /// The time of the line is more than five minutes old, or more than a minute in the future.
         Outside = "outside",
     }
 }

@@ -6,7 +6,7 @@
 mod cli;
 // Sockets, worker threads, connections, the drain.
 mod serve;
-// The metrics, the probes and the effective configuration, served by a separate thread.
+// The page for operators, the metrics, the probes and the effective configuration, served by a separate thread.
 mod admin;
 // The runtime: all layers and tables of one configuration. A runtime is built once and replaced only as a whole.
 mod runtime;
@@ -16,7 +16,7 @@ mod config;
 mod edge;
 // The service below the layers: connections to the origin, retries, timeouts.
 mod origin;
-// Input other than pulls: beacons, load times, address lists, the country file.
+// Input other than pulls: beacons, load times, pushed logs, address lists, the country file, the files of TLS.
 mod intake;
 // Log records, their formats, and the writer.
 mod access_log;

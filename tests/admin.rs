@@ -91,7 +91,7 @@ fn read_until(client: &mut Raw, part: &str) -> String {
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn summary_when_providers_pull_then_has_rates_shares_and_quantiles_of_each() {
+fn summary_when_providers_pull_then_has_rates_shares_and_quantiles_of_each_provider() {
     let origin = Origin::start(origin::fixed(200, &[], "x".repeat(1000)));
     let shim = Shim::start(config(&origin));
     let fresh = fetch(shim.admin, "/api/summary", &[]);
@@ -302,7 +302,7 @@ fn share_step_when_announced_then_marked_and_reported_times_equal_client_times()
     assert_eq!(posted.status, 201, "{}", posted.text());
     let mark = annotations(shim.admin).pop().expect("an annotation");
     assert_eq!((&mark["kind"], &mark["text"]), (&json!("share"), &json!("weights 50/50 to 90/10")));
-    // After two seconds, 75 % of the change arrive at once. After four seconds, the rest arrives.
+    // After two seconds, 75 % of the change arrives at once. After four seconds, the rest arrives.
     let (mut half, mut all) = (None, None);
     let mut waiting = true;
     let summary = wait_summary(&shim, |summary| {
@@ -470,7 +470,7 @@ fn event_stream_when_open_then_sends_events_every_second_and_annotations_at_once
 }
 
 #[test]
-fn event_stream_when_16_are_open_then_refused_with_503_until_one_closes() {
+fn event_stream_when_16_are_open_then_refused_with_503_until_a_stream_closes() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let mut open: Vec<_> = (0..16).map(|_| stream(shim.admin)).collect();

@@ -269,7 +269,7 @@ fn burst(workers: usize) {
     // requests can arrive in any order.
     arrived[..INSIDE].sort_unstable();
     assert_eq!(arrived, (0..INSIDE + LINE).collect::<Vec<_>>(), "the requests left the queue in another order");
-    assert_eq!(grants.most(), INSIDE, "the largest number of concurrent requests at the origin");
+    assert_eq!(grants.most(), INSIDE, "the number of concurrent requests at the origin must reach exactly the limit");
     let metrics = settled(&shim, &[("200", INSIDE + LINE), ("503", CROWD * EACH)]);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[("cause", "overload")]), CROWD * EACH);
     assert_eq!(count(&metrics, "edgeshim_whoopsies_total", &[]), CROWD * EACH);

@@ -1,6 +1,6 @@
 //! Tests of the country of a beacon. They check which client address decides the country, when the country file is read
-//! again, what happens if the file is invalid, and how the log contains values that a browser sent. `tests/ledger.rs`
-//! checks the sources of beacons, and beacons while the origin is unreachable.
+//! again, what happens if the file is invalid, and in which form values that a browser sent are logged.
+//! `tests/ledger.rs` checks the sources of beacons, and beacons while the origin is unreachable.
 
 mod support;
 

@@ -259,7 +259,7 @@ fn guards_when_response_must_not_be_shared_then_override_the_mode_and_are_counte
     assert_eq!(
         (directives(&response), response.fields_named("set-cookie").len()),
         (set("no-store"), 1),
-        "a guard applied"
+        "a guard must not apply to a response with no-store"
     );
     assert_eq!(count("set_cookie"), "3");
 
@@ -342,7 +342,7 @@ fn class_when_several_classes_match_path_or_type_then_first_class_applies() {
         let origin_fields: Vec<_> = field.iter().map(String::as_str).collect();
         let response = connection.get(path, 200, &origin_fields);
         assert_eq!(directives(&response), set(wanted), "{path} {content_type:?}");
-        // The responses to HEAD, a partial response and a 304 get the same directives as the 200.
+        // The response to HEAD, a 206 and a 304 get the same directives as the 200.
         assert_eq!(
             directives(&connection.ask("HEAD", path, 200, &origin_fields, &[])),
             set(wanted),
@@ -378,7 +378,8 @@ fn page_when_origin_refuses_connections_then_has_no_store_in_every_mode() {
 #[test]
 fn etsy_config_when_used_then_only_the_listed_file_extensions_get_the_lifetime() {
     let origin = obedient_origin();
-    let file = std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("config/etsy.toml");
+    let file =
+        std::fs::read_to_string(shim::repository("config/etsy.toml")).expect("config/etsy.toml must be readable");
     let own = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[origin]\nurl = \"http://{}\"",
         origin.addr

@@ -135,7 +135,7 @@ fn check_when_several_hosts_occur_twice_then_reports_each_host() {
 }
 
 #[test]
-fn check_when_file_is_unreadable_then_exits_with_1_and_run_exits_with_2() {
+fn check_when_file_is_missing_or_broken_then_exits_with_1_and_run_exits_with_2() {
     let dir = temp_dir();
     dir.write("broken.toml", "[server]\nlisten = [\n");
     dir.write("latin.toml", b"# caf\xe9\n");

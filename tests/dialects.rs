@@ -186,7 +186,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 #[test]
-fn response_head_when_preset_pulls_a_case_then_equals_the_golden_file() {
+fn response_head_when_cdn_pulls_then_equals_the_golden_file() {
     let goldens: Arc<BTreeMap<String, Golden>> =
         Arc::new(goldens().into_iter().map(|golden| (golden.path(), golden)).collect());
     let scripted = Arc::clone(&goldens);
@@ -459,7 +459,7 @@ fn head_when_cookies_exceed_the_limit_then_security_fields_stay_and_shim_warns_o
         let cookies = response.fields_named("set-cookie");
         assert!(cookies.len() > 60 && cookies.len() < 95, "{} cookies were sent", cookies.len());
         let expected: Vec<_> = (0..cookies.len()).map(|number| format!("c{number}={number}")).collect();
-        assert_eq!(cookies, expected, "other cookies than the last were cut");
+        assert_eq!(cookies, expected, "a cookie before the last cookies was cut");
     }
     let cut = shim.metrics().value("edgeshim_fields_cut_total", &[("provider", "fastly")]);
     assert!(cut > 200.0, "only {cut} fields were cut");

@@ -303,7 +303,7 @@ fn response_when_compression_is_not_allowed_then_unchanged() {
 }
 
 #[test]
-fn partial_response_when_type_is_compressible_then_plain_with_vary_of_the_200() {
+fn partial_response_when_type_is_compressible_then_is_plain_with_vary_of_the_200() {
     // A 206 must have the Vary that a 200 to the same request has (RFC 9110 §15.3.7).
     let (_origin, _shim, mut client) = start();
     for encoding in ["gzip", "identity"] {
@@ -326,7 +326,7 @@ fn range_request_when_origin_ignores_the_range_then_200_is_plain() {
     let response = Ask::html(1000).say(&["Accept-Ranges: bytes"]).fields(&fields).send(&mut client);
     assert!(!is_gzip(&response) && varies(&response) && response.body == text(1000));
     assert_eq!(response.field("accept-ranges"), Some("bytes"));
-    assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the range at the origin");
+    assert_eq!(origin.last().field("range"), Some("bytes=0-99"), "the origin must get the range");
 }
 
 #[test]
@@ -756,7 +756,7 @@ fn tag_of_a_304_when_responses_share_the_tag_then_equals_the_tag_of_the_200() {
     assert_eq!(get("short.test", "/", "gzip", None), (200, "\"x\"".to_owned(), false));
     assert_eq!(get("long.test", "/", "gzip", Some("W/\"x\"")), weak(304));
     assert_eq!(get("short.test", "/", "gzip", Some("\"x\"")), (304, "\"x\"".to_owned(), false));
-    // The origin's brotli form and the shim's gzip form come from the same tag.
+    // The origin's brotli body has the same tag as its plain body, from which the shim makes gzip.
     assert_eq!(get("long.test", "/br", "gzip", None), weak(200));
     assert_eq!(get("long.test", "/br", "br, gzip", None), (200, "\"x\"".to_owned(), true));
     assert_eq!(get("long.test", "/br", "gzip", Some("W/\"x\"")), weak(304));

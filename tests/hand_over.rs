@@ -36,7 +36,7 @@ fn pass(command: &mut Command, sockets: Vec<(&str, OwnedFd)>) {
     command.fd_mappings(mappings.collect()).expect("different descriptors");
 }
 
-/// Ends a process when it is dropped. The process was started by a shim and not by the test.
+/// A process that a shim has started. When this value is dropped, the process is killed.
 struct Successor(String);
 
 impl Successor {

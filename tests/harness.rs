@@ -1,5 +1,5 @@
-//! Tests of the test harness. The strict reader must find breaches of the protocol. The scripted origin must record
-//! every request.
+//! Tests of the test harness. The harness reads HTTP/1 with a strict reader, which must find breaches of the protocol.
+//! The scripted origin must record every request.
 
 mod support;
 
@@ -78,8 +78,8 @@ fn metrics_when_parsed_then_series_are_found_by_labels() {
     assert!((metrics.value("a_total", &[("x", "2")]) - 10.0).abs() < f64::EPSILON);
     assert!((metrics.sum("a_total", &[]) - 13.0).abs() < f64::EPSILON);
     assert!(metrics.has("up", &[]) && !metrics.has("a_total", &[("x", "3")]));
-    assert!(std::panic::catch_unwind(|| Metrics::parse("not a series\n")).is_err(), "the line is malformed");
-    assert!(std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(), "several series match");
+    assert!(std::panic::catch_unwind(|| Metrics::parse("not a series\n")).is_err(), "a malformed line must panic");
+    assert!(std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(), "two matches must panic");
 }
 
 #[test]

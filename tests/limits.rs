@@ -134,7 +134,7 @@ fn streams_when_reset_rapidly_then_connection_ends_and_libraries_log_nothing() {
     let mut client = Frames::connect(shim.addr, 65_535);
     client.raw.send(flood);
     assert!(client.until(GOAWAY).is_some(), "the shim did not end the connection");
-    // A message of edgeshim itself comes after a message of h2 about the connection.
+    // When this later message has arrived, a message of h2 about the connection would also have arrived.
     shim.signal("HUP");
     shim.wait_stderr("reload: the new configuration is active");
     assert!(!shim.stderr().contains("WARN"), "{}", shim.stderr());
@@ -976,7 +976,7 @@ fn pair6() -> Vec<u8> {
     bytes
 }
 
-/// A PROXY header without addresses (UNKNOWN, the command LOCAL, or an unspecified family) leaves the peer's address.
+/// If a PROXY header is UNKNOWN, has the command LOCAL or has an unspecified family, the peer's address is used.
 #[test]
 fn proxy_protocol_when_header_is_valid_then_client_is_the_header_address_or_the_peer() {
     let origin = Origin::start(origin::fixed(200, &[], "hi"));

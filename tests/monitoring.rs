@@ -18,7 +18,7 @@ const RECORDING: &str = "deploy/prometheus/recording.yml";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const RULE_TESTS: [&str; 2] = ["deploy/prometheus/rules.test.yml", "deploy/prometheus/baseline.test.yml"];
 const RUNBOOK: &str = "deploy/RUNBOOK.md";
-/// The rows of the dashboard. The first ones answer the questions of an incident.
+/// The rows of the dashboard. The first rows answer the questions of an incident.
 const ROWS: [&str; 9] = [
     "Is something wrong now?",
     "Which provider?",
@@ -35,7 +35,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Returns what a pattern finds in a text: its first group.
+/// Returns the first group of each match of a pattern in a text.
 fn all(pattern: &str, text: &str) -> BTreeSet<String> {
     Regex::new(pattern).unwrap().captures_iter(text).map(|found| found[1].to_owned()).collect()
 }
@@ -53,7 +53,8 @@ fn queries() -> Vec<String> {
     targets.chain(marks).map(|target| target["expr"].as_str().expect("a query").to_owned()).collect()
 }
 
-/// Returns the metric to which a name in a query belongs. The series of a histogram have an ending.
+/// Returns the metric to which a name in a query belongs. The series of a histogram end with `_bucket`, `_sum` or
+/// `_count`.
 fn metric(name: &str) -> Option<&'static str> {
     let of = |metric: &edgeshim::internals::Description| match metric.kind {
         Kind::Histogram => {
@@ -110,10 +111,10 @@ fn dashboard_when_read_from_the_top_then_answers_the_questions_of_an_incident_fi
 }
 
 #[test]
-fn rules_when_read_then_name_only_what_exists() {
+fn rules_when_read_then_name_only_existing_metrics_rules_and_labels() {
     for path in [RECORDING, ALERTS] {
         let text = text(path);
-        // Comments are prose, and names of groups are free.
+        // Comments and the names of groups are not checked, because they are free text.
         let rules =
             text.lines().filter(|line| !line.trim_start().starts_with('#')).filter(|line| !line.contains("- name: "));
         check_names(path, &rules.collect::<Vec<_>>().join("\n"));
@@ -121,7 +122,7 @@ fn rules_when_read_then_name_only_what_exists() {
 }
 
 #[test]
-fn recording_rules_when_a_preset_names_an_exporter_then_join_its_metrics() {
+fn recording_rules_when_a_preset_names_an_exporter_then_use_the_metrics_of_the_exporter() {
     let rules = text(RECORDING);
     let mut exporters = 0;
     for file in std::fs::read_dir(repository("config/presets")).unwrap() {
@@ -164,7 +165,7 @@ fn alerts_when_read_then_each_has_a_section_in_the_runbook() {
 }
 
 #[test]
-fn alerts_when_tested_then_each_fires_in_a_test() {
+fn alerts_when_rule_tests_are_read_then_each_alert_fires_in_a_test() {
     let tests = RULE_TESTS.map(text).concat();
     let firing = all(r#"ALERTS\{alertname="(\w+)", alertstate="firing""#, &tests);
     assert_eq!(firing, all(r"- alert: (\S+)", &text(ALERTS)));

@@ -369,7 +369,7 @@ fn request_when_http2_origin_refuses_without_processing_then_retried() {
         }
     }
     let (addr, heads) = by_hand(&["stream"]);
-    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "a response with `retries = 0`");
+    assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retried in spite of `retries = 0`");
     assert_eq!(heads.load(Ordering::SeqCst), 1);
 }
 

@@ -63,7 +63,7 @@ fn reason_when_pull_ends_then_counted_in_the_metric_and_written_to_the_log() {
     let written = || std::fs::read_to_string(&log).unwrap_or_default();
     assert!(wait_until(PATIENCE, || written().lines().count() == pulls.len()), "{}", written());
     let lines: Vec<serde_json::Value> =
-        written().lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        written().lines().map(|line| serde_json::from_str(line).expect("each log line must be JSON")).collect();
     for (position, ((response, reason), line)) in pulls.iter().zip(&lines).enumerate() {
         assert_eq!(line["why"], *reason, "pull {position}: {response:?}");
     }
@@ -99,7 +99,7 @@ fn beacon_when_logged_then_line_has_no_reason() {
 }
 
 #[test]
-fn top_list_when_urls_are_pulled_then_has_urls_without_queries_by_pulls() {
+fn top_list_when_urls_are_pulled_then_lists_urls_without_queries_most_pulled_first() {
     let origin = origin();
     let shim = Shim::start(
         Shim::config(origin.url()).with("[[provider]]\nname = \"fastly\"\n[[provider]]\nname = \"akamai\""),

@@ -155,7 +155,7 @@ fn protocol_when_first_bytes_arrive_one_by_one_then_is_detected() {
 }
 
 #[test]
-fn http10_request_when_served_then_response_unchunked_and_connection_closed_unless_keep_alive() {
+fn http10_request_when_served_then_response_is_unchunked_and_connection_ends_unless_keep_alive() {
     let chunked = origin::chunked(&[("Content-Type", "text/plain")], &[b"in two ", b"pieces"], &[]);
     let origin = Origin::start(move |request, conn| match request.target.as_str() {
         "/chunked" => chunked(request, conn),

@@ -1,5 +1,5 @@
 //! Tests of the stand-in: which requests it gets, in which form, which parts of its response reach the CDN, and which
-//! metrics count.
+//! metrics count these requests.
 
 mod support;
 
@@ -89,7 +89,7 @@ fn stand_in_when_origin_has_a_fault_or_a_5xx_then_page_of_mirror_is_served() {
 }
 
 #[test]
-fn stand_in_when_origin_responds_or_request_is_no_get_or_head_then_not_asked() {
+fn stand_in_when_origin_responds_or_method_is_not_get_or_head_then_not_asked() {
     let mirror = mirror();
     let origin = Origin::start(fixed(404, &[], "not here"));
     let shim = Shim::start(config(origin.url(), &mirror));

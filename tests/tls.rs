@@ -95,7 +95,7 @@ fn http11_when_sent_over_tls_then_serves_several_requests_and_origin_sees_https(
         assert_eq!(raw.session().alpn_protocol(), Some(&b"http/1.1"[..]));
         assert_eq!(raw.session().protocol_version(), Some(version.version));
         assert_eq!(ask(&mut raw, "/a").status, 200);
-        // Two requests in one record.
+        // The client sends two requests in one TLS record.
         raw.send(get("/b") + &get("/c"));
         for target in ["/b", "/c"] {
             let response = raw.response().expect("a response");
@@ -357,7 +357,7 @@ fn handshake_when_client_does_not_trust_the_certificate_then_counted_as_gone() {
 // ---- certificates ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn certificate_when_client_sends_sni_then_exact_name_precedes_wildcard_and_first() {
+fn certificate_when_sni_is_sent_then_exact_name_is_preferred_and_first_is_default() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, dir) = folder();
     write_pair(&dir, "wild", &authority.issue(&["*.shop.test"], Valid::Now));
@@ -545,7 +545,7 @@ fn session_when_client_cas_change_then_not_resumed_and_old_certificate_is_refuse
 }
 
 #[test]
-fn certificate_field_when_received_then_read_from_trusted_peer_and_else_removed() {
+fn certificate_field_when_received_then_read_from_trusted_peer_and_otherwise_removed() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let authority = Authority::new("right");
     let right = authority.issue(&["pop.cdn.test"], Valid::Now);

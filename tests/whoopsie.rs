@@ -109,7 +109,7 @@ fn status_when_origin_sends_5xx_then_kept_and_shown_on_page() {
 }
 
 #[test]
-fn origin_fields_when_response_is_replaced_then_removed() {
+fn origin_fields_for_caching_and_body_when_response_is_replaced_then_are_removed() {
     let origin = obedient_origin();
     let shim = shim(&origin, "");
     let origin_fields = [

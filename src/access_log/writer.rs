@@ -100,7 +100,7 @@ impl Line {
 pub(crate) struct AccessLog(Arc<Handle>);
 
 /// The open logs of all configurations. Two configurations with equal settings share one log. A log of an old
-/// configuration stays open until the last request under that configuration has ended.
+/// configuration stays open at least until the last request under that configuration has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Logs(Mutex<Vec<(AccessLogSettings, AccessLog)>>);
 

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_when_full_then_newest_are_kept_and_newest_change_is_found() {
+    fn annotations_when_full_then_newest_are_kept_and_possible_cause_of_an_outage_is_found() {
         let annotations = Annotations::new(&Metrics::new().unwrap());
         for number in 0..250 {
             annotations.add(Mark::Note, &format!("deploy {number}"), f64::from(number));

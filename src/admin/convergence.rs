@@ -3,23 +3,26 @@
 //! clients and slowly for the rest. For each step of the weights, this file finds t50, t90 and t99. These are the
 //! seconds from the step until 50 %, 90 % and 99 % of the change of a share had arrived.
 //!
+//! The look of a step is the time from this step to the next step, or until now.
+//!
 //! A step is announced with `POST /annotations`, or it is detected in the shares. An announced step has a wanted share
-//! for each of its providers, and its shares are shares of the pulls of these providers. A detected step begins at the
-//! moment that separates the old share best from the first change of at least five percentage points. This moment is
-//! some seconds late, so its times are short by the same seconds. Its shares are shares of all pulls. Its wanted share
-//! is the share at the end of the look. The look is the time from a step to the next step, or until now.
+//! for each of its providers, and its shares are shares of the pulls of these providers. The shares of a detected step
+//! are shares of all pulls, and its wanted share is the share at the end of its look. When a step is detected, a part
+//! of its change has arrived. The step begins at the moment when half of this part had arrived. This moment is some
+//! seconds late, so the times of the step are too short by these seconds.
 //!
 //! **Method:** if a share rises, t50 is the moment that separates the look best into seconds below and seconds above
-//! the middle between the old and the wanted share. At this moment, the sum of `pulls of the provider - middle × all
-//! pulls` over the seconds of the look has its minimum. The method needs no smoothing, so fast and slow changes are
+//! the middle between the old and the wanted share. At this moment, the running sum of `pulls of the provider - middle
+//! × all pulls` from the start of the look has its minimum. The method needs no smoothing, so fast and slow changes are
 //! found with the same precision.
 //!
 //! **Error:** if chance does not move the shares, a time is right to one second, which is the length of a sample. With
-//! random pulls, each time has an earliest and a latest value, between which chance (two standard deviations of
-//! independent pulls) could have moved it. A time counts as reached if the latest value is before the end of the look.
-//! For t99 this needs about 20,000 pulls after that moment if a share changes by 40 percentage points. In a simulation
-//! of such a change with 200 random pulls in a second and a long tail (see the tests), the mean error was 2.5 seconds
-//! for t50, 39 seconds for t90 and 137 seconds for t99, whose true values were about 29, 400 and 1800 seconds.
+//! random pulls, each time has an earliest and a latest value. If chance moves the shares by at most two standard
+//! deviations of independent pulls, the true time is between these two values. A time counts as reached if the latest
+//! value is before the end of the look. If a share changes by 40 percentage points, t99 counts as reached only when
+//! there are about 20,000 pulls after t99. In a simulation of such a change with 200 random pulls in a second and a
+//! long tail (see the tests), the mean error was 2.5 seconds for t50, 39 seconds for t90 and 137 seconds for t99, whose
+//! true values were about 29, 400 and 1800 seconds.
 //!
 //! **Memory:** 104 bytes for each second of an hour, and at most [`MOST`] steps: less than 0.5 MiB.
 
@@ -36,9 +39,9 @@ const SECONDS: usize = 3600;
 const MOST: usize = 8;
 /// The parts of the change whose arrival is looked for.
 const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
-/// The time before a step from which the old shares are calculated, in seconds.
+/// The old shares are calculated from the pulls in this time before a step, in seconds.
 const BEFORE: f64 = 120.0;
-/// The time from which the share of now is calculated, in seconds.
+/// The current share is calculated from the pulls in this time before the end of the look, in seconds.
 const NOW: f64 = 30.0;
 /// The smallest change of a share for which times are looked for.
 const SMALLEST: f64 = 0.01;
@@ -46,14 +49,14 @@ const SMALLEST: f64 = 0.01;
 const CHANCE: f64 = 2.0;
 
 /// A step is detected if the share in the last [`WINDOW`] seconds and the share in the [`WINDOW`] seconds before the
-/// last [`GAP`] seconds differ by [`DETECTED`], and by [`CERTAIN`] standard deviations. No further step is detected
-/// until the difference of all providers is below [`STILL`].
+/// last [`GAP`] seconds differ by at least [`DETECTED`], and by at least [`CERTAIN`] standard deviations. No further
+/// step is detected until the difference of all providers is below [`STILL`].
 const WINDOW: f64 = 60.0;
 const GAP: f64 = 120.0;
 const DETECTED: f64 = 0.05;
 const CERTAIN: f64 = 6.0;
 const STILL: f64 = 0.025;
-/// The part of the change found so far whose arrival is the start of a detected step.
+/// A detected step starts at the moment when this part of the change found until the detection had arrived.
 const START: f64 = 0.5;
 /// The time after an announced step in which no step is detected, in seconds. In this time, the shares follow the
 /// announced step.
@@ -204,7 +207,7 @@ impl Shares {
         self.seconds.iter().skip(first).take_while(move |second| second.at <= to + 1e-6)
     }
 
-    /// Returns the number of pulls of each provider in a time.
+    /// Returns the number of pulls of each provider between two moments.
     fn pulls(&self, from: f64, to: f64) -> [f64; MAX_PROVIDERS] {
         let mut sum = [0.0; MAX_PROVIDERS];
         for second in self.between(from, to) {
@@ -215,15 +218,15 @@ impl Shares {
         sum
     }
 
-    /// Returns the share of a provider in the pulls of `members` in a time. `None`: there are no pulls.
+    /// Returns the share of a provider in the pulls of `members` between two moments. `None`: there are no pulls.
     fn share(&self, provider: usize, members: &[usize], from: f64, to: f64) -> Option<f64> {
         let pulls = self.pulls(from, to);
         let all: f64 = members.iter().map(|member| pulls[*member]).sum();
         (all > 0.0).then(|| pulls[provider] / all)
     }
 
-    /// Returns for each second of a time: its end in seconds after `from`, the pulls of a provider, and the pulls of
-    /// `members`.
+    /// Returns for each second between two moments: its end in seconds after `from`, the pulls of a provider, and the
+    /// pulls of `members`.
     fn look(&self, provider: usize, members: &[usize], from: f64, to: f64) -> Vec<(f64, f64, f64)> {
         let pulls = |second: &Second, provider: usize| f64::from(second.pulls[provider]);
         let all = |second: &Second| members.iter().map(|member| pulls(second, *member)).sum();
@@ -307,7 +310,7 @@ fn minimum(sums: &[(f64, f64, f64)]) -> (f64, f64, f64) {
     sums.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or_default()
 }
 
-/// Returns the moment at which a share passes a level for good. `None`: the share has not passed the level, or the
+/// Returns the moment after which a share stays beyond a level. `None`: the share has not passed the level, or the
 /// pulls after this moment are too few to exclude chance.
 fn arrival(look: &[(f64, f64, f64)], level: f64, is_rise: bool) -> Option<Arrival> {
     let sums = sums(look, level, is_rise);
@@ -538,7 +541,7 @@ mod tests {
         traffic.run(300, 300, &mut random, |_| 0.5);
         assert!(traffic.shifts.is_empty());
         traffic.run(3000, 300, &mut random, |after| if after < 0.0 { 0.5 } else { clients.share(after) });
-        let [shift] = &traffic.shifts[..] else { panic!("not one shift: {:?}", traffic.shifts) };
+        let [shift] = &traffic.shifts[..] else { panic!("expected one shift: {:?}", traffic.shifts) };
         assert!((shift.at - STEP).abs() < 6.0 && (shift.before - 0.5).abs() < 0.02, "{shift:?}");
         let step = traffic.step();
         assert_eq!((&step["is_announced"], &step["text"], &step["end"]), (&json!(false), &Value::Null, &Value::Null));

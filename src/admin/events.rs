@@ -30,7 +30,8 @@ struct Stream {
     pass: Pass,
 }
 
-/// The body of a stream. The body ends if an event is sent while the queue is full, or if its pass becomes invalid.
+/// The body of a stream. The body ends if an event is sent while the queue is full, or if the stream's pass becomes
+/// invalid.
 #[derive(Debug)]
 pub(super) struct EventBody {
     queue: Receiver<Bytes>,

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_failures_are_few_then_not_started_and_ends_without_pulls() {
+    fn outage_when_five_pulls_fail_then_starts_and_ends_after_300_seconds_without_pulls() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(4, 1, 1, 0), [], "four errors are too few");
         assert_eq!(traffic.run(3, 1, 1, 0).len(), 1);

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn document_when_compressed_then_below_60_kib_and_without_urls_of_other_hosts() {
+    fn document_when_compressed_then_is_below_60_kib_and_has_no_urls_of_other_hosts() {
         for document in [&*PAGE, &*LOG_IN, &*LOG_IN_AGAIN] {
             let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
             gzip.write_all(&document.html).unwrap();

@@ -1,5 +1,5 @@
-//! The paths of the admin listener. The probes, the metrics and `/log-in` need no token. If `admin.token` is
-//! configured, all other paths need the token or the cookie of a session.
+//! The paths of the admin listener. The probes, the metrics and a POST to `/log-in` need no token. If `admin.token` is
+//! configured, all other requests need the token or the cookie of a session.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

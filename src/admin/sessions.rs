@@ -120,9 +120,9 @@ pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
 }
 
 /// Returns whether the Host of a request is a host name other than `localhost`. If no token is configured, such a
-/// request must not read the page. Without this rule, another site could let its own host name resolve to the address
-/// of this listener (DNS rebinding). To the browser, the page of that site and this listener would then be the same
-/// site. A request without a Host does not come from a browser.
+/// request gets only the probes and the metrics. Without this rule, another site could let its own host name resolve to
+/// the address of this listener (DNS rebinding). To the browser, the page of that site and this listener would then be
+/// the same site. A request without a Host does not come from a browser.
 pub(super) fn is_rebound(head: &Parts) -> bool {
     let host = match (head.uri.authority(), head.headers.get(HOST)) {
         (Some(authority), _) => authority.as_str().as_bytes(),

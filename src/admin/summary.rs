@@ -83,8 +83,8 @@ pub(super) fn summary(
     })
 }
 
-/// Returns one outage as JSON, with the classes that fail now, and with the newest annotation in the hour before the
-/// outage.
+/// Returns one outage as JSON, with the classes that fail now, and with the newest possible cause: an annotation from
+/// the hour before the outage.
 fn described(outage: &Outage, history: &History, annotations: &Annotations) -> Value {
     let window = history.last(OUTAGE_WINDOW);
     let classes = if outage.ended.is_none() { failing(&window, history, outage.subject) } else { Vec::new() };
@@ -210,8 +210,8 @@ fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.classes, configured, &[], history, has_pulls)
 }
 
-/// Returns the positions in `known` that the page shows. The configured names are always shown. All other names are
-/// shown only if they have pulls in the history: first the reserved names, then the rest.
+/// Returns the positions in `known` that the page shows. The configured names in `known` are always shown. All other
+/// names are shown only if they have pulls in the history: first the reserved names, then the rest.
 fn shown<'n>(
     known: &[String],
     configured: impl Iterator<Item = &'n str>,
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configured_name_when_unknown_to_the_history_then_reserved_names_without_pulls_stay_hidden() {
+    fn unconfigured_name_when_history_has_no_pulls_for_the_name_then_is_hidden() {
         let known = ["other", "none", "fastly", "stranger"].map(str::to_owned);
         let shown = |pulling: &[usize]| {
             let configured = ["akamai", "fastly"].into_iter();

@@ -23,7 +23,7 @@ pub enum Dialect {
     /// The CDN reads Cloudflare-CDN-Cache-Control or, if that field has no directive, CDN-Cache-Control.
     Cloudflare,
     /// The CDN reads Cache-Control as in [`Generic`](Self::Generic), but obeys Edge-Control first, if the origin sends
-    /// it. The CDN stores a response with Vary only if the body has a content coding.
+    /// it. The CDN stores a response with Vary only if the content coding of the body is gzip or br.
     Akamai,
     /// The CDN reads CDN-Cache-Control (RFC 9213).
     Rfc9213,

@@ -1,4 +1,4 @@
-//! Whether a response allows a CDN to store it, and for which lifetime the CDN can use the stored response.
+//! Whether a CDN is allowed to store a response, and for which lifetime the CDN can use the stored response.
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -8,7 +8,7 @@ use crate::wire::cache_fields::edge_control;
 use crate::wire::names::CACHE_CONTROL;
 use crate::wire::vary;
 
-/// What a response allows a CDN to do with it.
+/// What a CDN is allowed to do with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// The CDN must not store the response.

@@ -27,8 +27,8 @@ pub(crate) struct Judged {
     pub proof: Proof,
     /// The client's address, if the CDN reports the address and a proof succeeded.
     pub client: Option<IpAddr>,
-    /// The point of presence that the request names. Empty if the request names no point of presence, or if a proof
-    /// failed.
+    /// The point of presence that the request names. Empty if the request names no point of presence, or if `proof` is
+    /// `Failed`.
     pub pop: Pop,
 }
 
@@ -37,8 +37,8 @@ pub(crate) fn confidential(providers: &[Known]) -> impl Iterator<Item = &HeaderN
     providers.iter().filter_map(|known| known.proofs.as_ref()).flat_map(Proofs::fields)
 }
 
-/// Returns the header fields that name the provider or prove its identity: `identity`, the fields with a secret or a
-/// signature, and, if a provider uses one of them, the fields with a client certificate.
+/// Returns the header fields that name the provider or prove its identity: `identity` and the fields with a secret or a
+/// signature. If a provider has `client_cert.field`, the two fields with a client certificate are included.
 pub(crate) fn claims<'a>(identity: &'a HeaderName, providers: &'a [Known]) -> impl Iterator<Item = &'a HeaderName> {
     let proofs = providers.iter().filter_map(|known| known.proofs.as_ref());
     let certificate = reads_certificate_field(providers).then(|| CertificateField::ALL.map(CertificateField::name));

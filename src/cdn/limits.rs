@@ -18,9 +18,9 @@
 //! 6. Cache tags. Without cache tags, no purge by tag finds the response.
 //! 7. The first 32 cookies. Without these cookies a client loses its session.
 //!
-//! Fields that describe the body, redirect the client or control caching are never removed. Without such a field the
-//! response would have another meaning, or would reach the wrong client. If a head with only these fields is still too
-//! large, edgeshim sends this head and the CDN rejects the response.
+//! Essential fields are never removed, for example fields that describe the body, redirect the client or control
+//! caching. Without such a field the response would have another meaning, or would reach the wrong client. If a head
+//! with only these fields is still too large, edgeshim sends this head and the CDN rejects the response.
 
 use std::collections::HashSet;
 
@@ -139,8 +139,9 @@ impl HeadLimits {
         bytes <= most(self.bytes)
     }
 
-    /// Returns the lines of the head, and the number of removed lines. A line is removed here if it is longer than the
-    /// CDN's limit for one line. The lines of a list field are joined as far as this limit allows.
+    /// Returns the lines of the head, and the number of removed lines. A line that is not essential is removed here if
+    /// the line is longer than the CDN's limit for one line. The lines of a list field are joined as far as this limit
+    /// allows.
     fn joined(&self, headers: HeaderMap) -> (Vec<Line>, usize) {
         let longest = most(self.field_bytes);
         let mut lines: Vec<Line> = Vec::with_capacity(headers.len());
@@ -459,7 +460,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn head_when_cut_then_fits_the_limits_and_keeps_vary(
+        fn head_when_cut_then_keeps_vary_and_fits_the_limits_if_vary_fits(
             sent in prop::collection::vec(("x-[ab]|set-cookie|vary|link|server|made", "[a-z]{0,40}"), 0..40),
             lines in prop::option::of(0..40_u16),
             bytes in prop::option::of(900..1_800_u32),

@@ -58,7 +58,7 @@ struct FieldSignals {
     field: HeaderName,
     /// The presets for which the presence of the field is the signal.
     present: Presets,
-    /// The presets that are recognised by a name in this field, which is a list. Each preset has its name.
+    /// The presets that are recognised by a name in this field, each with the name. The field is a list.
     named: Vec<(Presets, String)>,
     /// The presets that are recognised by another test of the field's value, each with the test.
     tested: Vec<(Presets, Test)>,

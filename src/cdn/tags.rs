@@ -16,7 +16,7 @@ use crate::wire::values::only_line;
 /// What edgeshim does with the cache tags in a response to one CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum TagRule {
-    /// The tags are sent as received, because it is not known how the CDN reads tags.
+    /// The tags are sent as received, because it is not known from which field the CDN reads tags.
     #[default]
     Unchanged,
     /// The tags are removed, because the CDN does not use tags.

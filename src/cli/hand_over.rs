@@ -36,7 +36,7 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-/// Starts the new process. Its outcome is sent to `outcomes`.
+/// Starts the new process, and a thread that sends the result of the hand-over to `outcomes`.
 pub(super) fn start(
     sockets: Vec<(&'static str, Socket)>,
     outcomes: UnboundedSender<Outcome>,
@@ -62,7 +62,7 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Waits until the new process reports that it serves, or ends.
+/// Waits until the new process reports that it serves, or ends. After [`START_LIMIT`], kills the new process.
 fn outcome(mut child: Child, ready: &UnixDatagram) -> Outcome {
     let mut report = [0; READY.len()];
     let started = Instant::now();

@@ -38,7 +38,7 @@ enum Command {
     #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\n\
             Signals: SIGTERM and SIGINT end the process after a drain, with exit code 0.\n\
             SIGHUP reloads the configuration. SIGUSR1 reopens the access log's file.\n\
-            SIGUSR2 starts the program again, passes the sockets to it, and drains.\n\n\
+            SIGUSR2 starts a new process with the same sockets. When the new process serves, this process drains.\n\n\
             Example:\n  edgeshim run --config edgeshim.toml")]
     Run(ConfigArgument),
     /// Check a configuration and list every problem in it.

@@ -39,7 +39,8 @@ pub(super) struct Reload {
 impl Reloader {
     /// Starts the thread. The thread ends with the process.
     pub(super) fn start(reload: Reload) -> io::Result<Self> {
-        // The queue holds one request, for a reload that has not begun yet. This reload also serves later requests.
+        // The queue has room for one request, for a reload that has not begun yet. A further request before the start
+        // of this reload is dropped, because this reload will read the newest files.
         let (requests, inbox) = sync_channel(1);
         let watch = Watch::new(&reload.argument);
         thread::Builder::new().name("reload".to_owned()).spawn(move || run(&reload, &inbox, watch))?;

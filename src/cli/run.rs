@@ -47,9 +47,9 @@ pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
     }
 }
 
-/// Logs messages to standard error: edgeshim's own messages, and the errors of libraries. A hostile client can cause
-/// warnings of libraries, so these warnings could fill the log. `EDGESHIM_DEBUG` shows all messages. `RUST_LOG` is
-/// ignored, so that this variable cannot turn on more messages of libraries.
+/// Logs messages to standard error: edgeshim's own messages, and the errors of libraries. Warnings of libraries are not
+/// logged, because a hostile client could fill the log with them. `EDGESHIM_DEBUG` also shows these warnings, and all
+/// debug messages. `RUST_LOG` is ignored, so that this variable cannot turn on more messages of libraries.
 pub(super) fn log_to_stderr() {
     let shown = match std::env::var_os("EDGESHIM_DEBUG") {
         Some(_) => Targets::new().with_default(LevelFilter::DEBUG),
@@ -137,7 +137,7 @@ impl Running {
         Ok(Self { slot, lasting, drain, server, admin, tokio, signals, reloader: None, predecessor })
     }
 
-    /// From now on, SIGHUP and changed files cause reloads.
+    /// From now on, SIGHUP causes a reload. If `server.watch` is on, a changed file also causes a reload.
     fn reloading(self, argument: &ConfigArgument) -> Result<Self, Box<dyn Error>> {
         let reload = Reload {
             argument: argument.clone(),
@@ -171,7 +171,8 @@ impl Running {
         }
     }
 
-    /// Serves until SIGTERM, SIGINT or the end of a hand-over, then drains. A second SIGTERM or SIGINT ends the drain.
+    /// Serves until SIGTERM, SIGINT or the end of a hand-over, then drains. A SIGTERM or SIGINT during the drain ends
+    /// the drain.
     pub(super) fn until_signal(self) {
         let Self { slot, lasting, drain, server, admin, tokio, mut signals, reloader, .. } = self;
         let end = tokio.block_on(signals.end(&lasting, reloader.as_ref(), || {
@@ -214,8 +215,8 @@ impl Running {
             );
         }
         lasting.logs().close();
-        // After a second signal, the drain's thread can still be waiting for requests. This thread ends with the
-        // process.
+        // If a signal has ended the drain, the drain's thread can still be waiting for requests. The drain's thread
+        // ends with the process.
         tokio.shutdown_background();
     }
 }

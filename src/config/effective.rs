@@ -96,7 +96,7 @@ fn shown(keys: &mut impl Keys) -> Value {
 }
 
 impl Settings {
-    /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`. The
+    /// Returns all settings that are in effect. The JSON has the structure of the file, and shows secrets as `***`.
     pub fn effective_json(&self) -> Value {
         let mut whole = shown(&mut self.clone());
         for (index, class) in self.classes.iter().enumerate() {

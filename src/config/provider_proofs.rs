@@ -302,7 +302,7 @@ fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(Cer
     Read::Good((rule, ca_path))
 }
 
-/// Reads the CAs of one provider. Each must also be a CA of `server.tls.client_ca`, because the handshake refuses the
+/// Reads the CAs of one provider. Each CA must also be in `server.tls.client_ca`, because the handshake refuses the
 /// certificates of other CAs.
 fn own_authorities(path: &Path, surroundings: &Surroundings) -> Checked<Vec<[u8; 32]>> {
     let own = authorities(path)?;

@@ -43,8 +43,8 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether the key contains no secret: the path of a key file, or a key of `[provider.verify]` without a secret. Any
-/// other key in that block can contain a secret, at least by mistake.
+/// Whether the value of this key is public. Public are `origin.tls.key`, which is the path of a file, and the keys
+/// `PLAIN` of `[provider.verify]`. Any other key in `[provider.verify]` can contain a secret, at least by mistake.
 fn is_plain_proof(key: &str) -> bool {
     const PLAIN: [&str; 7] = [
         "require",

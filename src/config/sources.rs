@@ -10,8 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{folder_of, read_text};
 
-/// Returns the configuration file, the files of its secrets, and the folder of its pages with the files in this folder.
-/// If the file is not valid TOML, the list has only the file itself.
+/// Returns the configuration file and the files of its secrets. If `whoopsie.pages` names a folder, also returns its
+/// subfolders `pages` and `locales`, with their files. If the configuration file cannot be read or is not valid TOML,
+/// the list has only this file.
 pub(crate) fn sources(path: &Path) -> Vec<PathBuf> {
     let folder = folder_of(path);
     let mut sources = vec![path.to_path_buf()];
@@ -33,10 +34,11 @@ pub(crate) fn sources(path: &Path) -> Vec<PathBuf> {
     sources
 }
 
-/// The largest number of files in a folder of pages that are watched.
+/// The largest number of files that are watched in each of the two subfolders.
 const MAX_FILES: usize = 100;
 
-/// Adds the file of each value `file:PATH`. The values of `output` (the access log) and `addresses` are not secrets.
+/// Adds the file of each value `file:PATH`. Leaves out the keys `output` (the access log) and `addresses`, because
+/// their files contain no secrets.
 fn secrets(table: &DeTable<'_>, folder: &Path, sources: &mut Vec<PathBuf>) {
     for (key, value) in table {
         if !["output", "addresses"].contains(&&**key.get_ref()) {

@@ -4,7 +4,7 @@
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
 //! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
-//! because only the leaf tells the origin the provider, in X-CDN-Provider.
+//! because only the leaf sends the provider to the origin, in X-CDN-Provider.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
@@ -97,7 +97,7 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, the configured provider that has this preset, and is recognised by the signals of the preset.
+    /// For each preset, the configured provider that has this preset. The signals of the preset select this provider.
     by_preset: [Recognised; NAMES.len()],
 }
 

@@ -65,7 +65,7 @@ macro_rules! stack {
         // its place.
         ServiceBuilder::new()
             // `observe` rejects a request whose head can be read in two ways, and gives every other request an id. So
-            // the layers below rely on an unambiguous head with an id.
+            // the layers below can rely on an unambiguous head with an id.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
             // Most layers below depend on the provider or the dialect that `identify` finds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))
@@ -181,7 +181,7 @@ mod tests {
         assert!(size_of::<Ctx>() <= 80, "Ctx has {} bytes", size_of::<Ctx>());
     }
 
-    /// Wraps a layer or its service. A wrapped service checks that it is ready whenever it is called.
+    /// Wraps a layer or its service. At each call, the wrapper checks that the wrapped service is ready.
     #[derive(Clone)]
     struct Ready<T>(T);
 

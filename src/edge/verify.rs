@@ -4,8 +4,8 @@
 //! under the provider that this layer leaves in `Ctx`.
 //! **Reads:** `Ctx::{provider, trail}`, the target, the client certificate, and the header fields of the provider's
 //! proofs, client address and point of presence. The layer removes the fields with secrets and signatures from every
-//! request. If a provider has `client_cert.field`, it removes Client-Cert and X-Forwarded-Client-Cert from the requests
-//! of peers that are not trusted proxies. A provider without a `verify` block needs no proof.
+//! request. If a provider has `client_cert.field`, the layer also removes Client-Cert and X-Forwarded-Client-Cert from
+//! the requests of peers that are not trusted proxies. A provider without a `verify` block needs no proof.
 //! **Metrics:** none; a failed proof is only noted in `Ctx`.
 //! **Cost:** depends on the kind of proof: a comparison, a search in a sorted list, or a message authentication code
 //! (MAC). **Can fail:** no.

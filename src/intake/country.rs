@@ -100,8 +100,8 @@ impl Countries {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }
 
-    /// Starts a thread that reads the file again when the file changes. The thread ends about a second after the last
-    /// reference to this value is dropped.
+    /// Starts a thread that reads the file again when the file changes. After the last reference to this value is
+    /// dropped, the thread ends within about a second.
     ///
     /// # Errors
     /// The thread cannot be started.

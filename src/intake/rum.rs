@@ -206,7 +206,7 @@ mod tests {
         }
 
         #[test]
-        fn load_time_when_written_as_decimal_then_reads_back_the_same_number(
+        fn load_time_when_written_as_decimal_then_parsed_to_the_same_number(
             millis in 0_u32..=600_000,
             part in 0_u32..1000,
         ) {

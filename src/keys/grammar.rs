@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn label_when_too_long_reserved_or_with_other_characters_then_rejected() {
+    fn label_when_too_long_reserved_or_with_invalid_characters_then_rejected() {
         assert_eq!(label("Fastly", &["other"], "\"fastly\"").as_deref(), Ok("fastly"));
         for bad in ["", "a b", "ü", "Other", &"a".repeat(65), "a\"b"] {
             assert!(label(bad, &["other"], "\"fastly\"").is_err(), "{bad}");

@@ -78,7 +78,7 @@ pub(crate) struct Text<T> {
     pub example: &'static str,
     /// Reads a value. A relative path starts at `folder`.
     pub read: fn(text: &str, folder: &Path) -> Checked<T>,
-    /// Writes a value as a text that `read` turns into the same value. A secret becomes `***`.
+    /// Writes a value as a text that `read` turns into the same value. Exception: the text of a secret is `***`.
     pub write: fn(value: &T) -> String,
 }
 

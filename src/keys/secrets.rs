@@ -33,7 +33,7 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
     if found.is_empty() {
         return Err("is empty, or names an empty variable or file; write a secret that is not empty".to_owned());
     }
-    // CDNs and clients send the secret in a header field, so only visible ASCII is allowed.
+    // CDNs and clients send most secrets in a header field, so only visible ASCII is allowed.
     if !found.bytes().all(|b| b.is_ascii_graphic()) {
         let message = "contains a space, a control character or a character outside ASCII";
         return Err(format!("{message}; use visible ASCII without spaces, for example 64 hexadecimal digits"));

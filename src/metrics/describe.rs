@@ -208,7 +208,7 @@ metrics! {
     // Metrics of the process.
     ANNOTATIONS: Counter("edgeshim_annotations_total", [], Count,
         "Marks on the time axis of the operators' page.");
-    CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from CDNs.");
+    CONNECTIONS: Gauge("edgeshim_connections", [], Count, "Open connections from clients.");
     TLS_HANDSHAKES: Counter("edgeshim_tls_handshakes_total", ["result"], Count,
         "TLS handshakes with clients, by result.");
     CERTIFICATE_EXPIRY: Gauge("edgeshim_certificate_expiry_timestamp_seconds", ["name"], Seconds,

@@ -112,9 +112,9 @@ impl Metrics {
         H::register(&self.recorder, &key).with_native(&self.native, &key)
     }
 
-    /// Counts a fault of the origin. The function also logs the first fault of each cause in each period of
-    /// five seconds. A failure of the client is ignored, because it is not a fault of the origin. `origin`
-    /// is the origin's address, for the message.
+    /// Counts a fault of the origin. Also logs the first fault of each cause in each period of five seconds. Ignores a
+    /// failure of the client, because such a failure is not a fault of the origin. `origin` is the origin's address,
+    /// for the message.
     pub fn fault(&self, fault: &Fault, origin: Option<&str>) {
         let cause = fault.cause().position();
         let Some(counter) = self.faults.get(cause).and_then(Option::as_ref) else { return };

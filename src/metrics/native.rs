@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_when_buckets_have_gaps_then_spans_and_deltas_describe_them() {
+    fn counts_when_buckets_have_gaps_then_spans_and_deltas_describe_the_buckets() {
         let buckets = Buckets::default();
         assert_eq!(buckets.counts(), Counts::default());
         // 0.5 is in bucket -8, 1.0 in bucket 0, 1.05 in bucket 1.

@@ -85,8 +85,9 @@ struct Kept {
     /// The first second after the last gap of the log. Lines of earlier seconds that arrive later are outside of the
     /// window.
     gap_end: Option<i64>,
-    /// The number of the log's newest seconds to which a later batch still added lines, and the newest second when that
-    /// batch arrived. Of the numbers of about the last five minutes, the largest number is stored.
+    /// How incomplete the end of the log is. The first number is the number of the log's newest seconds to which a
+    /// later batch still added lines: the largest number of about the last five minutes. The second number is the
+    /// newest second of the log after that batch.
     late: (i64, i64),
 }
 
@@ -519,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_log_is_short_then_pulls_shortly_before_count_and_later_pulls_do_not() {
+    fn offload_when_log_is_short_then_slightly_older_pulls_count_and_newer_pulls_do_not() {
         let book = Book::default();
         book.sample(seconds_f64(START));
         for _ in 0..10 {

@@ -61,8 +61,9 @@ struct Span {
 }
 
 impl Histogram {
-    /// Adds a native histogram. Prometheus rejects a native histogram if the count is not the sum of its buckets. The
-    /// classic buckets were read earlier, so their sum can be smaller while requests end.
+    /// Adds a native histogram, and replaces the count by the sum of the native buckets. Prometheus rejects a native
+    /// histogram if the count differs from this sum. The classic buckets were read before the native buckets, so their
+    /// sum can be smaller while requests end.
     fn add_native(&mut self, counts: Counts) {
         self.sample_count = Some(counts.total);
         self.schema = Some(native::SCHEMA);

@@ -37,7 +37,8 @@ enum First {
     Trailers(Box<HeaderMap>),
 }
 
-/// The largest number of frames that [`OriginBody::drain`] reads. If the body is longer, the connection is not reused.
+/// The largest number of frames that [`OriginBody::drain`] reads. If the body has more frames, the connection is not
+/// reused.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {

@@ -38,7 +38,7 @@ pub struct ClientSettings {
 /// One worker's client for the origin.
 pub struct Client {
     pub(super) settings: ClientSettings,
-    /// The origin's address, for metrics and messages.
+    /// The address of the origin or of the static mirror, for metrics and messages.
     pub(super) name: &'static str,
     pub(super) metrics: &'static Metrics,
     pool: Mutex<Pool>,
@@ -90,8 +90,8 @@ impl Client {
             && *claims == settings.claims
     }
 
-    /// Closes connections that were idle for longer than `origin.idle_timeout`. The worker calls this function about
-    /// once a second.
+    /// Closes idle connections that must not be used again (`Pool::prune`). The worker calls this function about once a
+    /// second.
     pub fn prune(&self) {
         self.pool().prune();
         if let Some(stand_in) = &self.stand_in {
@@ -104,7 +104,7 @@ impl Client {
         self.stand_in.as_ref()
     }
 
-    /// Counts a fault of the origin. A fault of the stand-in is not a fault of the origin.
+    /// Counts a fault of the origin. A fault of the stand-in is only logged.
     pub(super) fn count(&self, fault: &Fault) {
         match self.settings.upstream.role {
             Role::Origin => self.metrics.fault(fault, Some(self.name)),

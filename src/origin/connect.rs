@@ -41,7 +41,7 @@ pub(super) enum Opened {
 pub(super) struct Multiplexed {
     pub(super) sender: http2::SendRequest<Upload>,
     pub(super) endpoint: Arc<Endpoint>,
-    /// Why TLS failed, if the connection uses TLS.
+    /// Stores why TLS failed. `None`: the connection does not use TLS.
     pub(super) tls: Option<Arc<TlsEnd>>,
 }
 
@@ -115,7 +115,8 @@ impl Upstream {
         let driver_counted = Arc::clone(&counted);
         tokio::spawn(async move {
             let _counted = driver_counted;
-            // hyper passes an error to the request that uses the connection. Without a request, it is not needed.
+            // hyper also passes an error to the request that uses the connection. If there is no request, nothing needs
+            // the error.
             let _ = connection.with_upgrades().await;
         });
         Ok(Opened::Http1(Connection::new(sender, counted, endpoint, tls)))

@@ -20,7 +20,7 @@ pub(super) struct Connection {
     pub(super) idle_since_ms: u64,
     /// The address to which the connection was made.
     pub(super) endpoint: Arc<Endpoint>,
-    /// Why TLS failed, if the connection uses TLS.
+    /// Stores why TLS failed. `None`: the connection does not use TLS.
     pub(super) tls: Option<Arc<TlsEnd>>,
     memory: Memory,
     /// Counts this connection as open in the metrics. The task that drives the connection has the same `Arc`. So the

@@ -1,7 +1,8 @@
 //! One address of the origin, and whether new connections pass it over.
 //!
 //! All workers share the state of an address. The state has only atomics, so that no worker waits for another worker.
-//! Only new connections change the state. A request on a kept connection reads one flag.
+//! New connections, lookups of the name and health checks change the state. A request on a kept connection only reads
+//! one flag.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +15,8 @@ use std::time::Instant;
 /// doubles this time.
 const FIRST_PAUSE_MS: u64 = 1_000;
 const LONGEST_PAUSE_MS: u64 = 60_000;
-/// The time in which one request probes an address that was passed over. If the probe has no result in this time (for
-/// example because its client disconnected), the next request probes the address.
+/// The time that one request has to probe an address that was passed over. If the probe has no result in this time (for
+/// example because the client of the request disconnected), the next request probes the address.
 const PROBE_MS: u64 = 5_000;
 
 /// The start of the clock in this file. Each worker has its own clock, but the threads that share an address need the
@@ -61,7 +62,7 @@ pub(super) struct Endpoint {
 /// Whether a new connection may be made to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The address is in use.
+    /// New connections use the address.
     Open,
     /// The address was passed over, and the caller probes the address.
     Probe,
@@ -92,7 +93,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether the caller may connect to the address. Of all callers, only one gets [`Turn::Probe`].
+    /// Returns whether the caller may connect to the address. When the address was passed over for long enough, only
+    /// one caller gets [`Turn::Probe`].
     pub(super) fn turn(&self) -> (Turn, Seen) {
         self.turn_at(now_ms())
     }

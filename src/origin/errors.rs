@@ -25,13 +25,13 @@ pub(super) fn is_dead(error: &hyper::Error) -> bool {
     h2_error(error).is_none_or(|error| error.is_io() || error.is_go_away())
 }
 
-/// Returns the fault for an error of hyper's client. `tls` is the end of TLS, if the connection uses TLS.
+/// Returns the fault for an error of hyper's client. If the connection uses TLS, `tls` stores why TLS failed.
 pub(super) fn fault_of(error: hyper::Error, tls: Option<&TlsEnd>) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
     } else if let Some(fault) = tls.and_then(TlsEnd::fault) {
-        // In TLS 1.3 the origin checks the client certificate after the handshake of the client, so the alert arrives
-        // in place of the response.
+        // In TLS 1.3 the handshake is complete for the client before the origin checks the client certificate. So an
+        // alert about this certificate arrives in place of the response.
         return fault;
     } else if error.is_parse_too_large() {
         return Fault::head_too_large(error);

@@ -20,9 +20,8 @@ use crate::wire::names::HOST;
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// A value that is dropped only when an upgraded connection has ended. The value is the permit by which `serve` counts
-/// the client's connection.
-/// `serve` puts it into the extensions of each request that asks for an upgrade.
+/// The permit by which `serve` counts the client's connection. `serve` puts the permit into the extensions of each
+/// request that asks for an upgrade. If the connection is upgraded, the permit is dropped when the tunnel has ended.
 #[derive(Clone)]
 pub(crate) struct Hold(
     #[expect(dead_code, reason = "only the drop of this value has an effect")] Arc<dyn Any + Send + Sync>,

@@ -60,7 +60,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
     } else {
-        // The client can have sent this field. If the identity header has another name, `identify` has not removed it.
+        // The client can have sent this field. `identify` has removed the field only if it is the identity header.
         headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {

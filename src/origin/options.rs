@@ -21,11 +21,11 @@ pub struct OriginSettings {
     pub connect_timeout: Duration,
     /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,
-    /// The longest time for which a connection without a request stays open.
+    /// The longest time for which an idle HTTP/1.1 connection stays open.
     pub idle_timeout: Duration,
     /// The largest number of idle connections, for all workers together. 0: connections are not reused.
     pub max_idle: usize,
-    /// The largest number of retries of an idempotent request.
+    /// The largest number of retries of one request.
     pub retries: u32,
     /// The static mirror that is asked when the origin fails. `None`: there is no mirror.
     pub stand_in: Option<Target>,
@@ -59,8 +59,8 @@ impl Default for OriginSettings {
 }
 
 impl OriginSettings {
-    /// Returns the settings of the static mirror, if one is configured: the origin's timeouts, and TLS without a client
-    /// certificate.
+    /// Returns the settings of the static mirror, if one is configured: the origin's timeouts, `max_idle`, `retries`
+    /// and `tls.ca`, and the defaults of all other keys.
     pub(crate) fn stand_in(&self) -> Option<Self> {
         Some(Self {
             target: self.stand_in.clone()?,

@@ -1,4 +1,4 @@
-//! Turns errors of TLS into faults. The message says which part of the handshake failed, and what to do.
+//! Turns errors of TLS into faults. The message of a fault contains the problem and, if it is known, the remedy.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::keys::quote;
 const MOST_NAMES: usize = 3;
 
 /// Returns the fault for the TLS error in a chain of errors, or `None` if no error of TLS is in the chain.
-/// `has_certificate`: edgeshim has a client certificate for the origin.
+/// `has_certificate` is whether edgeshim has a client certificate for the origin.
 pub(super) fn fault_in(error: &(dyn Error + 'static), has_certificate: bool) -> Option<Fault> {
     error_in(error).map(|error| fault_of(error, has_certificate))
 }
@@ -129,7 +129,7 @@ fn alert_text(alert: AlertDescription, has_certificate: bool) -> String {
     }
 }
 
-/// Returns the name inside rustls's text for a name of a certificate, for example `DnsName("a.test")`.
+/// Returns the quoted name from rustls's text for a name of a certificate. For `DnsName("a.test")`, returns `"a.test"`.
 fn bare_name(text: &str) -> String {
     quote(text.split('"').nth(1).unwrap_or(text))
 }

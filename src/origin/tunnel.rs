@@ -1,8 +1,9 @@
-//! An upgraded connection, here called a tunnel. Bytes are copied in both directions until one side ends, or until no
-//! byte has moved for `server.tunnel_timeout`.
+//! An upgraded connection, here called a tunnel. Bytes are copied in both directions. If one side ends its direction,
+//! the other direction continues. The tunnel ends when both directions have ended, when a side fails, or when no byte
+//! has moved for `server.tunnel_timeout`.
 //!
-//! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown.
-//! `serve/watched.rs` then resets the client's connection, so that the client notices that bytes can be missing.
+//! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown. A TCP client then
+//! gets a reset (`serve/watched.rs`), so that the client notices that bytes can be missing.
 
 use std::future::poll_fn;
 use std::io;
@@ -79,7 +80,7 @@ impl Drop for Ending {
     }
 }
 
-/// Copies bytes in both directions until either side ends, or until no byte has moved for `timeout`.
+/// Copies bytes until the tunnel ends. `timeout` is `server.tunnel_timeout`.
 pub(super) async fn carry(tunnel: Arc<Tunnel>, client: OnUpgrade, origin: OnUpgrade, timeout: Duration) {
     let ending = Ending(tunnel);
     let tunnel = &*ending.0;

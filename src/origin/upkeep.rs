@@ -1,7 +1,7 @@
-//! A thread beside the workers. It keeps the data about the origin up to date that all workers share: the addresses of
-//! the origin's name, the health of these addresses, and the content of the files of `[origin.tls]`.
+//! A thread beside the workers. It updates the data in an [`Upstream`], which all workers share: the addresses of the
+//! origin's name, the health of these addresses, and the content of the files of `[origin.tls]`.
 //!
-//! The thread exists only if there is something to do. It ends when the configuration is no longer in use.
+//! The thread exists only if there is something to do. It ends after the last reference to the [`Upstream`] is dropped.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -27,7 +27,7 @@ use crate::wire::names::{HOST, USER_AGENT};
 const LOOKUP_PERIOD: Duration = Duration::from_secs(10);
 /// The shortest time between two lookups, while no connection can be made.
 const SHORTEST_LOOKUP_PERIOD: Duration = Duration::from_secs(1);
-/// The longest time between two runs of the thread, and the time between two checks of the files.
+/// The longest pause of the thread, and the time between two checks of the files.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 const SHORTEST_TURN: Duration = Duration::from_millis(50);
 
@@ -74,7 +74,7 @@ async fn keep(upstream: Weak<Upstream>, stale: Arc<Notify>) {
         drop(upstream);
         let earliest = Instant::now() + SHORTEST_LOOKUP_PERIOD;
         if timeout(next, stale.notified()).await.is_ok() {
-            // All attempts of a request have failed, so the name can have other addresses now.
+            // A request got no connection. One possible reason: the name has other addresses now.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }
@@ -129,8 +129,10 @@ impl Plan {
     }
 }
 
-/// Checks one address once, with a GET on a new connection. A response with a status from 200 to 399 is good. Returns
-/// why the check was bad.
+/// Checks one address once, with a GET on a new connection. A response with a status from 200 to 399 is good.
+///
+/// # Errors
+/// Returns why the check was bad.
 async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, path: &str) -> Result<(), String> {
     let limit = upstream.origin.health.interval;
     let checking = async {

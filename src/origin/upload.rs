@@ -39,7 +39,7 @@ pub(super) enum Stage {
     Client,
     /// The origin has to read the bytes that were passed to hyper.
     Origin,
-    /// The body has been sent completely, or was dropped.
+    /// The complete body was passed to hyper, or the body was dropped.
     Sent,
 }
 

@@ -27,7 +27,7 @@ use super::tls::{Tls, TlsProblem};
 use crate::fault::{Cause, Fault};
 use crate::metrics::Metrics;
 
-/// The time for which an attempt has no rival. After this time, the next address is tried in parallel (RFC 8305 §5).
+/// If an attempt has no result after this time, the next address is tried in parallel (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// The largest number of addresses of a name that are used.
 const MOST_ADDRESSES: usize = 32;
@@ -200,7 +200,7 @@ impl Upstream {
     }
 
     /// Returns the addresses to try, in this order: an address to probe, then the usable addresses in turn. If no
-    /// address is usable, all addresses are tried, so that the only address is never taken away.
+    /// address is usable, all addresses are tried. So the only address of an origin is always tried.
     fn candidates(&self, endpoints: &[Arc<Endpoint>]) -> Vec<(Arc<Endpoint>, Seen)> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
         let (before, after) = endpoints.split_at(first);
@@ -227,9 +227,9 @@ impl Upstream {
     }
 }
 
-/// Tries the addresses one after the other. Each attempt has a head start before the next attempt begins. An attempt
-/// that a later attempt overtakes counts as failed, because otherwise each new connection would wait for its head
-/// start.
+/// Tries the addresses one after the other. The next attempt begins when an attempt has failed, or when the last
+/// attempt has run for [`HEAD_START`]. When an attempt succeeds, each attempt that is still running after
+/// [`HEAD_START`] counts as failed. Otherwise each new connection would wait for this slow address again.
 async fn race(
     candidates: Vec<(Arc<Endpoint>, Seen)>,
     deadline: Instant,

@@ -69,7 +69,7 @@ impl Pages {
     /// Renders the pages, except for the values of a request.
     ///
     /// # Errors
-    /// A setting names an unknown locale, hosts occur twice in `hosts`, or the compressor fails. Files that
+    /// A setting names an unknown locale, a host occurs twice in `hosts`, or the compressor fails. Files that
     /// [`PageFiles::read`] has accepted cause no other error.
     pub(crate) fn build(settings: &PageSettings) -> Result<Self, PagesError> {
         Self::build_from(settings, settings.files.template(), settings.files.all())

@@ -15,7 +15,7 @@ pub enum BuildError {
     Pages(PagesError),
     /// A glob or a value cannot be prepared, although the checks of the configuration accepted it.
     Value(String),
-    /// The access log's file cannot be opened.
+    /// The access log's file cannot be opened, or the thread that writes the log cannot be started.
     Log(io::Error),
     /// The country file can no longer be used, although the checks of the configuration accepted it.
     Countries(CountryError),
@@ -25,7 +25,7 @@ pub enum BuildError {
     OriginTls(TlsProblem),
     /// A file of `[server.tls]` can no longer be used, although the checks of the configuration accepted it.
     ServerTls(TlsError),
-    /// The thread that watches a file cannot be started.
+    /// A thread that watches files or the addresses of the origin cannot be started.
     Thread(io::Error),
     /// Several of these reasons.
     Several(Vec<Self>),

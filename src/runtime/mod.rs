@@ -3,7 +3,8 @@
 //!
 //! A swap keeps the metrics, the drain's state and the limiter. The limiter stays, with new limits, so
 //! that requests in flight stay counted. The origin, the states of its addresses and each worker's connections to the
-//! origin stay if their settings do not change. Labels, classes, pages and layers are built again.
+//! origin stay if their settings do not change and `[origin.tls]` names no file. Labels, classes, pages and layers are
+//! built again.
 
 mod build_error;
 mod inherited;
@@ -122,8 +123,8 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Prepares a runtime for `explain`. This function reads the address lists once, opens no other file, watches no
-    /// file, and starts with an empty store of used G2O signatures.
+    /// Prepares a runtime for `explain`. This function reads the address lists and the files of `[origin.tls]` once. It
+    /// opens no other file, watches no file, and starts with an empty store of used G2O signatures.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -164,7 +165,7 @@ impl Runtime {
 
     /// Builds the layers for one worker, and below them the client of the origin. Each worker has its own layers and
     /// client, so that only one core changes their reference counts. `previous` is the worker's client for the previous
-    /// configuration. It stays in use, with its idle connections, if its settings are still the same.
+    /// configuration. This client stays in use, with its idle connections, if its settings have not changed.
     pub fn stack(&self, previous: Option<&Arc<origin::Client>>) -> (impl EdgeService + use<>, Arc<origin::Client>) {
         let settings = self.client_settings();
         let client = match previous {
@@ -231,7 +232,7 @@ impl Runtime {
         self.metrics
     }
 
-    /// Returns the metrics that code outside the layers counts.
+    /// Returns the ledger, which creates the metric handles for the labels of this configuration.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -246,8 +247,8 @@ impl Runtime {
         self.opened.tls.as_ref()
     }
 
-    /// Returns what the operator should know about a valid configuration: certificates that have expired or will soon
-    /// expire.
+    /// Returns what the operator should know about a valid configuration: certificates that are not valid now or will
+    /// soon expire.
     pub fn warnings(settings: &Settings) -> Vec<String> {
         settings.server.tls.as_ref().map_or_else(Vec::new, |tls| server_tls::check(&tls.files).1)
     }

@@ -1,4 +1,5 @@
-//! Opens the files that a configuration uses: address lists, the country file, the access log.
+//! Opens the files that a configuration uses: address lists, the country file, the access log, and the files of
+//! `[server.tls]` and `[origin.tls]`.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens all files, and watches the address lists, the country file and the certificates for changes.
+    /// Opens all files, and watches all files except the access log for changes.
     pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
         let (origin, stand_in) = upstreams(settings, |origin, role| {
@@ -61,7 +62,7 @@ impl Opened {
         })
     }
 
-    /// Reads the address lists once, and opens no other file.
+    /// Reads the address lists and the files of `[origin.tls]` once, and opens no other file.
     pub(super) fn still(settings: &Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let open = |origin, role| upstream(origin, settings, role, &Resolver::default(), metrics);
         let (origin, stand_in) = upstreams(settings, open)?;

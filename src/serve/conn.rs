@@ -46,7 +46,8 @@ pub(super) async fn serve_tls<E: EdgeService>(
     let deadline = Deadline::new();
     deadline.arm(limits.timeouts.header);
     let begun = begin(stream, &tls, &deadline, limits.proxy_protocol, || permit.is_closing()).await;
-    // The thread that follows the certificates of an earlier configuration runs until its last reference is dropped.
+    // While a reference to `tls` exists, the thread that follows the certificate files runs. A long connection must not
+    // keep the thread of an old configuration running.
     drop(tls);
     let Begun { mut stream, source, certificate, is_h2 } = match begun {
         Ok(begun) => begun,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::flag::Flag;
 
-/// The progress of the drain. The workers, `admin` and the main thread share it.
+/// The progress of the drain. The workers, `admin` and the main thread share this value.
 #[derive(Debug, Default)]
 pub struct Drain {
     not_ready: AtomicBool,
@@ -41,7 +41,8 @@ impl Drain {
     }
 
     /// Takes the second step: the listeners close, and each connection ends after its requests in flight. In the other
-    /// files of `serve`, "the drain has begun" means this step.
+    /// files of `serve`, "the drain has begun" means this step. If a reload removes a listener, the removal has the
+    /// same effect on the connections of this listener.
     pub(super) fn close(&self) {
         self.closing.set();
     }

@@ -44,7 +44,8 @@ pub(super) struct Listener {
     bound: Bound,
 }
 
-/// An accepted connection and the address of its peer. For a unix socket, 127.0.0.1 stands in for the peer's address.
+/// An accepted connection and the address of its peer. The peer of a unix socket has no IP address and counts as
+/// 127.0.0.1.
 pub(super) enum Accepted {
     Tcp(TcpStream, IpAddr),
     Tls(TcpStream, IpAddr),
@@ -236,8 +237,8 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
 }
 
 fn unix(path: &Path) -> io::Result<Socket> {
-    // If a connection to the socket file is refused, no process listens on it: a killed process has left the file
-    // behind. So the file is removed. In all other cases the file is not removed, and `bind` fails.
+    // If a connection to an existing socket file is refused, no process listens on the socket: a killed process has
+    // left the file behind. So the file is removed. Any other existing file is not removed, and `bind` fails.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(is_refused) {

@@ -32,7 +32,7 @@ use self::workers::Workers;
 use crate::config::Listen;
 use crate::runtime::{Slot, Socket};
 
-/// The longest wait for the first worker to close a removed listener. The worker needs one turn.
+/// The longest wait for the first worker to close a removed listener.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running server.
@@ -43,7 +43,7 @@ pub struct Server {
     workers: Workers,
     permits: Arc<Permits>,
     listeners: Mutex<Vec<Open>>,
-    /// Whether the drain closes the listeners, so that they can no longer change.
+    /// Whether the listeners can no longer change: the drain closes them, or another process serves their sockets.
     is_ending: AtomicBool,
     /// Whether another process serves the listening sockets now.
     has_successor: AtomicBool,
@@ -52,7 +52,8 @@ pub struct Server {
 /// An open listener.
 struct Open {
     listen: Listen,
-    /// A second descriptor of the socket, for a change of the listener's kind and for the hand-over to another process.
+    /// A second descriptor of the socket. A reload that turns TLS on or off at the address needs this descriptor, and
+    /// so does the hand-over to another process.
     listener: Listener,
     state: Arc<ListenerState>,
     /// Disconnected when the first worker has closed its descriptor.
@@ -82,7 +83,7 @@ impl Added {
     }
 }
 
-/// A change of the listeners that can no longer fail.
+/// A prepared change of the listeners. After the preparation, the change cannot fail.
 #[derive(Debug)]
 pub(crate) struct ListenerChange {
     added: Vec<Added>,
@@ -147,7 +148,7 @@ impl Server {
     /// [`change`](Self::change), and nothing else changes.
     ///
     /// # Errors
-    /// An address cannot be bound, or the drain has begun.
+    /// An address cannot be bound, or the first step of the drain has been taken.
     pub(crate) fn prepare(&self, wanted: &[Listen]) -> io::Result<ListenerChange> {
         let listeners = self.listeners();
         if self.is_ending.load(Ordering::Acquire) || !self.drain.is_ready() {
@@ -157,7 +158,7 @@ impl Server {
         let mut new: Vec<&Listen> = wanted.iter().collect();
         new.retain(|wanted| take(&mut removed, |open| open.listen == **wanted).is_none());
         let added = new.into_iter().map(|wanted| {
-            // If only the kind of a listener changes, the socket stays, so that no connection is lost.
+            // If a reload only turns TLS on or off at an address, the socket stays, so that no connection is lost.
             let open = take(&mut removed, |open| open.listen.without_tls() == wanted.without_tls());
             let socket = open.map(|open| open.listener.socket().try_clone()).transpose()?;
             let owns_file = open.is_none_or(|open| open.owns_file);
@@ -166,9 +167,9 @@ impl Server {
         Ok(ListenerChange { added: added.collect::<io::Result<_>>()? })
     }
 
-    /// Opens the listeners that `prepare` has bound, and closes the listeners that are not in `wanted` any more. Their
-    /// connections end after the requests in flight. Also applies `server.max_connections`. Returns the addresses of
-    /// new listeners.
+    /// Opens the listeners that `prepare` has bound, and closes the listeners that are not in `wanted`. The connections
+    /// of a closed listener end after their requests in flight. Also applies `server.max_connections`. Returns the
+    /// addresses of the new listeners.
     pub(crate) fn change(&self, wanted: &[Listen], change: ListenerChange) -> Vec<Bound> {
         self.permits.set_limit(self.slot.load().settings().server.max_connections);
         let mut listeners = self.listeners();
@@ -187,7 +188,8 @@ impl Server {
         bound
     }
 
-    /// Closes listeners. The file of a unix socket is removed, unless a listener in `still_used` has the same path.
+    /// Closes listeners. Removes the file of a unix socket if this process owns the file and no listener in
+    /// `still_used` has the same path.
     fn close(&self, removed: Vec<Open>, still_used: &[Bound]) {
         for Open { listener, state, closed, owns_file, .. } in removed {
             let bound = listener.bound().clone();
@@ -221,7 +223,7 @@ impl Server {
         self.listeners().iter().map(named).collect()
     }
 
-    /// Another process now serves the listening sockets, so this process must not remove their files.
+    /// Notes that another process now serves the listening sockets. So this process must not remove their files.
     pub(crate) fn handed_over(&self) {
         self.is_ending.store(true, Ordering::Release);
         self.has_successor.store(true, Ordering::Release);
@@ -235,7 +237,7 @@ impl Server {
             let mut listeners = self.listeners();
             // `change` must not open listeners any more when it gets the lock.
             self.is_ending.store(true, Ordering::Release);
-            // The second descriptors are closed here, before the workers close the first ones.
+            // This drops the second descriptors. They must be closed before the first worker closes its descriptors.
             listeners.drain(..).map(|open| (open.listener.bound().clone(), open.owns_file)).collect()
         };
         self.drain.close();
@@ -293,7 +295,7 @@ mod tests {
         let address = server.tcp_address().unwrap();
         let mut open: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         wait_for_loads(&server, &[4, 4]);
-        // Two connections close. The next two go to the workers that lost a connection.
+        // Two connections close. The next two connections go to the workers that lost a connection.
         open.drain(..2);
         while server.workers.loads().iter().sum::<usize>() != 6 {
             std::thread::yield_now();

@@ -73,7 +73,8 @@ pub(super) async fn proxy_source<S: AsyncRead + Unpin>(
     }
 }
 
-/// Reads once. Fails with the same errors as [`sniff`].
+/// Reads once. Fails if the deadline expires, the peer closes the connection, or no byte arrives for [`LEAVE_AFTER`]
+/// during the drain.
 pub(super) async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,

@@ -7,8 +7,8 @@
 //! - Detection of ambiguous heads, for example with Content-Length and Transfer-Encoding (`wire/head_tracker.rs`). The
 //!   layer `observe` refuses such requests.
 //! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
-//!   the socket is set to send a reset on close. If the response is truncated, the client therefore gets a reset, even
-//!   if the cause is a timeout or the end of this process.
+//!   the socket is set to send a reset on close. If the response is truncated, a TCP client therefore gets a reset,
+//!   even if the cause is a timeout or the end of this process.
 //! - Trailers that the response head does not announce (`trailers.rs`).
 
 use std::io;

@@ -9,8 +9,8 @@ use crate::ids::{ProviderId, Reason};
 use crate::origin;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
-/// A worker with the layers for the active configuration. After a configuration swap the next request or connection
-/// builds the layers again.
+/// A worker with the layers for the active configuration. After a configuration swap, the next request, the next
+/// connection or the next call of [`prune`](Self::prune) builds the layers again.
 pub(super) struct Worker<E> {
     pub(super) slot: &'static Slot,
     pub(super) drain: Arc<Drain>,
@@ -43,8 +43,8 @@ impl<E: EdgeService> Worker<E> {
         self.current().stack.call(request)
     }
 
-    /// Drops the layers of an old configuration, so that a worker without requests does not keep them. If the new
-    /// configuration has other settings for the origin, also drops the old connections to the origin. Closes
+    /// Drops the layers of an old configuration, so that a worker without requests does not keep these layers. If the
+    /// new configuration has other settings for the origin, also drops the old connections to the origin. Closes
     /// connections to the origin that have been idle for too long.
     pub(super) fn prune(&self) {
         let origin = Arc::clone(&self.current().origin);

@@ -1,9 +1,9 @@
-//! The thread model. Each core has one worker, with a current-thread runtime, its own layers and its own connections to
-//! the origin.
+//! The thread model. By default, each core has one worker. A worker has a current-thread runtime, its own layers and
+//! its own connections to the origin.
 //!
 //! CDNs keep few connections, which are long-lived and busy. If each worker had its own listener, the kernel could give
 //! all these connections to one worker. So the first worker accepts each connection and hands it to the worker that has
-//! the fewest connections. The connection stays there until it closes.
+//! the fewest connections. The connection stays with this worker until it closes.
 
 use std::io;
 use std::pin::pin;
@@ -35,7 +35,7 @@ enum Message {
     Connection(Detached, ConnectionPermit),
     /// A listener whose connections the worker must accept. The sender is dropped when the listener is closed.
     Listener(Listener, Arc<ListenerState>, std::sync::mpsc::Sender<()>),
-    /// A listener was removed, so each connection must check whether it belongs to the listener.
+    /// A listener was removed, so each connection must check whether it belongs to a removed listener.
     Wake,
 }
 
@@ -200,7 +200,7 @@ async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open:
     match listener.attach() {
         Ok(incoming) => {
             let waiting = acceptor.run(&incoming).await;
-            // The listener is closed, so that the kernel refuses new connections.
+            // From now on, the kernel refuses new connections, unless another process shares the socket.
             let queued = incoming.close();
             drop(open);
             acceptor.finish(waiting, queued).await;

@@ -91,9 +91,9 @@ impl<'a> CacheControl<'a> {
             self.add_malformed(text);
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // The length is compared first, so most names need only one comparison of text. A directive that forbids
-        // something takes effect with any argument. A directive that allows something takes effect only without an
-        // argument.
+        // The length is compared first, so most names need only one comparison of text. A directive without a number
+        // that forbids something takes effect with any argument. A directive without a number that allows something
+        // takes effect only without an argument.
         match name.len() {
             6 if is(b"public") => self.public |= argument == Argument::Absent,
             7 if is(b"max-age") => lower(&mut self.max_age, seconds(argument)),
@@ -429,8 +429,8 @@ fn folded(a: &str, b: &str) -> Ordering {
 }
 
 /// Whether caches store responses with this status even without a lifetime. These are the statuses of RFC 9110 §15.1
-/// and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors for which two CDNs have a
-/// default lifetime.
+/// except 501, the status 304, and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors
+/// for which two CDNs have a default lifetime.
 pub(crate) fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

@@ -4,7 +4,8 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A client certificate. Its chain is valid, and the peer has proved that it has the private key.
+/// A client certificate. edgeshim or a trusted proxy has checked that its chain is valid and that the client has the
+/// private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// The host names among the subject alternative names of the certificate, unchanged.

@@ -123,7 +123,7 @@ struct Element {
 }
 
 impl Element {
-    /// Stores one part. Returns `None` if the value has the wrong form or if the part occurs twice.
+    /// Stores one part. Returns `None` if the value has the wrong form or if `hash` or `cert` occurs twice.
     fn add(&mut self, name: &str, value: String) -> Option<()> {
         if name.eq_ignore_ascii_case("dns") {
             self.names.push(value);
@@ -272,7 +272,7 @@ mod tests {
             format!("Hash={hash};Subject=\"open"),
             format!("Hash={hash};Subject=\"a\"b"),
             format!("Hash={hash},"),
-            // A client sent the first element to attack: the quote of this element ends inside the proxy's element.
+            // An attack: the client sent the first element. The quote of this element ends inside the proxy's element.
             format!("A=\",Hash={hash};Subject=\"CN=a\";DNS=a.example"),
         ] {
             let found = read(CertificateField::XForwardedClientCert, &[&line]);

@@ -1,10 +1,11 @@
 //! The client's address behind trusted proxies, and the fields that report this address to the origin: X-Forwarded-For,
 //! X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 //!
-//! If the peer is not trusted, edgeshim replaces these fields with values that describe the connection. This is the
-//! usual case. edgeshim then clones values that are prepared once per connection ([`Peer`]), and allocates nothing. If
-//! the peer is a trusted proxy, edgeshim reads X-Forwarded-For from right to left, because trusted machines wrote the
-//! right end of the list. edgeshim forwards only the entries that it has read.
+//! If the peer is not trusted, edgeshim replaces these fields with values that describe the connection. The values are
+//! prepared once per connection ([`Peer`]), so this case allocates nothing. If a CDN with a valid proof reported the
+//! client, edgeshim makes new values with the client in front. If the peer is a trusted proxy, edgeshim reads
+//! X-Forwarded-For from right to left, because trusted machines wrote the right end of the list. edgeshim forwards only
+//! the entries that it has read.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};

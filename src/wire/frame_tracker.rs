@@ -107,8 +107,8 @@ impl FrameTracker {
         }
     }
 
-    /// Returns the position after all bytes that were fed. An incomplete frame header counts as part of a head, because
-    /// the frame can be a HEADERS frame.
+    /// Returns whether the connection is inside a head after all bytes that were fed. An incomplete frame header counts
+    /// as part of a head, because the frame can be a HEADERS frame.
     pub const fn phase(&self) -> Phase {
         if self.in_head || self.have > 0 { Phase::Head } else { Phase::Boundary }
     }

@@ -104,10 +104,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
 }
 
 /// Removes, from the trailers of a request or response, the fields that are allowed only in a head (RFC 9110 §6.5.1).
-/// These fields concern the connection, framing, routing, conditions, caching, cookies, cache tags and content
-/// metadata. `claims` contains the fields that name or prove the provider, which are removed too. The function removes
-/// these fields because a recipient that merges trailers into the head would trust them. HTTP/2 also forbids fields
-/// about the connection in trailers.
+/// These fields concern, for example, the connection, framing, routing, conditions, caching, cookies, cache tags and
+/// content metadata. `claims` contains the fields that name or prove the provider, which are removed too. The function
+/// removes these fields because a recipient that merges trailers into the head would trust them. HTTP/2 also forbids
+/// fields about the connection in trailers.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     let others = [&X_CDN_PROVIDER, &MAX_FORWARDS, &CONTENT_DISPOSITION, &ALLOW, &REFRESH];
     let of_head = |name: &&HeaderName| {
@@ -125,13 +125,13 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     strip_lookalikes(trailers, claims);
 }
 
-/// Removes each field whose name has underscores and becomes, with dashes in place of the underscores, the name of a
-/// field in `claims` or of a field about the source of the request. An origin with CGI or a similar interface treats
-/// both spellings as the same field (RFC 3875 §4.1.18).
+/// Removes each field whose name is a protected name with underscores in place of dashes. The protected names are the
+/// names in `claims` and the names of fields about the source of the request, for example X-Forwarded-For. An origin
+/// with CGI or a similar interface treats both spellings as the same field (RFC 3875 §4.1.18).
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
-    // Such a name has the same length as the name in the list, so only names of these lengths are compared.
+    // Both spellings have the same length. So only names that have the length of a protected name are compared.
     let lengths = names().fold(0_u64, |lengths, name| lengths | 1 << (name.as_str().len() % 64));
     let is_odd = |name: &&HeaderName| lengths & 1 << (name.as_str().len() % 64) != 0 && name.as_str().contains('_');
     if !headers.keys().any(|name| is_odd(&name)) {
@@ -145,7 +145,7 @@ pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     }
 }
 
-/// Removes the fields that Connection names.
+/// Removes the fields that Connection names, except `keep` and the end-to-end fields.
 fn remove_named(headers: &mut HeaderMap, keep: &HeaderName) {
     // The values are cloned, because `headers` must not be borrowed while fields are removed. A clone shares the bytes
     // of the value. A list is allocated only if there is a second line.

@@ -1,8 +1,8 @@
 //! HTTP syntax: reading and writing header fields, framing and addresses.
 //!
 //! The code works on bytes and `http::HeaderMap`, without sockets, futures, clocks or configuration. The exception is
-//! [`received`], which reads hyper's bodies to check how a body ends. No other room contains the name of a header field
-//! as text. The names are in [`names`].
+//! [`received`], which reads hyper's bodies to check how a body ends. In other rooms, only tests access a header field
+//! by a name that is written as text. Other code uses the names in [`names`].
 //!
 //! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions work
 //! on borrowed data, read each byte a bounded number of times, and never panic on malformed input.

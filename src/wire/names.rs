@@ -2,8 +2,9 @@
 //! are not in this file.
 //!
 //! If the crate `http` has a constant for a name, this file re-exports the constant, because `http` compares such names
-//! as small integers. The other names are statics, because a constant would be copied at each use. A test in
-//! `tests/tidy/` checks that code outside of `wire` does not access a field by a name that is written as text.
+//! as small integers. Exception: `CDN_CACHE_CONTROL` is a static, because other statics refer to it. The other names
+//! are statics, because a constant would be copied at each use. A test in `tests/tidy/` checks that outside of `wire`,
+//! only tests access a field by a name that is written as text.
 
 use http::HeaderName;
 

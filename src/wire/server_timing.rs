@@ -1,4 +1,4 @@
-//! Server-Timing (W3C Server Timing): the CDN of a response, and the time that the origin took for the response.
+//! Server-Timing (W3C Server Timing): the CDN of a response, and the time until the origin's response head arrived.
 //!
 //! A script in a page reads these values from `PerformanceResourceTiming.serverTiming`. A CDN stores the field with the
 //! response. So if the CDN serves a response from its cache, the field contains the time of the pull that filled the

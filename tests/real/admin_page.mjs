@@ -30,7 +30,7 @@ async function open(state, size = 'desk', path = '/') {
   const page = await context.newPage()
   page.on('pageerror', (error) => problems.push(`${state}: ${error.stack}`))
   page.on('console', (message) => {
-    // The list is optional: the page shows an empty state if the path answers 404.
+    // The list of top URLs is optional: if /api/top answers 404, the page shows an empty state.
     const isTop = message.location().url.endsWith('/api/top')
     if (['error', 'warning'].includes(message.type()) && !isTop) problems.push(`${state}: ${message.text()}`)
   })
@@ -123,7 +123,7 @@ async function incident() {
   assert.ok(await page.locator('.outages rect').count())
   await look(page, 'incident')
   const box = await page.locator('#state').boundingBox()
-  assert.ok(box.y + box.height < 400, 'the answer is at the top')
+  assert.ok(box.y + box.height < 400, 'the state must be at the top')
   await page.context().close()
 }
 

@@ -207,7 +207,7 @@ def not_modified(file, version, request, tag):
 
 
 def tags_of_304(file, version, request):
-    """The tags that edgeshim's 304 may have. It must be the tag of the 200. If a text is too short for gzip, edgeshim knows this only after
+    """The tags that edgeshim's 304 may have. The tag must be the tag of the 200. If a text is too short for gzip, edgeshim knows this only after
     the first 200, so before that both forms are allowed."""
     strong = f'"{file.tags[version]}"'
     weak = f"W/{strong}"

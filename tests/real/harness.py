@@ -120,7 +120,7 @@ def raise_open_files(needed):
 
 
 def free_port():
-    """A port that is free now. For programs that cannot choose a port and report it."""
+    """Returns a port that is free now, for programs that cannot choose a port and report it."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]

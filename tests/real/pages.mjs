@@ -243,7 +243,7 @@ async function countsDown() {
   assert.equal(await page.evaluate(() => document.activeElement.id), 'again')
   await page.clock.fastForward(15 * 60_000)
   assert.equal(await text(page, '#countdown'), task.locales.en.stopped)
-  // By now the failed tries of the first page have expired.
+  // By now the count of failed tries of the first page has expired.
   await open(page)
   assert.equal(await text(page, '#countdown'), english(30))
   await context.close()
@@ -268,7 +268,7 @@ async function waitsForTheReader() {
     Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })
     document.dispatchEvent(new Event('visibilitychange'))
   }, hidden)
-  // If the page reloaded, the text would change to the text for the reload.
+  // Before the page reloads itself, it replaces this text.
   const stillWaits = async () => {
     await page.clock.runFor(120_000)
     assert.equal(await text(page, '#countdown'), 'Trying again in 1 second')

@@ -267,8 +267,8 @@ pub fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     response.unwrap_or_else(|why| panic!("no response arrived: {why:?}"))
 }
 
-/// Sends a GET with these fields on a new connection. If the fields have no Host, adds Host with the address. The admin
-/// listener refuses host names.
+/// Sends a GET with these fields on a new connection. If the fields have no Host, adds Host with the address, because
+/// the admin listener refuses host names.
 pub fn fetch(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Response {
     let host = addr.to_string();
     let is_given = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));

@@ -115,7 +115,7 @@ pub struct Options<'a> {
     pub protocols: &'a [&'a str],
     /// What the origin sends.
     pub reply: Reply,
-    /// The number of first connections that the origin closes before the handshake.
+    /// The origin closes this number of connections before the handshake, beginning with the first connection.
     pub closes: usize,
 }
 
@@ -217,7 +217,7 @@ async fn serve(
     }
 }
 
-/// A folder with the files of a test: `ca.pem`, and `client.pem` with `client.key` if there is a client certificate.
+/// Makes a folder with the file `ca.pem`, and with `client.pem` and `client.key` if there is a client certificate.
 pub fn files(authority: &Authority, client: Option<&Identity>) -> super::TempDir {
     let dir = temp_dir();
     dir.write("ca.pem", authority.pem());

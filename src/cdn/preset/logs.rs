@@ -140,7 +140,7 @@ mod tests {
     use crate::cdn::preset::Preset;
 
     fn form(preset: &str) -> LogForm {
-        Preset::named(preset).expect("a preset").logs.clone()
+        Preset::named(preset).expect("the preset must exist").logs.clone()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tests that a preset defines for requests. They recognise the CDN (signals), its health checks, and its pulls
-//! through a shield, which is a server of the CDN that pulls for the CDN's other servers. Each of them is one header
-//! field with a test of the field's value.
+//! through a shield, which is a server of the CDN that pulls for the CDN's other servers. Each [`Matcher`] is one
+//! header field with a test of the field's value.
 
 use std::fmt;
 

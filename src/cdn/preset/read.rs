@@ -260,8 +260,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// Removes the keys `source` and `note` from a table. Stores a fact with the source to which the key
-    /// `source` refers, the note, and all other keys with their values. The other keys stay in the table.
+    /// Removes the keys `source` and `note` from a table. Stores a fact with the source to which the key `source`
+    /// refers, the note, and all other keys with their values. The other keys stay in the table.
     fn take(&mut self, kind: &str, table: &mut Reader) -> Result<(), Flaw> {
         let key = table.text("source")?;
         let note = table.optional_text("note")?;

@@ -31,13 +31,13 @@ pub enum Proof {
     Secret,
     /// The request comes from an address of the CDN.
     Addresses,
-    /// The connection has a client certificate of the CDN.
+    /// The connection has a client certificate of the CDN, or a trusted proxy reports this certificate.
     ClientCert,
     /// The request has a valid G2O signature of Akamai.
     G2o,
     /// The configuration requires all proofs of the provider, and all of them succeeded.
     All,
-    /// A proof failed.
+    /// No proof succeeded, or the configuration requires all proofs and a proof failed.
     Failed(Failure),
 }
 
@@ -51,9 +51,9 @@ pub enum Failure {
     WrongSecret,
     /// The CDN's address list does not contain the address from which the request came.
     WrongAddress,
-    /// The connection has no client certificate.
+    /// The connection has no client certificate, or no trusted proxy reports a certificate.
     NoCertificate,
-    /// The connection has a client certificate that does not belong to the CDN.
+    /// The client certificate does not belong to the CDN, or the field that reports the certificate cannot be used.
     WrongCertificate,
     /// One of the two G2O fields is missing, occurs twice, or cannot be read.
     NoG2o,
@@ -584,7 +584,7 @@ mod tests {
         let right = format!("Hash={hash};DNS=edge.example");
         assert_eq!(checked(&right, true), Proof::ClientCert);
         assert_eq!(checked(&right, false), Proof::Failed(Failure::NoCertificate));
-        // The certificate of the connection is that of the proxy.
+        // If the rule has a field, the certificate of the connection is not read, because it belongs to the proxy.
         assert_eq!(checked("", true), Proof::Failed(Failure::NoCertificate));
         let foreign = format!("Hash={hash};DNS=other.example");
         assert_eq!(checked(&foreign, true), Proof::Failed(Failure::WrongCertificate));

@@ -27,7 +27,8 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
     }
 }
 
-/// Limits the lifetimes that the stand-in sent in Cache-Control. Removes Expires and the fields that only CDNs read.
+/// Limits the lifetimes in the stand-in's Cache-Control, and removes the stale windows and `immutable` from it. Removes
+/// Expires and the fields that only CDNs read.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
     let mut directives = CacheControl::parse(lines.iter().map(http::HeaderValue::as_bytes));

@@ -91,7 +91,7 @@ impl Rule {
         }
     }
 
-    /// Adds the rule's lifetime to the origin's directives, which have no lifetime.
+    /// Adds the rule's lifetime, stale windows and `immutable` to the origin's directives, which have no lifetime.
     pub(super) fn complete<'a>(&self, origin: FieldPair<'a>) -> FieldPair<'a> {
         let FieldPair { cache_control: Field { mut directives, .. }, targeted } = origin;
         let rule = &self.cache_control.directives;

@@ -68,7 +68,8 @@ struct Shared {
     classes: Arc<Classes>,
     /// The prepared rules, indexed by class id and then by dialect.
     rules: Vec<[Prepared; Dialect::ALL.len()]>,
-    /// The same for responses from the stand-in, and the longest lifetime of such a response in each class, in seconds.
+    /// The prepared rules for responses from the stand-in, indexed by class id and then by dialect. Each class also has
+    /// the longest lifetime of such a response, in seconds.
     stand_in_rules: Vec<([Prepared; Dialect::ALL.len()], u64)>,
     /// The rules of the providers, indexed by provider id.
     providers: Vec<ProviderRules>,

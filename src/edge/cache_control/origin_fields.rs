@@ -62,7 +62,8 @@ pub(super) fn passed(headers: &HeaderMap, dialect: Dialect) -> Option<CacheContr
 }
 
 /// Whether an unknown directive can stay in a targeted field. A directive that is not a valid dictionary member (RFC
-/// 8941 §3.2) would make a strict parser ignore the whole field. `content` is handled by `changes::esi_content`.
+/// 8941 §3.2) would make a strict parser ignore the whole field. `changes::esi_content` handles the directive
+/// `content`.
 fn fits_targeted_field(extension: &Extension<'_>) -> bool {
     let name = extension.name.as_bytes();
     let is_key_byte =
@@ -79,11 +80,11 @@ fn fits_targeted_field(extension: &Extension<'_>) -> bool {
 
 /// Replaces `no-cache="…"` and `private="…"`, because caches read these forms in different ways.
 ///
-/// Some caches obey these directives only without a list of fields. Other caches look only at lifetimes. If the
-/// response has a field of the list, the list is removed and the directive stays. RFC 9111 §5.2.2.4 allows this. If the
-/// response has no field of the list, the complete directive is removed. A 304 does not show the fields of the stored
-/// response. So in a 304 every list counts as if the response had the listed fields. Set-Cookie in a list, which is an
-/// idiom for one CDN, is ignored here, because the Set-Cookie guard handles that field. Without this exception every
+/// Some caches obey these directives only without a list of fields. Other caches ignore the directives and obey only
+/// lifetimes. If the response has a field of the list, the list is removed and the directive stays. RFC 9111 §5.2.2.4
+/// allows this. If the response has no field of the list, the complete directive is removed. A 304 does not show the
+/// fields of the stored response. So in a 304 every list counts as if the response had the listed fields. Exception:
+/// Set-Cookie in a list is ignored here, because the Set-Cookie guard handles that field. Without this exception every
 /// 304 with such a list would get no-cache or private.
 fn resolve_field_lists(directives: &mut CacheControl<'_>, headers: &HeaderMap, status: StatusCode) {
     let applies = |fields: &[&str]| {

@@ -13,7 +13,7 @@ label! {
         Overridden = "overridden",
         /// no-store was set, because the class's mode is `never`.
         Forbidden = "forbidden",
-        /// A guard's directive replaced the rule's directives.
+        /// A guard changed the directives.
         Guarded = "guarded",
     }
 }
@@ -27,11 +27,13 @@ label! {
         SetCookie = "set_cookie",
         /// A shared response has Set-Cookie. Set-Cookie is removed.
         CookieStripped = "cookie_stripped",
-        /// The request has Authorization. The response is made private (RFC 9111 §3.5).
+        /// The request has Authorization, and neither the class nor the origin's directives allow shared caches to
+        /// store the response. The response is made private (RFC 9111 §3.5).
         Authorization = "authorization",
-        /// The status is 5xx. The response gets no-store.
+        /// The status is 5xx, and the response has neither no-store nor private. The response gets no-store. A fault
+        /// counts under this guard too, unless the client caused the fault.
         Error = "error",
-        /// The response has `Vary: *`. The response is made private.
+        /// A response that shared caches can store has `Vary: *`. The response is made private.
         VaryStar = "vary_star",
         /// A shared response has User-Agent in Vary. The response is only reported.
         VaryUserAgent = "vary_user_agent",

@@ -9,13 +9,18 @@
 //! A response can have directives in two fields. Cache-Control is for all caches. The targeted field (RFC 9213) is for
 //! the pulling CDN, if the CDN's dialect has such a field. Within one field the strictest directive applies. The two
 //! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, each
-//! field keeps its directive. There are two exceptions. First: a targeted field with neither a lifetime nor a
-//! prohibition is completed from Cache-Control, because some CDNs then read Cache-Control too. Second: if the CDN reads
-//! only lifetimes in its targeted field, a prohibition in the targeted field is repeated in Cache-Control.
+//! field keeps its directive. There are three exceptions:
+//!
+//! - A targeted field with neither a lifetime nor a prohibition is completed from Cache-Control, because some CDNs then
+//!   read Cache-Control too.
+//! - no-transform in the targeted field is copied to Cache-Control.
+//! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, a prohibition in the
+//!   targeted field is repeated in Cache-Control, and no-cache becomes a lifetime of 0 in the targeted field.
 //!
 //! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
 //! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
-//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field.
+//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field. The guard `error`
+//! sets no-store in both fields instead.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged, with one exception: if a guard or a 5xx status forbids
@@ -45,7 +50,7 @@ pub struct Facts<'a> {
     pub method: &'a Method,
     /// Whether the request has Authorization.
     pub authorization: bool,
-    /// The clock, read only for a response that has Expires and no Date.
+    /// The clock, read only for a response that has Expires and no valid Date.
     pub now: fn() -> SystemTime,
 }
 
@@ -118,8 +123,8 @@ impl Prepared {
     }
 
     /// Decides which caching fields a response gets, and changes its head. The changed head has at most one
-    /// Cache-Control line, no Pragma and no Expires. Directives in the targeted fields of other CDNs are removed.
-    /// Interim responses (1xx) are not changed.
+    /// Cache-Control line, no Pragma and no Expires. The targeted fields of other CDNs are removed, except that the
+    /// directive `content` (ESI) of Surrogate-Control can stay. Interim responses (1xx) are not changed.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
@@ -140,7 +145,7 @@ impl Prepared {
             changed |= passed.apply(headers, name);
         }
         if !changed {
-            // No field was changed up to here, so the origin's directives are those of the decision. The changes below
+            // No field was changed up to here, so the emitted directives are the origin's directives. The changes below
             // are counted as `tidied`, whatever the class's rule is.
             outcome.action = Some(Action::Tidied);
         }
@@ -960,7 +965,7 @@ mod tests {
             ("keep", "500", "cc: no-store | surrogate: max-age=5", "cc: no-store | surrogate: no-store",
              "guarded error"),
             ("keep", "500", "surrogate: max-age=5 | age: 3", "cc: no-store | surrogate: no-store", "guarded error"),
-            // Fastly honours max-age despite no-cache, so Fastly gets a lifetime of 0 in place of no-cache.
+            // Fastly ignores no-cache, so Fastly also gets a lifetime of 0 in Surrogate-Control.
             ("keep", "200", "cc: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "cc: no-cache, max-age=60", "cc: no-cache | surrogate: max-age=0", "tidied"),
             ("keep", "200", "pragma: no-cache", "cc: no-cache | surrogate: max-age=0", "tidied"),

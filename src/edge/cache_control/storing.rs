@@ -15,10 +15,10 @@ pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
 }
 
-/// Whether shared caches would serve the response without revalidation. Shared caches do so in three cases: the
-/// response has a lifetime or a stale window for shared caches, the response is `public`, or the response has no
-/// directive about storing and a status that caches store by default. A response with only max-age=0 or only no-cache
-/// is not served without revalidation.
+/// Whether shared caches would serve the response without revalidation. If the response has neither no-store nor
+/// private, shared caches do so in three cases. First: the response has a lifetime or a stale window above 0 for shared
+/// caches. Second: the response is `public`. Third: the response has no lifetime and no no-cache, and caches store its
+/// status by default.
 pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     if directives.is_unshared() {
         return false;

@@ -134,7 +134,8 @@ pub(crate) fn decide(
 /// If the origin is known to send the tag strong, the kind of the tag decides. Otherwise the type, the coding and
 /// `no-transform` in the head of the 304 decide. Many origins send a 304 without a type. Then the extension of the path
 /// replaces the type. For Akamai, a tag that the client sent in only one form (weak or strong) keeps this form
-/// ([`RequestFacts::repeats_form`]).
+/// ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this layer never compresses or inflates the
+/// body of that tag.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,

@@ -49,7 +49,7 @@ pub(super) struct Deflater {
 }
 
 impl Deflater {
-    /// Creates a compressor with an output buffer of `expected` bytes. `draft` becomes the twin of the body.
+    /// Creates a compressor with an output buffer of at least `expected` bytes. `draft` becomes the twin of the body.
     pub(super) fn new(
         level: u32,
         expected: usize,
@@ -85,7 +85,7 @@ impl Deflater {
         weight(self.level)
     }
 
-    /// Compresses `input`. `last` means that no more input has arrived so far.
+    /// Compresses `input`. `last` is true if no more input has arrived so far.
     pub(super) fn take(&mut self, input: &[u8], last: bool) {
         self.input_bytes += input.len() as u64;
         self.crc.update(input);
@@ -108,7 +108,7 @@ impl Deflater {
         self.unflushed
     }
 
-    /// Writes the end of the member and stores the twin.
+    /// Writes the end of the member. If there is a draft, stores it as the twin.
     pub(super) fn finish(&mut self) {
         self.run(&[], FlushCompress::Finish);
         let crc = std::mem::take(&mut self.crc).finalize();

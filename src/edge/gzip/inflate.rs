@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 const OUTPUT_BYTES: usize = 32 * 1024;
 /// The largest allowed length of an inflated body, in bytes: 1 GiB.
 pub(super) const LONGEST: u64 = 1 << 30;
-/// The largest allowed number of output bytes for one input byte. A body with a higher ratio is treated as a
+/// The largest allowed ratio of all output bytes to all input bytes. A body with a higher ratio is treated as a
 /// decompression bomb. Markup reaches a ratio of 20, and deflate can reach 1,032.
 pub(super) const RATIO: u64 = 200;
 /// The ratio is checked only after this number of output bytes, because the ratio varies too much at the start of a
@@ -99,7 +99,7 @@ impl Inflater {
         }
     }
 
-    /// Returns why inflating failed, if it failed.
+    /// Returns the cause if inflating has failed.
     pub(super) fn fault(&self) -> Option<Cause> {
         self.fault
     }

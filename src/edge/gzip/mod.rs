@@ -8,9 +8,9 @@
 //! Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`.
-//! **Cost:** reading Accept-Encoding, and a checksum and a hash of host and target. A compressed response also costs
-//! the compression. The compressor's memory is reused for the next response. If the body has a stored twin
-//! (`twins.rs`), a checksum replaces the compression.
+//! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host
+//! and target. A compressed response also costs the compression. The compressor's memory is reused for the next
+//! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression.
 //! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip is invalid or becomes too long when
 //! inflated. The compressor works in memory and cannot fail.
 
@@ -168,7 +168,8 @@ where
     }
 }
 
-/// Returns the first part of a twin's key (a hash of host and target), if the request can get a twin.
+/// Returns the hash of host and target, from which the key of a twin is computed. Returns `None` if the request cannot
+/// get a twin.
 fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Option<u64> {
     if !facts.wants_gzip() || head.method != Method::GET {
         return None;

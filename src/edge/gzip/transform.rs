@@ -22,7 +22,7 @@ use crate::fault::Fault;
 use crate::ids::ClassId;
 
 /// The number of input bytes that are compressed in one turn at level 4, before other tasks run. The work takes about
-/// 1.3 ms. A usual page is shorter than this, so the page is compressed in one turn. Then the compressor's state of
+/// 1.3 ms. A usual page is shorter than 128 KiB, so the page is compressed in one turn. Then the compressor's state of
 /// some 270 KiB is loaded into the CPU's cache only once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
 /// The number of input bytes that are compressed in one step.

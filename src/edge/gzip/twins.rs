@@ -36,7 +36,8 @@ label! {
     }
 }
 
-/// The key of a twin. `hash` is computed from host, target and tag. `length` is the length of the body.
+/// The key of a twin. `hash` is computed from host, target and tag. `length` is the length of the body before
+/// compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     hash: u64,
@@ -85,7 +86,7 @@ impl Twins {
         }
     }
 
-    /// Returns the first part of a key, which is a hash of host and target.
+    /// Returns the hash of host and target, from which [`key`](Self::key) computes a key.
     pub(super) fn target(&self, host: &[u8], target: &[u8]) -> u64 {
         self.hasher.hash_one((host, target))
     }

@@ -5,9 +5,9 @@
 //! **Metrics:** `edgeshim_stand_in_total`; `origin` counts the faults.
 //! **Can fail:** with every [`Fault`] of the origin.
 //!
-//! If a stand-in is configured, it is asked when the origin has failed (see `stand_in.rs`). The leaf is the place for
-//! this, because `gzip` and `cache_control` must treat the stand-in's response like a response of the origin, and
-//! because shed requests never reach the leaf.
+//! If a stand-in is configured, the leaf asks the stand-in when the origin has failed (see `stand_in.rs`). The leaf
+//! does so for two reasons: `gzip` and `cache_control` must treat the stand-in's response like a response of the
+//! origin, and shed requests never reach the leaf.
 
 mod stand_in;
 
@@ -206,7 +206,7 @@ pub(crate) async fn send<O: Origin>(
     if let Some(stand_in) = stand_in
         && stand_in::is_needed(&outcome)
     {
-        // The future is boxed, because it would make the future of every request larger.
+        // Without the box, this future would make the future of every request larger.
         outcome = Box::pin(stand_in.ask(outcome, ctx.class, &prepared.answers)).await;
     }
     let mut response = outcome?;

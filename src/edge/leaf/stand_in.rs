@@ -2,7 +2,7 @@
 //!
 //! The mirror is asked for GET and HEAD only, and only its 200 is used. Its response then passes the layers in place of
 //! the origin's response, so `gzip` compresses the body and `cache_control` limits the lifetime to `error_ttl`. If the
-//! mirror fails, the result of the origin stays, and ends in the whoopsie page.
+//! mirror fails, the layers get the fault or the 5xx of the origin.
 //!
 //! The mirror gets a copy of the request head without Range and without conditions, so that the mirror's response is
 //! complete. The copy has no Cookie and no Authorization, because a static mirror needs neither.
@@ -116,7 +116,8 @@ pub(super) fn is_needed<B>(outcome: &Result<EdgeResponse<B>, Fault>) -> bool {
     }
 }
 
-/// Removes the fields by which a cache could take the mirror's response for a version of the origin's response.
+/// Removes fields that describe the mirror's copy. A cache could otherwise treat this copy as a version of the origin's
+/// response.
 fn clean(headers: &mut HeaderMap) {
     for name in [AGE, ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
         headers.remove(name);

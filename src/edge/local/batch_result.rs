@@ -1,4 +1,4 @@
-//! The result of a batch of log lines, with the response to it.
+//! The result of a batch of log lines, with the response to the batch.
 
 use http::StatusCode;
 
@@ -32,7 +32,8 @@ label! {
         Late = "late",
         /// The body was truncated, for example because the connection was closed.
         Cut = "cut",
-        /// Other requests used all permits to read a batch, or the provider's share of the permits.
+        /// Other requests used all permits to read a batch, or the provider's share of the permits. Also: the thread
+        /// that reads the batches cannot start or has ended.
         Busy = "busy",
     }
 }

@@ -44,8 +44,8 @@ const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
 pub struct EdgeLogSettings {
     /// The path to which CDNs push their logs. A slash and the name of the provider follow this path.
     pub path: String,
-    /// The token of all providers that have no token of their own. `None`: only providers with a token of
-    /// their own can push logs.
+    /// The token of all providers that have no `edge_log_token`. `None`: only providers with an `edge_log_token` can
+    /// push logs.
     pub token: Option<Secret>,
     /// The largest body in bytes, before inflating.
     pub max_body_bytes: u64,
@@ -74,7 +74,7 @@ const PATH: Text<String> = Text {
 /// The settings of one provider's log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogSource {
-    /// The provider's own token, which replaces the common token `edge_logs.token`.
+    /// The provider's token (`edge_log_token`), which replaces the common token `edge_logs.token`.
     pub token: Option<Secret>,
     pub form: LogForm,
     /// The number of requests that one line represents, because the CDN logs only a sample of its requests.
@@ -157,7 +157,7 @@ impl EdgeLogs {
     }
 
     /// Checks the head of a request. Returns the position of the provider and the reader of its batch. If the batch is
-    /// refused, returns the label of the provider and the reason.
+    /// refused, returns the id of the provider and the reason.
     pub(super) fn begin(
         &self,
         local: &LocalParts,

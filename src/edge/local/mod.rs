@@ -1,5 +1,5 @@
-//! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and logs
-//! that CDNs push if there is a token for them.
+//! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and, if a
+//! token is configured, the logs that CDNs push and Fastly's question whether it is allowed to push logs.
 //!
 //! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that
 //! needs an object. So the requests are not counted as pulls and are never refused because of their identity or Host.
@@ -10,7 +10,7 @@
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
 //! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
 //! `edgeshim_edge_log_batches_total`.
-//! **Cost:** for each request, one comparison of paths for each of the three features that is on. **Can fail:** no.
+//! **Cost:** for each request, at most four comparisons of paths. **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.

@@ -49,7 +49,7 @@ mod tests {
         let mut patience = Patience::new(PAUSE);
         let mut now_ms = 0;
         let mut waits = 0;
-        // One byte in each second.
+        // The sender sends one byte in each second.
         while patience.wait(now_ms) > Duration::from_millis(1) {
             now_ms += 1000;
             patience.received(1, now_ms);

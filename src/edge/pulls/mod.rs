@@ -99,7 +99,7 @@ impl<S> Layer<S> for PullsLayer {
     }
 }
 
-/// See the head of this file.
+/// The service of [`PullsLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Pulls<S> {
     inner: S,
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn status_when_counted_then_increments_the_counter_with_the_exact_code() {
+    fn status_when_from_100_to_599_then_increments_the_counter_of_the_exact_code() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let labels = Labels { providers: vec!["fastly"], ..Labels::default() };
         let counts = Counts::new(Arc::new(metrics.ledger(&labels)), Arc::default(), Tops::default().list());

@@ -20,7 +20,7 @@ use crate::wire::media_types::{MediaTypes, essence};
 pub enum CacheMode {
     /// Keeps the origin's directives, but writes them as one Cache-Control line without contradictions.
     Keep,
-    /// Sets a lifetime if the origin sets no lifetime.
+    /// Sets a lifetime if the origin sends neither a lifetime nor a restriction such as no-store.
     Default,
     /// Replaces the origin's lifetime, and also its `private` and `no-store`.
     Override,
@@ -47,7 +47,7 @@ pub struct CachePolicy {
     pub strip_cookies: bool,
     /// The field names to which Vary is reduced. If it is `None`, Vary stays unchanged.
     pub vary: Option<Vec<String>>,
-    /// The lifetime of responses with status 404 or 410.
+    /// The lifetime of responses with status 404 or 410, and the longest lifetime of responses of the stand-in.
     pub error_ttl: u64,
     /// Whether shared caches are allowed to store responses to requests with Authorization (RFC 9111 §3.5).
     pub allow_authorization: bool,
@@ -124,7 +124,7 @@ pub struct ClassRule {
     /// Globs for the media type of the response.
     pub content_type: Vec<String>,
     pub cache: CachePolicy,
-    /// Whether edgeshim is allowed to compress responses.
+    /// Whether edgeshim is allowed to compress or inflate responses.
     pub gzip: bool,
     pub whoopsie: WhoopsieMode,
     /// Whether `origin.max_in_flight` limits the requests of this class.
@@ -158,7 +158,7 @@ impl Keys for ClassRule {
     }
 }
 
-/// The name is not changed to lower case, because a metric label can have upper case.
+/// The name of a class. Upper case in the name stays, because a metric label can have upper case.
 const CLASS_NAME: Text<String> = Text {
     example: "image",
     read: |text, _| label(text, &["other"], "\"image\"").map(|_| text.to_owned()),
@@ -212,8 +212,8 @@ impl Classes {
         Ok(Self { rules, matchers, other: ClassRule::default() })
     }
 
-    /// Returns the class of a request: the first class without media types that has a pattern for the path. `path` is
-    /// percent-encoded.
+    /// Returns the class of a request: the first class that has no media types and has a pattern that matches the path.
+    /// `path` is percent-encoded.
     pub(crate) fn of_request(&self, path: &str) -> ClassId {
         let path = decoded(path);
         self.first(|matcher| matcher.types.is_empty() && matcher.matches_path(&path))

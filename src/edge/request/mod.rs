@@ -57,7 +57,7 @@ pub struct Ctx {
     /// How the claimed provider was proved, or why the proof failed.
     pub proof: Proof,
     pub dialect: Dialect,
-    /// The kind of pull, or `Unknown` if the request does not show the kind.
+    /// The kind of pull, or `Unknown` if the provider is unknown.
     pub kind: PullKind,
     /// The provider's point of presence; empty if unknown.
     pub pop: Pop,
@@ -75,8 +75,9 @@ pub struct Ctx {
 
 impl Ctx {
     /// Checks the claimed provider against its proofs, and updates `proof`, `pop` and, after a valid proof, the
-    /// client's address. If the proof fails, the provider becomes `unverified` and the function returns false. If the
-    /// request claims no configured provider, the function changes nothing and returns true.
+    /// client's address. If the proof fails, the provider becomes `unverified`, the dialect becomes `Generic`, and the
+    /// function returns false. If the request claims no configured provider, the function changes nothing and returns
+    /// true.
     pub(crate) fn verify(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
         let Some(known) = self.provider.position().and_then(|position| providers.get(position)) else { return true };
         let evidence = Evidence {
@@ -173,7 +174,7 @@ pub struct Facts {
     pub origin_us: Option<u32>,
     /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// The cause of the fault, if the origin had one.
+    /// The cause of the fault that the page or the stand-in's response replaces. `None` if there was no fault.
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
@@ -207,9 +208,9 @@ pub(crate) trait EdgeFuture {
 pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     fn tally(&self) -> Tally;
 
-    /// Reads and discards what has arrived of a body that a page replaces, so that the connection to the origin can be
-    /// reused. Returns false if more of the body can arrive after the task of the connection has run, so that another
-    /// call can be useful.
+    /// Reads and discards what has arrived of a body that another response replaces, so that the connection to the
+    /// origin can be reused. Returns false if more of the body can arrive after the task of the connection has run, so
+    /// that another call can be useful.
     fn drain(&mut self) -> bool {
         true
     }

@@ -3,9 +3,8 @@
 //!
 //! edgeshim cannot see the caches of the providers. So a table of fixed size stores, for each object and provider, the
 //! end of the lifetime that edgeshim granted. The table is approximate: if too many objects need the same place, an
-//! entry is lost. A pull of an object whose entry is lost can count as `first` instead of `early`, `expired`, `variant`
-//! or `elsewhere`. The table has 1,048,576 entries in 8 MiB and needs no lock. Each object of a
-//! provider needs at most three entries.
+//! entry is lost. Then a later pull can get a wrong reason, for example `first` instead of `early`. The table has
+//! 1,048,576 entries in 8 MiB and needs no lock. Each object of a provider needs at most three entries.
 //!
 //! Error: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get another reason than with an exact table
 //! (see the test below).
@@ -46,8 +45,8 @@ pub(crate) struct Pulled {
     pub wanted: Wanted,
     /// Whether the CDN can store the response: it was complete, and the method was GET.
     pub is_stored: bool,
-    /// Whether the response is a 304. A 304 does not name the coding, so a 304 renews the lifetimes of the object in
-    /// all codings that the table has.
+    /// Whether the response is a 304 to a GET. A 304 does not name the coding, so the 304 renews the lifetimes of the
+    /// object in all codings that the table has.
     pub is_not_modified: bool,
     /// The lifetime that the response grants to the provider. `None` if the pull ended before the response, if edgeshim
     /// refused the pull, or if the method is neither GET nor HEAD.
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn revalidation_when_status_is_304_or_object_is_new_then_renews_the_lifetime() {
+    fn revalidation_when_object_is_unchanged_or_changed_then_renews_the_lifetime() {
         let objects = Objects::default();
         let mut get = pulled(&objects, 0, "/a");
         get.coding = ContentCoding::Gzip;
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_counts_when_50000_urls_are_pulled_then_within_one_percent_of_exact_table() {
+    fn reason_counts_when_50000_urls_are_pulled_then_are_within_1_percent_of_exact_table() {
         const PULLS: u32 = 1_000_000;
         let objects = Objects::default();
         let mut exact = Exact::default();

@@ -1,14 +1,15 @@
-//! The URLs that are pulled most: how often, how many bytes, by how many providers, how often too early, and with how
-//! many different queries.
+//! The URLs that are pulled most: how often, how many bytes, by how many providers, how often while the provider still
+//! held the object, and with how many different queries.
 //!
 //! Each worker has a list of bounded size, so that a pull never waits for another worker. The list is a Misra-Gries
 //! summary: when the list is full, the median of the counts is subtracted from all counts, and entries whose count
 //! becomes 0 are removed. Each subtraction removes at least the median from at least half of the entries. So the count
 //! of a URL lacks at most one pull for every [`HALF`] pulls of the list. [`Generation::error`] is the exact bound.
-//! While pulls arrive, a list covers the last 10 to 20 minutes.
+//! Counts are kept for two generations: the current ten minutes and the ten minutes before. So while pulls arrive, a
+//! list covers the last 10 to 20 minutes.
 //!
 //! A URL is the host and the path, cut to [`URL_BYTES`]. The list has no queries, because queries can contain personal
-//! data. It has only the number of different queries. Memory: at most 1.6 MiB for each worker.
+//! data. The list has only an estimate of the number of different queries. Memory: at most 1.6 MiB for each worker.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -38,7 +39,8 @@ pub(crate) struct TopUrl {
     pub url: String,
     /// The number of pulls. The true number can be larger, by at most the error that [`Tops::top`] returns.
     pub pulls: u64,
-    /// The bytes of these pulls. After a purge, the bytes and the early pulls are estimates.
+    /// The bytes of these pulls. After a purge or a change of the generation, the bytes and the early pulls are
+    /// estimates.
     pub bytes: u64,
     /// The number of providers that pulled the URL.
     pub providers: u32,
@@ -167,7 +169,7 @@ impl TopList {
 }
 
 impl Tops {
-    /// Returns a new list for a worker. When the worker drops the list, its counts are lost.
+    /// Returns a new list for a worker. When the worker drops the list, the counts of the list are lost.
     pub(crate) fn list(&self) -> Arc<TopList> {
         let list = Arc::new(TopList::new());
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +211,8 @@ impl Tops {
             pulls: counted.pulls,
             bytes: counted.bytes,
             providers: counted.providers.count_ones(),
-            // A pull that was in flight during a purge ends after its count was reduced.
+            // The early pulls could exceed the pulls: a pull that was in flight during a purge is counted as early only
+            // after the purge has reduced the pulls.
             early: counted.early.min(counted.pulls),
             queries: different(counted.queries.count_ones()),
             url: counted.url.into(),

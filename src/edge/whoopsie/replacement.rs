@@ -195,7 +195,7 @@ impl Shared {
     }
 }
 
-/// The value of Retry-After, and the number of seconds until that time.
+/// The value of Retry-After, and the number of seconds after which the client may retry.
 #[derive(Clone)]
 pub(super) struct RetryAfter {
     pub(super) field: HeaderValue,

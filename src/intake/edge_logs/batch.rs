@@ -18,7 +18,7 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// The largest number of these bytes together with whitespace before them.
+/// If whitespace comes before these bytes: the largest number of bytes that are read until the shape is decided.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
@@ -26,7 +26,7 @@ const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 pub(crate) enum BatchError {
     /// The body is longer than `edge_logs.max_body`, or inflates to more than ten times that size.
     TooLarge,
-    /// The body is not gzip, or its gzip is truncated.
+    /// The body is not gzip, or its gzip is truncated or damaged.
     Gzip,
     /// The body begins like a JSON array or an envelope, but is not valid or is truncated.
     Json,
@@ -60,8 +60,7 @@ pub(crate) struct Sums {
     pub bytes: u64,
     /// The requests and bytes of each second.
     pub seconds: Seconds,
-    /// The newest time in the lines, in seconds of Unix time. Lines that are too old or too far in the future are left
-    /// out.
+    /// The time of the newest request that was counted, in seconds of Unix time.
     pub newest: Option<i64>,
     /// For each field that edgeshim reads, whether at least one line has the field.
     present: Present,
@@ -114,7 +113,8 @@ impl Batch {
     }
 
     /// Reads a part of `input`, and removes this part from `input`. The part has at most [`STEP_BYTES`], before and
-    /// after inflating. Returns 0 if more input is needed, otherwise a number that is not 0.
+    /// after inflating. Returns 0 if more input is needed. Otherwise returns the cost of the step: the number of bytes
+    /// before and after inflating, and at least 1.
     pub(crate) fn step(&mut self, input: &mut Bytes) -> Result<usize, BatchError> {
         if let (Coding::Unknown, Some(first)) = (&self.coding, input.first()) {
             self.coding = match *first {
@@ -153,8 +153,8 @@ impl Batch {
 }
 
 impl BatchForm {
-    /// Returns the names of the fields that no line of a batch has. If the batch has no lines, the list is empty. A
-    /// field can be absent from all lines because the CDN has renamed the field.
+    /// Returns the names of the necessary fields that no line of a batch has. If the batch has no lines, the list is
+    /// empty. A field can be absent from all lines because the CDN has renamed the field.
     pub(crate) fn absent_fields(&self, sums: &Sums) -> Vec<&str> {
         if sums.lines.iter().sum::<u64>() == 0 { Vec::new() } else { self.lines.missing(sums.present) }
     }

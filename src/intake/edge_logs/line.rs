@@ -35,7 +35,7 @@ pub(super) struct Line {
     /// The size of the response, in bytes.
     pub bytes: u64,
     pub result: EdgeResult,
-    /// Whether a client sent the request. Otherwise the CDN sent it, for example to a shield.
+    /// Whether a client sent the request. Otherwise the CDN sent the request, for example to a shield.
     pub is_of_client: bool,
 }
 
@@ -77,7 +77,7 @@ impl LineForm {
     /// names are for messages.
     pub(super) fn missing(&self, present: Present) -> Vec<&str> {
         let is_needed = |field| match field {
-            // The status is not counted, and the sender has a meaning if it is absent.
+            // The status is not counted. If the sender is absent, a client has sent the request.
             LogField::Status | LogField::Sender => false,
             LogField::Result => self.form.absent.is_none(),
             _ => true,

@@ -1,5 +1,5 @@
-//! The state that all workers share: limits on the batches that are read at the same time, the batches that a CDN sends
-//! again, and limits on messages.
+//! The state that all workers share: limits on the batches that are read at the same time, the ids of accepted batches
+//! (a CDN can send a batch again), and limits on messages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};

@@ -2,7 +2,7 @@
 
 use time::{Date, Month};
 
-/// Reads a time from a text: a number of Unix time, or a date with a time as in RFC 3339. Returns the seconds of Unix
+/// Reads a time from a text: Unix time as a number, or a date with a time as in RFC 3339. Returns the seconds of Unix
 /// time, or `None` if the text is not a time.
 pub(super) fn of_text(text: &str) -> Option<i64> {
     let text = text.trim_ascii();
@@ -12,8 +12,8 @@ pub(super) fn of_text(text: &str) -> Option<i64> {
     }
 }
 
-/// Reads a number of seconds, milliseconds, microseconds or nanoseconds of Unix time. The size of the number decides
-/// the unit: a number below 10^11 is a number of seconds, which reach to the year 5138.
+/// Reads Unix time as a number of seconds, milliseconds, microseconds or nanoseconds. The size of the number decides
+/// the unit. A number below 10^11 is a number of seconds, up to the year 5138.
 pub(super) fn of_number(number: f64) -> Option<i64> {
     let seconds = match number {
         number if !(0.0..1e20).contains(&number) => return None,

@@ -1,5 +1,5 @@
-//! Reads one address list. The list is either plain lines or the JSON that a CDN publishes. The first character decides
-//! which of these formats is read.
+//! Reads one address list. The list is either plain lines or the JSON that a CDN publishes. The first character that is
+//! not whitespace decides which of these formats is read.
 //!
 //! If a list has one invalid entry, the whole list is rejected, because the file could be truncated or could be the
 //! wrong file.
@@ -56,8 +56,7 @@ fn json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ListError> {
     })
 }
 
-/// A list of any CDN, in the form of a JSON object. The keys of the object show which CDN published the
-/// list.
+/// A list of any CDN, in the form of a JSON object. The keys of the object show which CDN published the list.
 #[derive(Deserialize)]
 struct Document {
     /// Fastly, Gcore.
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn text_list_when_a_line_is_no_network_then_error_names_line_but_quotes_nothing() {
+    fn text_list_when_a_line_is_not_a_network_then_error_names_line_but_quotes_nothing() {
         for line in [
             "hunter2",
             "192.0.2.0/33",
@@ -476,7 +475,7 @@ mod tests {
         }
 
         #[test]
-        fn list_when_written_as_lines_or_json_then_reads_back_the_same_networks(
+        fn list_when_written_as_lines_or_json_then_parsed_to_the_same_networks(
             networks in prop::collection::vec((any::<u128>(), any::<u32>(), 1_u8..=32), 1..20),
         ) {
             let v6 = networks.iter().map(|&(bits, _, prefix)| IpNet::new(Ipv6Addr::from(bits).into(), prefix));

@@ -76,8 +76,8 @@ impl Ranges {
         self.list
     }
 
-    /// Starts a thread that reads each file again when the file changes. The thread ends about a second after the last
-    /// reference to the list is dropped. If there are no files, no thread is started.
+    /// Starts a thread that reads each file again when the file changes. After the last reference to the list is
+    /// dropped, the thread ends within about a second. If there are no files, no thread is started.
     pub(crate) fn follow(self, provider: &'static str, metrics: &Metrics) -> io::Result<Arc<AddressList>> {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {

@@ -19,9 +19,10 @@ impl Choice {
         Self { pairs: pairs.collect() }
     }
 
-    /// Returns the first pair whose certificate has the name and whose key the client accepts. A complete name is
-    /// preferred to a name with `*`. If the client accepts no key of the matching pairs, returns the first matching
-    /// pair. If no certificate has the name, all pairs count as matching.
+    /// Chooses the pair for a name. The candidates are the pairs whose certificate has exactly this name. If there is
+    /// no such pair, the candidates are the pairs whose certificate has a name with `*` that matches. If there is no
+    /// such pair either, all pairs are candidates. Returns the first candidate whose key the client accepts. If the
+    /// client accepts no candidate's key, returns the first candidate.
     fn choose(&self, name: Option<&str>, accepts: impl Fn(&Pair) -> bool) -> Option<&Arc<Pair>> {
         // rustls has checked that the name is a host name. `resolve` has converted the name to lower case.
         let parent = name.and_then(|name| Some(name.split_once('.')?.1));

@@ -64,7 +64,8 @@ impl Clients {
         self.authorities.iter().map(|(sha256, _)| *sha256)
     }
 
-    /// Returns the facts of a client certificate, or `None` if its chain does not lead to one of the CAs.
+    /// Returns the facts of a client certificate. Returns `None` if the certificate cannot be read, or if its chain is
+    /// valid for none of the CAs.
     pub(super) fn certificate(
         &self,
         leaf: &CertificateDer<'_>,

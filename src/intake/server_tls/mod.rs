@@ -3,7 +3,7 @@
 //!
 //! A thread checks the files every second. If a new pair of certificate and key has an error, for example because the
 //! key does not match, the previous pair stays in use, and the change counts as a failed reload. The same applies to
-//! the file of the CAs. A handshake takes no lock: it sees either the old files or the new files.
+//! the file of the CAs. A handshake loads the active certificates and CAs without a lock.
 
 mod choice;
 mod clients;
@@ -42,16 +42,16 @@ const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
 /// The protocols that edgeshim offers, the preferred protocol first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The path of a file, as the operator wrote it and relative to the folder of the configuration file.
+/// The path of a file, in two forms.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TypedPath {
     /// The path as in the configuration.
     pub typed: String,
-    /// The path that is opened.
+    /// The path that is opened. A relative path starts at the folder of the configuration file.
     pub path: PathBuf,
 }
 
-/// The path of a certificate, a key or CAs. An empty text means no file.
+/// A value of the configuration: the path of a file with a certificate, a key or CAs. An empty text means no file.
 pub(crate) const TYPED_PATH: Text<TypedPath> = Text {
     example: "tls/cert.pem",
     read: |text, folder| {
@@ -80,7 +80,7 @@ impl Keys for PairPaths {
 /// The files of `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// The certificate for clients that name no host, or a host for which there is no certificate.
+    /// The default pair. It is for clients that name no host, or a host for which there is no certificate.
     pub first: PairPaths,
     /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
     pub client_ca: Option<TypedPath>,
@@ -184,7 +184,7 @@ impl ServerTls {
         Ok((Self { active: ArcSwap::from_pointee(active), changes: AtomicU64::new(0), handshakes }, sources))
     }
 
-    /// Returns what the next handshake uses.
+    /// Returns the certificates and CAs for the next handshake.
     pub(crate) fn active(&self) -> Arc<Active> {
         self.active.load_full()
     }
@@ -200,8 +200,8 @@ impl ServerTls {
         }
     }
 
-    /// Starts a thread that reads each file again when the file changes. The thread ends about a second after the last
-    /// reference to the returned value is dropped.
+    /// Starts a thread that reads each file again when the file changes. After the last reference to the returned value
+    /// is dropped, the thread ends within about a second.
     pub(crate) fn follow(self, mut sources: Sources) -> io::Result<Arc<Self>> {
         let tls = Arc::new(self);
         follow("certificates", &tls, move |tls| {
@@ -237,7 +237,7 @@ struct FollowedPair {
     /// a moment. So the error is reported only if the next check finds no further change.
     suspect: Option<TlsError>,
     expiry: Gauge,
-    /// The number of days for which the last warning was logged.
+    /// The number of days until the expiry at the time of the last warning.
     warned: Option<i64>,
 }
 
@@ -321,8 +321,8 @@ impl Sources {
         errors
     }
 
-    /// Sets the metrics, and logs a warning for each certificate that has expired or will soon expire: once, and then
-    /// once a day.
+    /// Sets the metrics. Logs a warning for each certificate that is not valid now or will soon expire: at once, and
+    /// then once a day.
     fn warn(&mut self) {
         let now = unix_now();
         for pair in &mut self.pairs {
@@ -361,7 +361,8 @@ impl FollowedPair {
         })
     }
 
-    /// Reads the files that have changed. Returns `None` if nothing has changed since the last check.
+    /// Reads the files that have changed. Returns `Ok` if the new pair is usable. If the new pair has an error, the
+    /// next call returns the error, unless a file has changed again. In all other cases, returns `None`.
     fn check(&mut self) -> Option<Result<(), TlsError>> {
         let read = |read: Result<Content, ReadError>| read.map(|content| content.bytes).map_err(unreadable);
         let (chain, private) = (self.certificate.changed(MOST_BYTES), self.key.changed(MOST_BYTES));
@@ -410,8 +411,8 @@ impl FollowedClients {
     }
 }
 
-/// Checks all files of a configuration. Returns the errors, and a warning for each certificate that has expired or will
-/// soon expire.
+/// Checks all files of a configuration. Returns the errors, and a warning for each certificate that is not valid now or
+/// will soon expire.
 pub(crate) fn check(files: &TlsFiles) -> (Vec<TlsError>, Vec<String>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (number, paths) in files.pairs().enumerate() {
@@ -492,7 +493,7 @@ fn unix_now() -> i64 {
     i64::try_from(clock::unix_time().as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Returns the cryptography of all TLS connections.
+/// Returns the cryptography of all TLS connections with clients.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))

@@ -40,12 +40,15 @@ impl Pair {
     /// Reads a pair from the contents of its files.
     ///
     /// # Errors
-    /// Returns the unusable file and what to write instead. The message continues a sentence that begins with the path.
+    /// Returns the unusable file, and a message with the problem and what to write instead. The message continues a
+    /// sentence that begins with the path.
     pub(super) fn new(chain: &[u8], private: &[u8]) -> Result<Self, (PairFile, String)> {
         let of_certificate = |message| (PairFile::Certificate, message);
         let chain = certificates(chain).map_err(of_certificate)?;
         let facts = chain.first().and_then(|leaf| Facts::read(leaf)).ok_or_else(|| {
-            of_certificate("has a first certificate that is not an X.509 certificate; name a PEM file".to_owned())
+            let message = "has a first certificate that is not an X.509 certificate; name a PEM file with X.509 \
+                           certificates";
+            of_certificate(message.to_owned())
         })?;
         let key = signing_key(private).map_err(|message| (PairFile::Key, message))?;
         let certified = CertifiedKey::new(chain, key);
@@ -66,7 +69,8 @@ impl Pair {
 /// Reads all certificates of a PEM file. The result has at least one certificate.
 pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let chain = chain.map_err(|error| format!("is not a valid PEM file ({error}); name a PEM file"))?;
+    let chain =
+        chain.map_err(|error| format!("is not a valid PEM file ({error}); name a PEM file with certificates"))?;
     if chain.is_empty() {
         return Err("contains no certificate; name a PEM file with -----BEGIN CERTIFICATE-----".to_owned());
     }

@@ -15,13 +15,13 @@ pub(crate) struct Tickets(Mutex<Option<Keys>>);
 
 #[derive(Debug)]
 struct Keys {
-    /// SHA-256 of the CAs.
+    /// SHA-256 of the file with the CAs of client certificates. `None`: edgeshim asks for no client certificate.
     clients: Option<[u8; 32]>,
     ticketer: Arc<dyn ProducesTickets>,
 }
 
 impl Tickets {
-    /// Returns the keys for the CAs of client certificates with this hash.
+    /// Returns the keys for a file of CAs. `clients` is SHA-256 of this file. Makes new keys if the file has changed.
     pub(super) fn of(&self, clients: Option<[u8; 32]>) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keys) = keys.as_ref().filter(|keys| keys.clients == clients) {

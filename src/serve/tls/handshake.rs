@@ -111,7 +111,7 @@ async fn handshake(
         None => Err(Handshake::Timeout),
         Some(Err((error, tcp))) => {
             tracing::debug!(%error, "a TLS handshake failed");
-            // rustls has written an alert with the reason.
+            // If rustls has rejected the handshake, it has already sent an alert with the reason.
             close(tcp).await;
             Err(result_of(&error))
         }
@@ -128,7 +128,7 @@ async fn handshake(
 
 /// Closes a connection in an orderly way. If the socket still has unread bytes, the kernel resets the connection at the
 /// close, and the client can lose the last bytes that edgeshim has sent. So after the shutdown, the function reads and
-/// discards bytes until the client closes the connection, for at most one tick.
+/// discards bytes until the client closes the connection. The function returns after [`clock::TICK`] at the latest.
 async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let closing = async {
         stream.shutdown().await?;

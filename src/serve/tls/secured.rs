@@ -97,8 +97,8 @@ impl Socket for Secured {
         if session.wants_read() && tcp.prefix.is_empty() { tcp.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// The encrypted end of a response can still be in memory when `reset` becomes `false`. So the reset is cancelled
-    /// only when everything has been written (`Tcp::poll_shutdown`).
+    /// When this function is called with `false`, the encrypted end of a response can still be in memory. So the reset
+    /// is cancelled only after everything has been written (`Tcp::poll_shutdown`).
     fn reset_at_close(&self, reset: bool) -> bool {
         let tcp = self.0.get_ref().0;
         if !reset {

@@ -1,5 +1,5 @@
-//! Fuzzes the reader of the configuration file. Each input gives settings or a list of problems, and each problem has a
-//! text.
+//! Fuzzes the reader of the configuration file. Each input leads to settings or to a list of problems. Each line of the
+//! list starts with the name of the file.
 
 #![no_main]
 
