@@ -34,7 +34,8 @@ impl Client {
         let mut opened = None;
         loop {
             let sent = if is_h2 {
-                self.send_multiplexed(request, opened.take(), progress, replayable, &mut retries).await?
+                // The future is boxed, because it is large and most origins speak HTTP/1.1.
+                Box::pin(self.send_multiplexed(request, opened.take(), progress, replayable, &mut retries)).await?
             } else {
                 self.send(request, opened.take(), progress, replayable, &mut retries).await?
             };

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::connection_limits::StreamExecutor;
 use super::permit::ConnectionPermit;
-use super::requests::Requests;
+use super::requests::{Requests, Streams};
 use super::sniff::{Sniffed, sniff};
 use super::state::{Purpose, State};
 use super::tls::{Begun, begin};
@@ -126,7 +126,7 @@ async fn serve_requests<S, E>(
     let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
     if sniffed.is_h2 {
         let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
-        Box::pin(drive_h2(limits.http2.serve_connection(io, service), &state, &worker)).await;
+        Box::pin(drive_h2(limits.http2.serve_connection(io, Streams(service)), &state, &worker)).await;
         return;
     }
     let mut prefix = sniffed.prefix;
@@ -276,7 +276,7 @@ where
 }
 
 async fn drive_h2<S, E>(
-    mut connection: http2::Connection<TokioIo<Watched<S>>, Requests<E>, StreamExecutor>,
+    mut connection: http2::Connection<TokioIo<Watched<S>>, Streams<E>, StreamExecutor>,
     state: &State,
     worker: &Worker<E>,
 ) where

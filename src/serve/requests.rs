@@ -26,7 +26,7 @@ use crate::wire::names::UPGRADE;
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// hyper's service for one connection.
+/// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to it.
 pub(super) struct Requests<E> {
     pub(super) worker: Arc<Worker<E>>,
     pub(super) peer: Arc<Peer>,
@@ -60,6 +60,20 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         let body = Received::new(body, head.version);
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
         ResponseFuture { inner: self.worker.call(request), client, in_flight: Some(in_flight) }
+    }
+}
+
+/// hyper's service for one HTTP/2 connection. Each response future is boxed: hyper moves the future of a stream several
+/// times before the stream runs, and each move of an unboxed future copies several KiB.
+pub(super) struct Streams<E>(pub(super) Requests<E>);
+
+impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Streams<E> {
+    type Response = Response<ResponseBody>;
+    type Error = Fault;
+    type Future = Pin<Box<ResponseFuture<E::Future>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(self.0.call(request))
     }
 }
 

@@ -29,6 +29,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The number of clock sweeps between two calls of [`Worker::prune`].
 const SWEEPS_PER_PRUNE: u32 = 10;
 
+/// The number of tasks that a worker polls before it asks the kernel for new events. One request needs about four polls.
+/// With a larger number than tokio's 61, the worker gets more events at once, and an HTTP/2 connection writes several
+/// responses at once. Measured with 128 requests in flight: 4 to 8 percent less CPU time per request.
+const POLLS_PER_LOOK: u32 = 256;
+
 /// A message to a worker.
 enum Message {
     /// A connection that the worker must serve.
@@ -134,7 +139,7 @@ fn run(
     inbox: mpsc::UnboundedReceiver<Message>,
     handles: &Arc<[Handle]>,
 ) -> io::Result<()> {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build()?;
     clock::on_yield(|cx| {
         // tokio first polls the sockets, and only then wakes a task that has called `yield_now`.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
