@@ -44,7 +44,7 @@ const KEYS: [&str; 24] = [
 ];
 const GIF: &str = "/status/images/beacon.gif";
 
-/// A JSON object that preserves the order of its keys and repeated keys.
+/// A JSON object that keeps its keys in their order, and also keeps repeated keys.
 #[derive(Debug)]
 struct Line(Vec<(String, Value)>);
 
@@ -298,7 +298,8 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // The request `page` gets a page in place of the origin's 503. The test does not check the cause in that line.
+        // In the line with the id `page`, the whoopsie page has replaced the origin's 503. The table has no cause for
+        // this line.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("locale", line.text("locale") == locale);
         let plain = ["", "identity"].contains(&line.text("encoding"));
@@ -437,7 +438,7 @@ fn forge(shim: &Shim) -> Vec<usize> {
 }
 
 #[test]
-fn json_log_when_requests_forge_lines_then_has_one_correct_line_for_each_request() {
+fn json_log_when_requests_forge_lines_then_has_one_correct_line_for_each_served_request() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr, "json"));
     let served = forge(&shim);
@@ -549,7 +550,7 @@ fn etsy_line_when_beacon_arrives_then_matches_the_pattern_of_etsy() {
 }
 
 #[test]
-fn combined_and_etsy_logs_when_requests_forge_lines_then_have_one_line_per_request() {
+fn combined_and_etsy_logs_when_requests_forge_lines_then_have_one_line_per_served_request() {
     for (format, front) in [("combined", r"(\S+)"), ("etsy", r"\S+ ([0-9., -]+)")] {
         let origin = Origin::start(origin::fixed(200, &[], "x"));
         let shim = Shim::start(config(origin.addr, format));

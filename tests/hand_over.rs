@@ -82,7 +82,7 @@ fn socket_when_no_listener_matches_then_shim_exits_with_2_and_names_the_socket()
     let (http, address) = socket();
     let passed = vec![("web", http.into())];
     let started = Shim::try_start_with(temp_dir(), config(&origin), |command| pass(command, passed));
-    let (status, stderr) = started.err().expect("the shim does not start");
+    let (status, stderr) = started.err().expect("the shim must not start");
     assert_eq!(status.and_then(|status| status.code()), Some(2));
     assert!(stderr.contains(&address.to_string()) && stderr.contains("\"web\""), "{stderr}");
 }
@@ -99,7 +99,7 @@ fn sockets_when_passed_for_another_process_id_then_ignored() {
 }
 
 #[test]
-fn admin_address_when_in_use_and_other_socket_is_passed_then_bound_as_soon_as_free() {
+fn shim_when_only_http_socket_is_passed_and_admin_address_is_in_use_then_binds_the_address_once_free() {
     let origin = quick();
     let ((http, _), (held, admin)) = (socket(), socket());
     let with = config(&origin).with(&format!("[admin]\nlisten = \"{admin}\""));
@@ -116,7 +116,7 @@ fn address_when_in_use_and_no_socket_is_passed_then_message_names_sigusr2() {
     let origin = quick();
     let (_held, address) = socket();
     let with = config(&origin).with(&format!("[server]\nlisten = [\"{address}\"]"));
-    let (status, stderr) = Shim::try_start_in(temp_dir(), with).err().expect("the shim does not start");
+    let (status, stderr) = Shim::try_start_in(temp_dir(), with).err().expect("the shim must not start");
     assert_eq!(status.and_then(|status| status.code()), Some(2));
     assert!(stderr.contains(&address.to_string()) && stderr.contains("SIGUSR2"), "{stderr}");
 }

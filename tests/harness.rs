@@ -78,8 +78,14 @@ fn metrics_when_parsed_then_series_are_found_by_labels() {
     assert!((metrics.value("a_total", &[("x", "2")]) - 10.0).abs() < f64::EPSILON);
     assert!((metrics.sum("a_total", &[]) - 13.0).abs() < f64::EPSILON);
     assert!(metrics.has("up", &[]) && !metrics.has("a_total", &[("x", "3")]));
-    assert!(std::panic::catch_unwind(|| Metrics::parse("not a series\n")).is_err(), "a malformed line must panic");
-    assert!(std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(), "two matches must panic");
+    assert!(
+        std::panic::catch_unwind(|| Metrics::parse("not a series\n")).is_err(),
+        "`parse` must panic at a malformed line"
+    );
+    assert!(
+        std::panic::catch_unwind(|| metrics.value("a_total", &[])).is_err(),
+        "`value` must panic if two series match"
+    );
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn origin_when_request_arrives_then_records_the_request_and_runs_the_script() {
 }
 
 #[test]
-fn origin_when_scripted_to_fail_then_client_detects_the_failure() {
+fn origin_when_scripted_then_client_gets_the_scripted_response_or_failure() {
     let request = get("/");
     let first = |origin: &Origin| {
         let mut client = Raw::connect(origin.addr);
@@ -133,13 +139,6 @@ fn origin_when_scripted_to_fail_then_client_detects_the_failure() {
     let mut client = Raw::connect(silent.addr).patient(std::time::Duration::from_millis(50));
     client.send(&request);
     assert_eq!(client.end(), End::Open);
-    let endless = Origin::start(origin::endless(b"more"));
-    let mut client = Raw::connect(endless.addr);
-    client.send(&request);
-    assert_eq!(client.response_head().expect("a head").status, 200);
-    assert!(!client.more().expect("bytes").is_empty());
-    drop(client);
-    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the origin did not notice the disconnect");
     let early = Origin::start_at_head(|request, conn| {
         origin::respond(request, conn, 413, &[], b"");
         After::Close
@@ -147,6 +146,17 @@ fn origin_when_scripted_to_fail_then_client_detects_the_failure() {
     let response = exchange(early.addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
     assert_eq!(response.status, 413);
     assert!(!early.last().complete);
+}
+
+#[test]
+fn origin_when_client_disconnects_then_closes_the_connection() {
+    let endless = Origin::start(origin::endless(b"more"));
+    let mut client = Raw::connect(endless.addr);
+    client.send(get("/"));
+    assert_eq!(client.response_head().expect("a head").status, 200);
+    assert!(!client.more().expect("bytes").is_empty());
+    drop(client);
+    assert!(wait_until(PATIENCE, || endless.open_connections() == 0), "the origin did not notice the disconnect");
 }
 
 #[test]

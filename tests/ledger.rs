@@ -671,7 +671,7 @@ fn refusals_when_sent_then_counted_by_reason_and_code() {
 }
 
 #[test]
-fn provider_label_when_client_claims_a_name_then_is_configured_none_or_other() {
+fn provider_label_when_identity_header_is_sent_or_missing_then_is_a_configured_name_or_other_or_none() {
     let origin = Origin::start(origin::fixed(200, &[], "x"));
     let shim = Shim::start(config(origin.addr));
     let rows: [(&[&str], &str); 18] = [

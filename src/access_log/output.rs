@@ -201,7 +201,8 @@ fn newlines(lines: &[u8]) -> u64 {
     lines.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
-/// Works like `write_all`, and also returns the number of written bytes.
+/// Writes all bytes and returns the number of written bytes. If a non-blocking output is full, the function waits and
+/// tries again.
 fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     let mut tries = 0;

@@ -40,7 +40,7 @@ pub(crate) struct Record {
     /// Why the provider pulled. `None` for a request to a local endpoint.
     pub(crate) why: Option<&'static str>,
     /// The client's address: the address that a CDN with a valid proof or a trusted proxy reported, or else the peer's
-    /// address. If `server.proxy_protocol` is on, the PROXY header contains the peer's address.
+    /// address. If `server.proxy_protocol` is on, the peer's address is the address in the PROXY header.
     pub(crate) client: Option<IpAddr>,
     /// The X-Forwarded-For field as received, which is untrusted. Only the etsy format writes the addresses in it.
     pub(crate) client_chain: Option<HeaderValue>,

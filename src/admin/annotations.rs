@@ -52,7 +52,7 @@ impl Mark {
     }
 
     /// Returns whether the event can be the cause of an outage. A shift of the shares is more often a result of an
-    /// outage, because a CDN that fails pulls more or less than before.
+    /// outage, because a failing CDN sends more or fewer pulls than before.
     fn can_be_cause(self) -> bool {
         !matches!(self, Self::Outage | Self::Recovery | Self::Shift)
     }
@@ -115,7 +115,8 @@ impl Annotations {
         all
     }
 
-    /// Returns the newest annotation in the hour before a moment whose event can be the cause of an outage.
+    /// Looks at the annotations of the hour before `moment`. Returns the newest annotation whose event can be the cause
+    /// of an outage.
     pub(super) fn before(&self, moment: f64) -> Option<Annotation> {
         let mut all = self.all();
         all.retain(|one| one.kind.can_be_cause() && one.time <= moment && one.time > moment - 3600.0);

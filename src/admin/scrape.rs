@@ -1,4 +1,5 @@
-//! Reads the numbers of the page from the text of the metrics, so that the workers count nothing for the page.
+//! Reads the numbers that the admin page shows from the text of the metrics. So the workers need no further counters
+//! for this page.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;
@@ -107,7 +108,8 @@ impl<'t> Series<'t> {
         Some(Self { name, labels, value })
     }
 
-    /// Returns the value of a label, or an empty text. Names of providers and classes contain no quotes.
+    /// Returns the value of a label, or an empty text. The labels can be split at each comma, because no
+    /// name of a provider or class contains a comma or a quote.
     fn label(&self, name: &str) -> &'t str {
         let value = self.labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\""));
         value.and_then(|value| value.strip_suffix('"')).unwrap_or_default()

@@ -171,7 +171,7 @@ pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
         Verdict::Leave(crate::edge::gzip::Skip::Off) => "off for this class".to_owned(),
         Verdict::Leave(why) => format!("unchanged: {}", why.explanation()),
         Verdict::Vary(why) => {
-            format!("unchanged: {}; Vary, because another request may get another coding", why.explanation())
+            format!("unchanged: {}; Vary is added, because another request may get another coding", why.explanation())
         }
         Verdict::NotModified { weak: true } => "a 304 with a weak ETag, because the 200 is compressed".to_owned(),
         Verdict::NotModified { weak: false } => "a 304 with the Vary of the 200".to_owned(),

@@ -107,7 +107,7 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            // The first layer refuses only malformed heads.
+            // Without a context, the first layer has refused the request. It refuses only malformed heads.
             let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
             let reason = refusal
                 .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());
@@ -297,7 +297,7 @@ impl Explainer<'_> {
                 Some(format!("{}, since the origin's response cannot be used: {fault}", decisions::page(head)))
             }
             Ok(origin) if origin.headers != head.headers => {
-                Some(format!("{} replaces the origin's response", decisions::page(head)))
+                Some(format!("the origin's response is replaced by {}", decisions::page(head)))
             }
             Ok(_) => None,
         }
