@@ -3,16 +3,58 @@
 //!
 //! Each list is a Rust expression in a file in `OUT_DIR`: a slice of pairs of name and content. Presets are sorted by
 //! their key `order`, then by name. Locales are sorted by name.
+//!
+//! Also sets `EDGESHIM_COMMIT`, the commit that `--version` and `edgeshim_build_info` show.
 
 use std::env;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     list("presets")?;
-    list("locales")
+    list("locales")?;
+    println!("cargo::rustc-env=EDGESHIM_COMMIT={}", commit()?);
+    Ok(())
+}
+
+/// Returns the commit of the sources: the environment variable `EDGESHIM_COMMIT`, or the commit in the file that
+/// `cargo package` writes, or the commit of the git checkout. Returns `unknown` for other sources, and for debug builds:
+/// otherwise each commit would compile a debug build again.
+fn commit() -> Result<String, Box<dyn Error>> {
+    const PACKAGED: &str = ".cargo_vcs_info.json";
+    println!("cargo::rerun-if-env-changed=EDGESHIM_COMMIT");
+    if let Some(commit) = env::var("EDGESHIM_COMMIT").ok().filter(|commit| !commit.is_empty()) {
+        return Ok(commit);
+    }
+    let root = env::var("CARGO_MANIFEST_DIR")?;
+    let root = Path::new(&root);
+    if let Ok(packaged) = fs::read_to_string(root.join(PACKAGED)) {
+        println!("cargo::rerun-if-changed={PACKAGED}");
+        let commit = packaged.split('"').find(|text| text.len() >= 40 && text.bytes().all(|c| c.is_ascii_hexdigit()));
+        return Ok(short(commit));
+    }
+    // The sources can be a folder in another project's repository. Then `.git` is not in this folder.
+    if env::var("PROFILE")? != "release" || !root.join(".git").exists() {
+        return Ok(short(None));
+    }
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(root).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    // git appends a line to this log for each commit and each checkout. For a missing file, Cargo would run this script in
+    // each build.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| root.join(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    Ok(short(git(&["rev-parse", "HEAD"]).as_deref()))
+}
+
+fn short(commit: Option<&str>) -> String {
+    commit.and_then(|commit| commit.get(..12)).unwrap_or("unknown").to_owned()
 }
 
 fn list(folder: &str) -> Result<(), Box<dyn Error>> {

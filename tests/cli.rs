@@ -265,12 +265,35 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
 }
 
 #[test]
-fn version_when_requested_then_equals_the_version_of_the_crate() {
+fn version_when_requested_then_names_the_version_of_the_crate_and_a_commit() {
     for flag in ["--version", "-V"] {
         let (code, out, err) = run(&[flag]);
         assert_eq!((code, err.as_str()), (0, ""));
-        assert_eq!(out.trim_end(), concat!("edgeshim ", env!("CARGO_PKG_VERSION")));
+        let commit = out.trim_end().strip_prefix(concat!("edgeshim ", env!("CARGO_PKG_VERSION"), " (commit "));
+        let commit = commit.and_then(|rest| rest.strip_suffix(')')).unwrap_or_else(|| panic!("no commit in {out:?}"));
+        let is_hash = commit.len() == 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(commit == "unknown" || is_hash, "{commit:?} is neither `unknown` nor 12 digits of a commit");
     }
+}
+
+#[test]
+fn man_pages_when_written_then_describe_every_command_with_an_example() {
+    let dir = temp_dir();
+    let (code, out, err) = run_in(&dir, &["man", "--out", "new/pages"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    let page = |name: &str| {
+        let path = dir.join("new/pages").join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    assert!(page("edgeshim.1").contains("edgeshim demo \\-\\-traffic"), "{}", page("edgeshim.1"));
+    for name in COMMANDS {
+        let text = page(&format!("edgeshim-{name}.1"));
+        assert!(text.contains(".SH SYNOPSIS") && text.contains("Example"), "the page of {name}:\n{text}");
+    }
+    dir.write("file", "");
+    let (code, out, err) = run_in(&dir, &["man", "--out", "file"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("cannot write the pages into file: "), "{err}");
 }
 
 #[test]

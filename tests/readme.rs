@@ -1,6 +1,6 @@
-//! Checks that the documents are correct. The tests run the commands in the README and in `deploy/EXPLAIN.md`, and
-//! compare the output. The tests also check that every path, metric, configuration key, cause and layer in a document
-//! exists in the repository or the binary.
+//! Checks that the documents are correct. The tests run the commands in the documents and compare the output, and check
+//! the configurations. `tests/real/documents` does the same for files of other programs. The tests also check that
+//! every path, metric, configuration key, cause and layer in a document exists in the repository or the binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by a panic
 
@@ -35,7 +35,33 @@ const CHANGELOG: &str = "deploy/CHANGELOG.md";
 const EXPLAIN: &str = "deploy/EXPLAIN.md";
 const CONTRIBUTING: &str = "CONTRIBUTING.md";
 const SECURITY: &str = "SECURITY.md";
-const DOCUMENTS: [&str; 7] = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY];
+/// A line in a document before a block that needs other programs than curl.
+const ELSEWHERE: &str = "<!-- tests/real/documents runs this block -->";
+/// The first line of a block of commands that no test runs. The reason follows.
+const NOT_RUN: &str = "# not run: ";
+
+/// Returns the paths of all documents.
+fn documents() -> Vec<String> {
+    let fixed = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY].map(str::to_owned);
+    let mut pages = Vec::new();
+    for entry in std::fs::read_dir(repository("deploy/docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
+            pages.push(format!("deploy/docs/{name}"));
+        }
+    }
+    pages.sort();
+    assert!(pages.len() >= 5, "deploy/docs has only the pages {pages:?}");
+    fixed.into_iter().chain(pages).collect()
+}
+
+/// Returns the paths of the documents for operators. Each block of these documents is checked.
+fn operators_documents() -> Vec<String> {
+    let mut documents = documents();
+    documents.retain(|document| document == README || document.starts_with("deploy/"));
+    documents.extend(["deploy/SECURITY.md".to_owned(), "deploy/staging/README.md".to_owned()]);
+    documents
+}
 
 // ---- reading documents ----------------------------------------------------------------------------------------------
 
@@ -47,21 +73,26 @@ fn text(path: &str) -> String {
 struct Block {
     language: String,
     exact: bool,
+    /// The file name in the text before the block: "as `edgeshim.toml`:".
+    file: Option<String>,
     lines: Vec<String>,
 }
 
 fn blocks(markdown: &str) -> Vec<Block> {
+    let named = Regex::new(r"`([\w-]+\.toml)`").unwrap();
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
     let mut before = "";
+    let mut file = None;
     for line in markdown.lines() {
         match (&mut open, line.trim_start().strip_prefix("```")) {
             (None, Some(language)) => {
-                open = Some(Block { language: language.into(), exact: before == EXACT, lines: Vec::new() });
+                let (exact, language) = (before == EXACT, if before == ELSEWHERE { "elsewhere" } else { language });
+                open = Some(Block { language: language.into(), exact, file: file.take(), lines: Vec::new() });
             }
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(block), None) => block.lines.push(line.to_owned()),
-            (None, None) => {}
+            (None, None) => file = named.captures_iter(line).last().map(|found| found[1].to_owned()).or(file),
         }
         before = line;
     }
@@ -277,27 +308,100 @@ fn readme_curl_commands_when_run_then_print_the_shown_output() {
 
 #[test]
 fn edgeshim_commands_in_documents_when_run_then_print_the_shown_output() {
-    let configuration = |document: &str| -> Vec<Block> {
-        blocks(&text(document)).into_iter().filter(|block| block.language == "toml").collect()
-    };
-    assert_eq!(configuration(README)[0].lines.len(), 10, "the configuration in the README must have ten lines");
+    let command = Regex::new(r"^([A-Z_]+=\S+ )*edgeshim (\w+) ").unwrap();
+    let mut ran = Vec::new();
+    for document in operators_documents() {
+        let folder = temp_dir();
+        folder.write("etsy.toml", text("config/etsy.toml"));
+        for block in blocks(&text(&document)).into_iter().filter(|block| block.language == "toml") {
+            if let Some(file) = block.file {
+                folder.write(&file, block.lines.join("\n"));
+            }
+        }
+        for shown in shown(&document).into_iter().filter(|shown| !shown.command.starts_with("curl ")) {
+            let found = command.captures(&shown.command);
+            let found = found.unwrap_or_else(|| panic!("{document}: the test cannot run {}", shown.command));
+            let (output, success) = by_shell(&shown.command, &folder);
+            assert!(success, "{document}: the command failed: {}", shown.command);
+            shown.compare(&output).unwrap_or_else(|difference| panic!("{document}: {difference}"));
+            ran.push((found[2].to_owned(), shown.exact));
+        }
+    }
+    assert!(ran.iter().filter(|(name, _)| name == "check").count() >= 3, "{ran:?}");
+    assert!(ran.iter().filter(|(name, exact)| name == "explain" && *exact).count() >= 3, "{ran:?}");
+}
+
+#[test]
+fn configuration_when_in_a_document_then_check_accepts_the_configuration() {
+    let secret = Regex::new(r#""env:(\w+)""#).unwrap();
+    let mut checked = 0;
+    for document in operators_documents() {
+        for block in blocks(&text(&document)).into_iter().filter(|block| block.language == "toml") {
+            let configuration = block.lines.join("\n");
+            let folder = temp_dir();
+            let path = folder.write("block.toml", &configuration);
+            let names = secret.captures_iter(&configuration).map(|found| (found[1].to_owned(), "a-secret"));
+            let output = binary().arg("check").arg("--config").arg(path).envs(names).output().expect("edgeshim runs");
+            let problems = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{document}:\n{configuration}\n{problems}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 9, "this test finds only {checked} configurations");
+    let readme = blocks(&text(README)).into_iter().find(|block| block.language == "toml").unwrap();
+    assert_eq!(readme.lines.len(), 10, "the configuration in the README must have ten lines");
+}
+
+#[test]
+fn code_block_when_in_a_page_for_operators_then_a_test_checks_the_language() {
+    let elsewhere = text("tests/real/documents");
+    let program = Regex::new(r"^\s*(\$|curl|edgeshim|kubectl|systemctl) ").unwrap();
+    let demo = Demo::start(&[]);
+    for document in operators_documents() {
+        for block in blocks(&text(&document)) {
+            match block.language.as_str() {
+                // Other tests in this file check these languages.
+                "console" | "toml" => {}
+                "sh" => check_commands(&document, &block.lines, &demo),
+                "text" => {
+                    let command = block.lines.iter().find(|line| program.is_match(line));
+                    assert!(command.is_none(), "{document}: write ```sh before this command: {command:?}");
+                }
+                "elsewhere" => assert!(elsewhere.contains(&document[document.rfind('/').unwrap() + 1..])),
+                language => {
+                    let is_known = elsewhere.contains(&format!("\"{language}\": "));
+                    assert!(is_known, "{document}: tests/real/documents does not check blocks of {language:?}");
+                }
+            }
+        }
+    }
+    // In the README, the commands of the first minutes are indented. The tests of the demo and tests/run run them.
+    let readme = prose(&text(README));
+    let indented: Vec<&str> = readme.lines().filter(|line| line.starts_with("    ")).map(str::trim).collect();
+    assert_eq!(indented, ["cargo build --release", "PATH=\"$PWD/target/release:$PATH\"", "edgeshim demo --traffic"]);
+}
+
+/// Runs the commands of a block against the demo. If the block says why it is not run, only checks its syntax.
+fn check_commands(document: &str, lines: &[String], demo: &Demo) {
     let folder = temp_dir();
-    for (document, file) in [(README, "edgeshim.toml"), (EXPLAIN, "proofs.toml")] {
-        let configuration = configuration(document);
-        assert_eq!(configuration.len(), 1, "{document} must contain one configuration");
-        assert!(text(document).contains(&format!("as `{file}`:")), "{document}: the text does not name {file}");
-        folder.write(file, configuration[0].lines.join("\n"));
+    let script = folder.write("block.sh", demo.here(&lines.join("\n")));
+    if let Some(reason) = lines[0].strip_prefix(NOT_RUN) {
+        assert!(reason.len() > 10, "{document}: the reason {reason:?} is too short");
+        let (_, is_valid) = by_shell(&format!("sh -n {}", script.display()), &folder);
+        assert!(is_valid, "{document}: these commands have a syntax error:\n{}", lines.join("\n"));
+        return;
     }
-    let all = shown(README).into_iter().chain(shown(EXPLAIN));
-    let shown: Vec<Shown> = all.filter(|shown| !shown.command.starts_with("curl ")).collect();
-    assert!(shown.iter().any(|shown| shown.command.starts_with("edgeshim check ")));
-    assert!(shown.iter().filter(|shown| shown.command.starts_with("edgeshim explain ") && shown.exact).count() >= 3);
-    for shown in shown {
-        assert!(shown.command.starts_with("edgeshim "), "the test cannot run this command: {}", shown.command);
-        let (output, success) = by_shell(&shown.command, &folder);
-        assert!(success, "the command failed: {}", shown.command);
-        shown.compare(&output).unwrap_or_else(|difference| panic!("{difference}"));
+    let programs = ["curl", "openssl"].into_iter().filter(|program| lines.iter().any(|line| line.starts_with(program)));
+    for program in programs {
+        if !has_program(program) {
+            eprintln!("{program} is not installed: a block of commands in {document} was not run");
+            return;
+        }
     }
+    let (output, success) = by_shell(&format!("sh -eu {}", script.display()), &folder);
+    assert!(success, "{document}: the commands failed:\n{}\n{output}", lines.join("\n"));
+    let is_refused = Regex::new(r#""status":[45]\d\d"#).unwrap();
+    assert!(!is_refused.is_match(&output), "{document}: {output}");
 }
 
 #[test]
@@ -374,7 +478,7 @@ fn exists(document: &str, path: &str) -> bool {
 #[test]
 fn link_when_in_a_document_then_target_exists() {
     let link = Regex::new(r"\]\(([^)]+)\)").unwrap();
-    for document in DOCUMENTS {
+    for document in &documents() {
         let markdown = text(document);
         let anchors: Vec<String> = prose(&markdown)
             .lines()
@@ -398,7 +502,7 @@ fn link_when_in_a_document_then_target_exists() {
 fn path_when_named_in_a_document_then_exists() {
     let folders = Regex::new(r"^(\.ci|benches|config|deploy|src|tests)/[\w./-]*$").unwrap();
     let files = Regex::new(r"^[\w-]+(/[\w-]+)*\.(rs|md|html|service)$").unwrap();
-    for document in DOCUMENTS {
+    for document in &documents() {
         let markdown = text(document);
         let mut named = 0;
         for span in spans(&markdown) {
@@ -415,7 +519,7 @@ fn path_when_named_in_a_document_then_exists() {
             }
         }
         assert!(
-            named > 0 || [CHANGELOG, RUNBOOK, SECURITY].contains(&document),
+            named > 0 || document.starts_with("deploy/") || document == SECURITY,
             "this test finds no path in {document}; correct the pattern in the test"
         );
     }
@@ -431,7 +535,7 @@ fn metric_when_named_in_a_document_then_exists_and_runbook_names_every_metric() 
         })
     };
     let metric = Regex::new(r"\bedgeshim_[a-z_]+").unwrap();
-    for document in DOCUMENTS {
+    for document in &documents() {
         for found in metric.find_iter(&text(document)) {
             assert!(is_real(found.as_str()), "{document} names a metric that does not exist: {}", found.as_str());
         }
@@ -455,7 +559,7 @@ fn key_when_named_in_a_document_then_exists() {
     let blocks: Vec<&str> = reference.keys().map(String::as_str).collect();
     let key = Regex::new(&format!(r"^\[?((?:{})(?:\.[a-z0-9_]+)*)\]?(?: = .*)?$", blocks.join("|"))).unwrap();
     let mut named = 0;
-    for document in DOCUMENTS {
+    for document in &documents() {
         for span in spans(&text(document)) {
             let Some(found) = key.captures(&span) else { continue };
             // A single word without brackets is ignored, because it can be a layer or a room. A file name is not a key.
@@ -550,6 +654,23 @@ fn architecture_when_compared_with_source_then_has_all_rooms_and_the_order_of_la
 }
 
 #[test]
+fn command_when_named_in_a_document_then_exists_or_is_listed_for_later() {
+    let later = text(README).lines().find(|line| line.starts_with("| Operation")).unwrap().to_owned();
+    let later = spans(later.trim_matches('|').rsplit('|').next().unwrap());
+    let command = Regex::new(r"^edgeshim ([a-z][a-z-]+)\b").unwrap();
+    let mut named = BTreeSet::new();
+    for document in documents() {
+        let found = spans(&text(&document)).into_iter().filter_map(|span| Some(command.captures(&span)?[1].to_owned()));
+        named.extend(found.map(|command| (command, document.clone())));
+    }
+    assert!(named.len() > 10, "this test finds only these commands: {named:?}");
+    for (command, document) in named {
+        let exists = run(&[&command, "--help"]).0 == 0 || later.contains(&command);
+        assert!(exists, "{document} names a command that does not exist: edgeshim {command}");
+    }
+}
+
+#[test]
 fn readme_commands_when_listed_for_this_release_then_exist_and_later_commands_do_not() {
     let readme = text(README);
     let row = prose(&readme)
@@ -587,7 +708,7 @@ fn version_when_named_in_a_file_then_equals_the_version_in_cargo_toml() {
     assert!(Regex::new(r"^20\d\d-\d\d-\d\d$").unwrap().is_match(date), "{date}");
     assert!(text(README).contains(&format!("in {version} |")), "no table in the README names the release {version}");
     assert!(text(README).contains(&format!("Rust {} or newer", package("rust-version"))));
-    assert!(text("deploy/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
+    assert!(text("deploy/docker/Dockerfile").contains(&format!("FROM rust:{}-", package("rust-version"))));
     let workflow = text(".github/workflows/ci.yml");
     let toolchain = format!("{}.0", package("rust-version"));
     assert!(workflow.contains(&format!("container: rust:{toolchain}-")), "the CI image is not for Rust {toolchain}");
@@ -627,7 +748,7 @@ fn instructions<'t>(dockerfile: &'t str, name: &'t str) -> impl Iterator<Item = 
 
 #[test]
 fn dockerfile_when_checked_then_copies_all_files_that_the_build_needs() {
-    let dockerfile = text("deploy/Dockerfile");
+    let dockerfile = text("deploy/docker/Dockerfile");
     let mut copied = Vec::new();
     let mut targets = Vec::new();
     for arguments in instructions(&dockerfile, "COPY") {
@@ -688,7 +809,7 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
 /// copy of the reference configuration.
 fn unit_here(folder: &TempDir) -> String {
     let configuration = folder.write("edgeshim.toml", text("config/edgeshim.toml"));
-    text("deploy/edgeshim.service")
+    text("deploy/systemd/edgeshim.service")
         .replace("/usr/local/bin/edgeshim", env!("CARGO_BIN_EXE_edgeshim"))
         .replace("/etc/edgeshim/edgeshim.toml", &configuration.display().to_string())
 }
@@ -728,7 +849,7 @@ fn systemd_units_when_verified_by_systemd_then_cause_no_warning() {
     }
     let folder = temp_dir();
     let service = folder.write("edgeshim.service", unit_here(&folder));
-    let socket = folder.write("edgeshim.socket", text("deploy/edgeshim.socket"));
+    let socket = folder.write("edgeshim.socket", text("deploy/systemd/edgeshim.socket"));
     let output =
         Command::new("systemd-analyze").arg("verify").args([service, socket]).output().expect("systemd-analyze runs");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -8,6 +8,7 @@ mod explain;
 mod export_pages;
 mod hand_over;
 mod list_providers;
+mod man_pages;
 mod notify;
 mod reload;
 mod run;
@@ -20,9 +21,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use self::config_argument::ConfigArgument;
 use self::terminal::USAGE;
 
+/// The version of the crate and the commit of its sources.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("EDGESHIM_COMMIT"), ")");
+
 /// A reverse proxy between several CDNs and one origin.
 #[derive(Debug, Parser)]
-#[command(name = "edgeshim", version, about, arg_required_else_help = true)]
+#[command(name = "edgeshim", version = VERSION, about, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  \
         edgeshim demo --traffic\n  \
         edgeshim check --config edgeshim.toml\n  \
@@ -63,6 +67,9 @@ enum Command {
     /// Write completions for a shell to standard output.
     #[command(after_help = "Example:\n  edgeshim completions bash > /etc/bash_completion.d/edgeshim")]
     Completions(completions::CompletionsArguments),
+    /// Write the man pages into a folder: one for edgeshim and one for each command.
+    #[command(hide = true, after_help = "Example:\n  edgeshim man --out pages")]
+    Man(man_pages::ManArguments),
 }
 
 /// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem. The exit code
@@ -86,5 +93,6 @@ pub fn main() -> ExitCode {
         Command::Providers(arguments) => list_providers::providers(&arguments),
         Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),
+        Command::Man(arguments) => man_pages::man(&arguments, Arguments::command()),
     }
 }

@@ -55,8 +55,7 @@ impl Reloader {
 
 /// Shows in the metrics that this configuration was loaded now.
 pub(super) fn loaded(runtime: &Runtime) {
-    let commit = option_env!("EDGESHIM_COMMIT").unwrap_or("unknown");
-    runtime.metrics().loaded(env!("CARGO_PKG_VERSION"), commit, &runtime.fingerprint());
+    runtime.metrics().loaded(env!("CARGO_PKG_VERSION"), env!("EDGESHIM_COMMIT"), &runtime.fingerprint());
 }
 
 fn run(reload: &Reload, inbox: &Receiver<()>, mut watch: Watch) {

@@ -223,6 +223,13 @@ class Workshop:
         return Shim(self, config, server, also, admin)
 
 
+def listeners(stderr):
+    """The ports of the first listener and of the admin listener, from what edgeshim wrote to standard error; None before it listens."""
+    front = re.search(r"listening on http://127\.0\.0\.1:(\d+)", stderr)
+    admin = re.search(r"admin on http://127\.0\.0\.1:(\d+)", stderr)
+    return (int(front[1]), int(admin[1])) if front and admin else None
+
+
 class Shim:
     """edgeshim on free ports. `server` and `admin` have more lines for these blocks, and `also` has more listening
     addresses."""
@@ -239,10 +246,7 @@ class Shim:
         self.pid = self.process.pid
 
         def listening():
-            text = shop.text(f"{self.name}.err")
-            front = re.search(r"listening on http://127\.0\.0\.1:(\d+)", text)
-            admin = re.search(r"admin on http://127\.0\.0\.1:(\d+)", text)
-            return front and admin and (int(front[1]), int(admin[1]))
+            return listeners(shop.text(f"{self.name}.err"))
 
         self.port, self.admin = wait_until("edgeshim listens", listening, alive=self.process)
 
@@ -403,10 +407,10 @@ def prometheus_value(port, query):
     return float(result[0]["value"][1]) if len(result) == 1 else None
 
 
-def browser_modules():
-    """Installs the npm packages that control and check a browser, if they are missing. Returns their folder, <target>/pages."""
-    folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / "pages"
-    wanted = dict(package.rsplit("@", 1) for package in BROWSER_PACKAGES)
+def npm_packages(folder, packages):
+    """Installs npm packages of the form NAME@VERSION into a folder below cargo's target folder, if they are missing. Returns the folder."""
+    folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / folder
+    wanted = dict(package.rsplit("@", 1) for package in packages)
 
     def there(name):
         file = folder / "node_modules" / name / "package.json"
@@ -414,10 +418,15 @@ def browser_modules():
 
     if not all(map(there, wanted)):
         folder.mkdir(parents=True, exist_ok=True)
-        command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *BROWSER_PACKAGES]
+        command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         expect(done.returncode == 0, f"npm cannot install the packages: {done.stderr}")
     return folder
+
+
+def browser_modules():
+    """Installs the npm packages that control and check a browser, if they are missing. Returns their folder, <target>/pages."""
+    return npm_packages("pages", BROWSER_PACKAGES)
 
 
 def python_package(name, version):
