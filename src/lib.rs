@@ -8,6 +8,8 @@ mod cli;
 mod serve;
 // The page for operators, the metrics, the probes and the effective configuration, served by a separate thread.
 mod admin;
+// The checks of `edgeshim smoke`.
+mod smoke;
 // The runtime: all layers and tables of one configuration. A runtime is built once and replaced only as a whole.
 mod runtime;
 // The configuration file, and the list of the mistakes in it.

@@ -14,7 +14,7 @@ use support::presets::presets;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
-const COMMANDS: [&str; 7] = ["run", "check", "demo", "explain", "providers", "whoopsie", "completions"];
+const COMMANDS: [&str; 8] = ["run", "check", "demo", "explain", "smoke", "providers", "whoopsie", "completions"];
 
 /// Runs the binary in a folder. Returns the exit code, stdout and stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
@@ -201,6 +201,8 @@ fn command_line_when_invalid_then_exits_with_2_and_prints_nothing_on_stdout() {
         &["demo", "--listen", "nowhere"],
         &["demo", "--visitors", "0"],
         &["demo", "--incident"],
+        &["smoke"],
+        &["smoke", "www.example.com"],
     ] {
         let (code, out, err) = run(arguments);
         assert!(code == 2 && out.is_empty() && !err.is_empty(), "{arguments:?}: {code}\n{out}\n{err}");
@@ -250,8 +252,8 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
             let arguments = example.trim().strip_prefix("edgeshim ");
             let arguments =
                 arguments.unwrap_or_else(|| panic!("the help of {command} wraps an example before {example:?}"));
-            if command == "run" || command == "demo" {
-                // `run` and `demo` run until a signal arrives, so other tests check these two commands.
+            if ["run", "demo", "smoke"].contains(&command) {
+                // `run` and `demo` run until a signal arrives, and `smoke` needs a server. Other tests check them.
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();

@@ -333,6 +333,24 @@ fn edge_log_keys_when_invalid_then_message_says_what_to_write() {
 }
 
 #[test]
+fn smoke_token_when_short_or_missing_then_message_says_what_to_write() {
+    for (token, expected) in [
+        ("too-short", "is shorter than 16 characters, so it could be guessed; write a longer token"),
+        ("env:EDGESHIM_UNSET", "names an environment variable that is not set"),
+    ] {
+        let problems_of = problems_of(&format!("[smoke]\ntoken = \"{token}\""));
+        assert!(
+            problems_of.len() == 1
+                && problems_of[0].contains("smoke.token")
+                && problems_of[0].contains(expected)
+                && !problems_of[0].contains("too-short"),
+            "{problems_of:?}"
+        );
+    }
+    assert_eq!(problems_of("[smoke]\ntoken = \"0123456789abcdef\""), [""; 0]);
+}
+
+#[test]
 fn max_waiting_when_max_in_flight_is_absent_or_zero_then_rejected() {
     for text in ["max_waiting = 5", "max_in_flight = 0\nmax_waiting = 5"] {
         let problems_of = problems_of(&format!("[origin]\n{text}"));

@@ -35,6 +35,7 @@ const CHANGELOG: &str = "deploy/CHANGELOG.md";
 const EXPLAIN: &str = "deploy/EXPLAIN.md";
 const CONTRIBUTING: &str = "CONTRIBUTING.md";
 const SECURITY: &str = "SECURITY.md";
+const SMOKE: &str = "deploy/SMOKE.md";
 /// A line in a document before a block that needs other programs than curl.
 const ELSEWHERE: &str = "<!-- tests/real/documents runs this block -->";
 /// The first line of a block of commands that no test runs. The reason follows.
@@ -42,7 +43,7 @@ const NOT_RUN: &str = "# not run: ";
 
 /// Returns the paths of all documents.
 fn documents() -> Vec<String> {
-    let fixed = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY].map(str::to_owned);
+    let fixed = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY, SMOKE].map(str::to_owned);
     let mut pages = Vec::new();
     for entry in std::fs::read_dir(repository("deploy/docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -680,7 +681,7 @@ fn readme_commands_when_listed_for_this_release_then_exist_and_later_commands_do
         .to_owned();
     let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
     let (today, later) = (spans(cells[1]), spans(cells[2]));
-    assert!(today.len() >= 6 && later.len() >= 3, "{today:?} {later:?}");
+    assert!(today.len() >= 6, "{today:?} {later:?}");
     for command in today {
         assert_eq!(run(&[&command, "--help"]).0, 0, "{command}");
     }

@@ -12,6 +12,7 @@ mod man_pages;
 mod notify;
 mod reload;
 mod run;
+mod smoke;
 mod terminal;
 
 use std::process::ExitCode;
@@ -58,6 +59,17 @@ enum Command {
             edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  \
             edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json")]
     Explain(explain::ExplainArguments),
+    /// Check through a CDN's edge that the CDN does what the origin tells it.
+    #[command(after_help = "Each check passes, fails or is skipped with a reason. A failure names what to change.\n\
+            Exit code: 0 if no check failed, 1 if a check failed, 2 if an argument is wrong.\n\n\
+            Examples:\n  \
+            edgeshim smoke https://img.example.com/x.jpg\n  \
+            edgeshim smoke https://img.example.com/x.jpg --provider fastly --connect-to 151.101.1.1:443\n  \
+            edgeshim smoke https://img.example.com/x.jpg --origin http://10.0.0.1 --token env:SMOKE_TOKEN\n  \
+            edgeshim smoke https://img.example.com/x.jpg --json > baseline.json\n  \
+            edgeshim smoke https://img.example.com/x.jpg --baseline baseline.json --junit smoke.xml\n  \
+            edgeshim smoke https://a.test/x.jpg --compare fastly --connect-to fastly=b.test:443")]
+    Smoke(smoke::SmokeArguments),
     /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
     Providers(list_providers::ProvidersArguments),
@@ -72,9 +84,9 @@ enum Command {
     Man(man_pages::ManArguments),
 }
 
-/// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem. The exit code
-/// is 2 if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a command
-/// fails.
+/// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem or a check of
+/// `smoke` fails. The exit code is 2 if the command line is wrong, if the configuration of a command other than `check`
+/// is wrong, or if a command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -90,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Check(argument) => check::check(&argument),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Smoke(arguments) => smoke::smoke(&arguments),
         Command::Providers(arguments) => list_providers::providers(&arguments),
         Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),

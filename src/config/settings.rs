@@ -18,7 +18,7 @@ use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::edge::admission::limiter::Limits;
 use crate::edge::gzip::GzipSettings;
 use crate::edge::identify::IdentifySettings;
-use crate::edge::local::{BeaconSettings, EdgeLogSettings, RumSettings};
+use crate::edge::local::{BeaconSettings, EdgeLogSettings, RumSettings, SmokeSettings};
 use crate::edge::observe::ObserveSettings;
 use crate::edge::request::class::ClassRule;
 use crate::edge::verify::VerifySettings;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub edge_logs: EdgeLogSettings,
     /// The keys of `[rum]`.
     pub rum: RumSettings,
+    /// The keys of `[smoke]`.
+    pub smoke: SmokeSettings,
     /// The keys of `[access_log]`.
     pub access_log: AccessLogSettings,
 }
@@ -92,6 +94,7 @@ impl Keys for Settings {
         v.block("beacon", |v| self.beacon.keys(v));
         v.block("edge_logs", |v| self.edge_logs.keys(v));
         v.block("rum", |v| self.rum.keys(v));
+        v.block("smoke", |v| self.smoke.keys(v));
         v.block("access_log", |v| self.access_log.keys(v));
     }
 }

@@ -252,6 +252,7 @@ mod tests {
                 sources: Vec::new(),
                 countries: None,
                 edge_logs: crate::edge::local::EdgeLogParts::default(),
+                smoke: crate::edge::local::SmokeSettings::default(),
                 body_timeout: std::time::Duration::from_mins(1),
             },
             whoopsie: WhoopsieSettings::default(),

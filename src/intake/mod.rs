@@ -3,6 +3,7 @@
 
 pub(crate) mod beacon;
 pub(crate) mod country;
+pub(crate) mod echo_report;
 pub(crate) mod edge_logs;
 mod followed;
 pub(crate) mod form;
@@ -10,3 +11,4 @@ pub(crate) mod posted;
 pub(crate) mod ranges;
 pub(crate) mod rum;
 pub(crate) mod server_tls;
+pub(crate) mod signed_path;

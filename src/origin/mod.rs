@@ -38,7 +38,7 @@ pub(crate) use exchange::Hold;
 pub(crate) use options::{MessageLimits, OriginSettings};
 pub(crate) use target::Role;
 pub use target::Target;
-pub(crate) use tls::TlsProblem;
+pub(crate) use tls::{TlsProblem, certificates};
 pub(crate) use tunnel::Tunnel;
 pub use upstream::Resolver;
 pub(crate) use upstream::{Upstream, Upstreams};

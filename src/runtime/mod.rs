@@ -203,6 +203,7 @@ impl Runtime {
                     sources: log_sources(settings, &self.opened.providers),
                     intake: Arc::clone(&self.opened.intake),
                 },
+                smoke: settings.smoke.clone(),
                 body_timeout: settings.limits.body_timeout,
             },
             whoopsie: settings.whoopsie,

@@ -59,6 +59,10 @@ pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest"
 pub static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// nginx: `no` asks proxies not to buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// How a cache served a response. Each cache has its own words.
+pub static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// Varnish: the number of the request, and after a hit the number of the request that filled the cache.
+pub static X_VARNISH: HeaderName = HeaderName::from_static("x-varnish");
 /// RFC 7540: the settings in an upgrade to h2c; hop-by-hop and obsolete.
 pub static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// Edge Architecture Specification: Cache-Control for CDNs and other surrogates. Fastly reads its lifetimes from this

@@ -9,7 +9,7 @@ use crate::source::{Breach, Source, is_word, words};
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["serve", "admin"],
+    &["serve", "admin", "smoke"],
     &["runtime"],
     &["config"],
     &["edge"],
@@ -26,6 +26,7 @@ const READING_ORDER: &[&str] = &[
     "cli",
     "serve",
     "admin",
+    "smoke",
     "runtime",
     "config",
     "edge",
@@ -42,7 +43,7 @@ const READING_ORDER: &[&str] = &[
 ];
 
 const SERDE_ROOMS: &[&str] = &["config", "intake", "admin", "cli"];
-const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "cli"];
+const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "cli"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

@@ -4,6 +4,7 @@
 //! The presets are data in `config/presets/*.toml`. Each fact in these files has a source and the date on which the
 //! source was read. `tests/identity.rs` checks the presets with the request heads in `tests/golden/heads/`.
 
+pub(crate) mod edge_fields;
 pub(crate) mod logs;
 mod matcher;
 mod read;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName};
 
+use self::edge_fields::EdgeFields;
 use self::logs::LogForm;
 pub(crate) use self::matcher::{Field, Matcher, Test};
 pub(in crate::cdn) use self::matcher::{MOST_HOPS, hops, is_named, is_via};
@@ -78,6 +80,8 @@ pub(crate) struct Preset {
     pub limits: HeadLimits,
     /// The form of the log lines that the CDN pushes.
     pub logs: LogForm,
+    /// The header fields in which the CDN reports how it served a response.
+    pub edge: EdgeFields,
     /// All facts in the preset's file, to be shown to people.
     pub facts: Vec<Fact>,
 }
@@ -112,6 +116,24 @@ enum PopForm {
     AfterDash,
     /// The point of presence in Fastly-FF that is nearest to the client.
     FastlyFf,
+}
+
+impl PopField {
+    /// Returns the name of the field.
+    pub(crate) fn name(&self) -> &HeaderName {
+        &self.field
+    }
+
+    /// Returns the part of the field's value that is the point of presence. Empty if there is none.
+    fn part<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        match self.form {
+            PopForm::Whole => line,
+            PopForm::AfterDash => {
+                line.rsplit(|&byte| byte == b'-').next().filter(|end| end.len() < line.len()).unwrap_or_default()
+            }
+            PopForm::FastlyFf => matcher::fastly_pop(line).unwrap_or_default(),
+        }
+    }
 }
 
 /// The header field from which a CDN reads cache tags.
@@ -293,12 +315,6 @@ impl Preset {
         else {
             return Pop::default();
         };
-        Pop::new(match pop.form {
-            PopForm::Whole => line,
-            PopForm::AfterDash => {
-                line.rsplit(|&byte| byte == b'-').next().filter(|end| end.len() < line.len()).unwrap_or_default()
-            }
-            PopForm::FastlyFf => matcher::fastly_pop(line).unwrap_or_default(),
-        })
+        Pop::new(pop.part(line))
     }
 }

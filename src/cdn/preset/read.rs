@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
+use super::edge_fields::EdgeFields;
 use super::logs::{LogField, LogForm, LogPlace};
 use super::{ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
 use crate::cdn::dialect::Dialect;
@@ -18,7 +19,7 @@ use crate::wire::names::{
 type Flaw = String;
 
 /// The tables whose keys are only shown to people. No code uses the values in these tables.
-const PROSE: [&str; 3] = ["addresses", "edge", "statistics"];
+const PROSE: [&str; 2] = ["addresses", "statistics"];
 
 /// Reads the file of one preset.
 pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
@@ -62,6 +63,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         table.end()?;
         proofs.push(kind);
     }
+    let edge = root.table("edge")?.map_or(Ok(EdgeFields::default()), |table| edge(table, &mut facts))?;
     for kind in PROSE {
         if let Some(mut table) = root.table(kind)? {
             facts.take(kind, &mut table)?;
@@ -104,6 +106,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         tags,
         limits,
         logs,
+        edge,
         facts: facts.list,
     })
 }
@@ -137,17 +140,44 @@ fn client(mut table: Reader, facts: &mut Facts) -> Result<ClientField, Flaw> {
 fn pop(mut table: Reader, facts: &mut Facts) -> Result<PopField, Flaw> {
     facts.take("pop", &mut table)?;
     let field = table.field("field")?.name;
-    let form = match table.text("form")?.as_str() {
-        "whole" => PopForm::Whole,
-        "after_dash" => PopForm::AfterDash,
-        "fastly_ff" => PopForm::FastlyFf,
-        other => {
-            let forms = "whole, after_dash or fastly_ff";
-            return Err(table.flaw(&format!("a point of presence cannot have the form {other}: write {forms}")));
-        }
-    };
+    let form = table.text("form")?;
+    let form = pop_form(&table, &form)?;
     table.end()?;
     Ok(PopField { field, form })
+}
+
+fn pop_form(table: &Reader, form: &str) -> Result<PopForm, Flaw> {
+    match form {
+        "whole" => Ok(PopForm::Whole),
+        "after_dash" => Ok(PopForm::AfterDash),
+        "fastly_ff" => Ok(PopForm::FastlyFf),
+        other => {
+            let forms = "whole, after_dash or fastly_ff";
+            Err(table.flaw(&format!("a point of presence cannot have the form {other}: write {forms}")))
+        }
+    }
+}
+
+fn edge(mut table: Reader, facts: &mut Facts) -> Result<EdgeFields, Flaw> {
+    facts.take("edge", &mut table)?;
+    let status = table.field("status")?.name;
+    let (hit, miss) = (table.list("hit")?, table.list("miss")?);
+    let pop = match table.optional_field("pop")? {
+        None => None,
+        Some(field) => {
+            let form = table.optional_text("pop_form")?.unwrap_or_else(|| "whole".to_owned());
+            Some(PopField { field: field.name, form: pop_form(&table, &form)? })
+        }
+    };
+    let ask = match table.optional_field("ask")? {
+        None => None,
+        Some(field) => match table.text("ask_value")?.try_into() {
+            Ok(value) => Some((field.name, value)),
+            Err(_) => return Err(table.flaw("ask_value must be the value of a header field")),
+        },
+    };
+    table.end()?;
+    Ok(EdgeFields { status: Some(status), hit, miss, pop, ask })
 }
 
 fn dialect(table: Option<Reader>, coded_only: bool, facts: &mut Facts) -> Result<(Dialect, Option<Field>), Flaw> {
@@ -350,9 +380,13 @@ impl Reader {
     }
 
     fn field(&mut self, key: &str) -> Result<Field, Flaw> {
-        let spelled = self.text(key)?;
+        self.optional_field(key)?.ok_or_else(|| self.flaw(&format!("{key} is missing")))
+    }
+
+    fn optional_field(&mut self, key: &str) -> Result<Option<Field>, Flaw> {
+        let Some(spelled) = self.optional_text(key)? else { return Ok(None) };
         match spelled.parse() {
-            Ok(name) => Ok(Field { name, spelled }),
+            Ok(name) => Ok(Some(Field { name, spelled })),
             Err(_) => Err(self.flaw(&format!("{key} must be the name of a header field"))),
         }
     }

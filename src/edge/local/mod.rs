@@ -1,5 +1,6 @@
 //! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and, if a
-//! token is configured, the logs that CDNs push and Fastly's question whether it is allowed to push logs.
+//! token is configured, the logs that CDNs push and Fastly's question whether it is allowed to push logs. Also responds
+//! to the signed paths of `edgeshim smoke`.
 //!
 //! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that
 //! needs an object. So the requests are not counted as pulls and are never refused because of their identity or Host.
@@ -10,13 +11,14 @@
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
 //! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
 //! `edgeshim_edge_log_batches_total`.
-//! **Cost:** for each request, at most four comparisons of paths. **Can fail:** no.
+//! **Cost:** for each request, one comparison of paths for each of the four features that is on. **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.
 
 mod batch_result;
 mod browser_keys;
+mod echo;
 mod edge_logs;
 mod patience;
 
@@ -33,6 +35,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 pub(crate) use self::browser_keys::{BeaconSettings, RumSettings};
+pub(crate) use self::echo::{SmokeSettings, token as smoke_token};
 pub(crate) use self::edge_logs::EdgeLogSettings;
 pub(crate) use self::edge_logs::{EdgeLogParts, LogSource};
 use self::edge_logs::{EdgeLogs, LogBatch};
@@ -44,6 +47,7 @@ use crate::intake::beacon;
 use crate::intake::country::Countries;
 use crate::intake::posted::Posted;
 use crate::intake::rum::{self, RumReason};
+use crate::intake::signed_path::Signed;
 use crate::metrics::{LazyCounters, Ledger, Table, describe};
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
@@ -58,6 +62,7 @@ pub(crate) struct LocalParts {
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
     pub edge_logs: EdgeLogParts,
+    pub smoke: SmokeSettings,
     /// The time within which the complete body of a RUM request must arrive. Also the longest time in which no byte of
     /// a pushed log arrives.
     pub body_timeout: Duration,
@@ -159,7 +164,10 @@ where
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let parts = &self.shared.parts;
         match parts.endpoint(request.head.uri.path()) {
-            None => return LocalFuture::Inner { inner: self.inner.call(request) },
+            Some(Endpoint::Smoke(signed)) if echo::is_answered(&request.head.method) => {
+                return LocalFuture::Done { response: Some(self.shared.echo(request, signed)) };
+            }
+            None | Some(Endpoint::Smoke(_)) => return LocalFuture::Inner { inner: self.inner.call(request) },
             Some(Endpoint::Beacon) => return LocalFuture::Done { response: Some(self.shared.beacon(request)) },
             Some(Endpoint::EdgeLogs) => return self.shared.read_logs(request),
             Some(Endpoint::FastlyChallenge) => {
@@ -190,6 +198,8 @@ pub(crate) enum Endpoint {
     EdgeLogs,
     /// The question of Fastly whether Fastly is allowed to push logs.
     FastlyChallenge,
+    /// A signed path of `edgeshim smoke`. Only GET and HEAD get a response from this endpoint.
+    Smoke(Signed),
 }
 
 impl LocalParts {
@@ -204,7 +214,7 @@ impl LocalParts {
         } else if self.edge_logs.is_challenge(path) {
             Some(Endpoint::FastlyChallenge)
         } else {
-            None
+            self.smoke.signed(path).map(Endpoint::Smoke)
         }
     }
 }

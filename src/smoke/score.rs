@@ -1,0 +1,226 @@
+//! The score card: two CDNs side by side, with the same requests at the same time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::checks::timing::{self, TOLERANCE, deviation};
+use super::lookup::served;
+use super::probe::Probe;
+use super::recorded::Outcome;
+use super::signed::{Signer, id_of};
+use super::targets::{Note, Options, Target};
+use crate::intake::signed_path::Task;
+
+/// The number of requests for the URL to each CDN.
+const REQUESTS: usize = 40;
+/// The number of requests for a signed path, from which the offload follows.
+const SIGNED_REQUESTS: usize = 30;
+/// The lifetime of the response whose change is measured.
+const LIFETIME: Duration = Duration::from_secs(2);
+/// The time after which the measurement ends.
+const MOST_CHANGE: Duration = Duration::from_secs(12);
+const PAUSE: Duration = Duration::from_millis(100);
+/// The allowed difference of the latency of a change. Caches count in whole seconds, so one of them can be a second
+/// later without a reason.
+const CHANGE_TOLERANCE_SECONDS: f64 = 1.5;
+
+/// The comparison of two CDNs for one URL.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    pub url: String,
+    pub candidate: String,
+    pub incumbent: String,
+    pub rows: Vec<Row>,
+}
+
+/// One row of a card.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    pub name: &'static str,
+    /// The values with their unit. `None`: not measured.
+    pub candidate: Option<String>,
+    pub incumbent: Option<String>,
+    /// The deviation of the candidate.
+    pub difference: String,
+    /// Whether the candidate is good enough. `None`: the row only informs, or a value was not measured.
+    pub passed: Option<bool>,
+}
+
+/// What was measured at one CDN.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Measured {
+    ttfb: Option<Duration>,
+    slow: Option<Duration>,
+    hit_ratio: Option<f64>,
+    offload: Option<f64>,
+    change: Option<f64>,
+}
+
+/// Measures both CDNs and compares them. The incumbent is the CDN that is in use.
+pub(crate) async fn compare(candidate: &Target, incumbent: &Target, options: &Arc<Options>, note: &Note) -> Card {
+    let name = |target: &Target| target.provider.as_ref().map_or_else(|| "edge".to_owned(), |named| named.name.clone());
+    note(candidate, "score card");
+    let mut sides = [Side::new(candidate, options), Side::new(incumbent, options)];
+    // The CDNs get the requests in turn, so that a slow moment of the network affects both.
+    for number in 0..=REQUESTS {
+        for side in &mut sides {
+            side.ask(number > 0).await;
+        }
+    }
+    let [one, other] = sides.map(Side::measured);
+    let (mut one, mut other) = (one, other);
+    if let Some(token) = &options.token {
+        let signer = Signer::new(token);
+        for (target, measured) in [(candidate, &mut one), (incumbent, &mut other)] {
+            measured.offload = offload(target, options, &signer).await;
+        }
+        (one.change, other.change) =
+            tokio::join!(change(candidate, options, &signer), change(incumbent, options, &signer));
+    }
+    Card {
+        url: candidate.url.text.clone(),
+        candidate: name(candidate),
+        incumbent: name(incumbent),
+        rows: rows(&one, &other),
+    }
+}
+
+/// The requests to one CDN.
+struct Side<'a> {
+    target: &'a Target,
+    probe: Probe,
+    times: Vec<Duration>,
+    hits: usize,
+    known: usize,
+}
+
+impl<'a> Side<'a> {
+    fn new(target: &'a Target, options: &Options) -> Self {
+        Self { target, probe: target.probe(options), times: Vec::new(), hits: 0, known: 0 }
+    }
+
+    async fn ask(&mut self, counts: bool) {
+        let question = self.target.question(self.target.url.target(), "gzip");
+        let outcome: Outcome = self.probe.ask(&question).await;
+        let Ok(response) = outcome else { return };
+        if !counts || !response.status.is_success() {
+            return;
+        }
+        self.times.push(response.ttfb);
+        if let Some(served) = served(&response, self.target.fields()) {
+            self.known += 1;
+            self.hits += usize::from(served.is_hit());
+        }
+    }
+
+    fn measured(mut self) -> Measured {
+        self.times.sort_unstable();
+        let slow = self.times.get(self.times.len() * 95 / 100).copied();
+        let hit_ratio = (self.known > 0).then(|| ratio(self.hits, self.known));
+        Measured { ttfb: timing::median(self.times), slow, hit_ratio, offload: None, change: None }
+    }
+}
+
+/// Returns the share of requests that did not reach edgeshim. `None`: edgeshim did not report.
+async fn offload(target: &Target, options: &Options, signer: &Signer<'_>) -> Option<f64> {
+    let mut probe = target.probe(options);
+    let question = target.question(&signer.path(Task::Cache(60)), "identity");
+    let mut ids = Vec::new();
+    for _ in 0..SIGNED_REQUESTS {
+        ids.push(id_of(&mut probe, &question).await?);
+    }
+    ids.sort();
+    ids.dedup();
+    // Each response that edgeshim made has an id of its own.
+    Some(1.0 - ratio(ids.len(), SIGNED_REQUESTS))
+}
+
+/// Returns the seconds from the end of a lifetime to the first response with the new content. `None`: the response was
+/// not stored, or did not change in time.
+async fn change(target: &Target, options: &Options, signer: &Signer<'_>) -> Option<f64> {
+    let mut probe = target.probe(options);
+    let question = target.question(&signer.path(Task::Cache(LIFETIME.as_secs())), "identity");
+    let first = id_of(&mut probe, &question).await?;
+    let from = Instant::now();
+    let mut was_stored = false;
+    while from.elapsed() < MOST_CHANGE {
+        tokio::time::sleep(PAUSE).await;
+        if id_of(&mut probe, &question).await? == first {
+            was_stored = true;
+        } else {
+            return was_stored.then(|| (from.elapsed().as_secs_f64() - LIFETIME.as_secs_f64()).max(0.0));
+        }
+    }
+    None
+}
+
+#[allow(clippy::cast_precision_loss)] // the numbers are small
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// Compares what was measured.
+fn rows(one: &Measured, other: &Measured) -> Vec<Row> {
+    let milliseconds = |time: Duration| format!("{} ms", timing::millis(time));
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let seconds = |time: f64| format!("{time:.1} s");
+    let time_row = |name, one: Option<Duration>, other: Option<Duration>, is_judged: bool| {
+        let both = one.zip(other);
+        Row {
+            name,
+            candidate: one.map(milliseconds),
+            incumbent: other.map(milliseconds),
+            difference: both.map(|(one, other)| deviation(one.as_secs_f64(), other.as_secs_f64())).unwrap_or_default(),
+            passed: both.filter(|_| is_judged).map(|(one, other)| timing::is_as_fast(one, other)),
+        }
+    };
+    let share_row = |name, one: Option<f64>, other: Option<f64>| {
+        let both = one.zip(other);
+        Row {
+            name,
+            candidate: one.map(percent),
+            incumbent: other.map(percent),
+            difference: both.map(|(one, other)| format!("{:+.1} points", (one - other) * 100.0)).unwrap_or_default(),
+            passed: both.map(|(one, other)| one >= other - TOLERANCE),
+        }
+    };
+    let both = one.change.zip(other.change);
+    vec![
+        time_row("ttfb, median", one.ttfb, other.ttfb, true),
+        // One slow response of 40 decides this row, so it only informs.
+        time_row("ttfb, 95th percentile", one.slow, other.slow, false),
+        share_row("hit ratio", one.hit_ratio, other.hit_ratio),
+        share_row("offload", one.offload, other.offload),
+        Row {
+            name: "latency of a change",
+            candidate: one.change.map(seconds),
+            incumbent: other.change.map(seconds),
+            difference: both.map(|(one, other)| format!("{:+.1} s", one - other)).unwrap_or_default(),
+            passed: both.map(|(one, other)| one <= other + CHANGE_TOLERANCE_SECONDS),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(ttfb_ms: u64, hit_ratio: f64, offload: f64, change: f64) -> Measured {
+        let ttfb = Some(Duration::from_millis(ttfb_ms));
+        Measured { ttfb, slow: ttfb, hit_ratio: Some(hit_ratio), offload: Some(offload), change: Some(change) }
+    }
+
+    #[test]
+    fn card_when_candidate_is_within_5_per_cent_then_passes() {
+        let incumbent = measured(100, 0.9, 0.9, 0.5);
+        let passed = |candidate| rows(&candidate, &incumbent).iter().filter_map(|row| row.passed).collect::<Vec<_>>();
+        assert_eq!(passed(measured(104, 0.86, 0.86, 1.9)), [true; 4]);
+        assert_eq!(passed(measured(106, 0.84, 0.84, 2.1)), [false; 4]);
+    }
+
+    #[test]
+    fn card_when_a_value_is_not_measured_then_row_is_undecided() {
+        let rows = rows(&Measured::default(), &measured(100, 0.9, 0.9, 0.5));
+        assert!(rows.iter().all(|row| row.passed.is_none() && row.candidate.is_none() && row.difference.is_empty()));
+    }
+}
