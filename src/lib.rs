@@ -44,6 +44,7 @@ pub use cli::main;
 /// The items that tests, benches and fuzz targets use. These items are not a public API.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::access_log::reader::outcome as access_log_outcome;
     pub use crate::cdn::addresses::AddressSet;
     pub use crate::cdn::dialect::Dialect;
     pub use crate::cdn::preset::NAMES as PRESET_NAMES;

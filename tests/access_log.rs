@@ -72,8 +72,9 @@ impl Line {
     fn parse(text: &str) -> Self {
         let line: Self = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
         let keys: Vec<_> = line.0.iter().map(|(key, _)| key.as_str()).collect();
-        // Only the line of a pull has the key `why`.
-        assert_eq!(keys.strip_suffix(&["why"]).unwrap_or(&keys), KEYS, "{text}");
+        // Only the line of a pull has the key `why`. Only the line of a conditional pull has `revalidated` before.
+        let keys = keys.strip_suffix(&["why"]).unwrap_or(&keys);
+        assert_eq!(keys.strip_suffix(&["revalidated"]).unwrap_or(keys), KEYS, "{text}");
         line
     }
 
@@ -298,8 +299,7 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // In the line with the id `page`, the whoopsie page has replaced the origin's 503. The table has no cause for
-        // this line.
+        // The row `page` has no cause, because the whoopsie page has replaced the origin's 503 there.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("locale", line.text("locale") == locale);
         let plain = ["", "identity"].contains(&line.text("encoding"));
@@ -313,6 +313,8 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
     assert_eq!((line("old").text("protocol"), line("misdirected").text("host")), ("HTTP/1.0", "else.test"));
     assert_eq!((line("beacon").text("path"), line("beacon").text("host")), (target.as_str(), "browser.test"));
     assert_eq!(line("beacon").text("referer"), "https://browser.test/");
+    assert_eq!(line("unchanged").text("revalidated"), "not_modified");
+    assert!(!lines.iter().any(|line| line.contains("revalidated") && !line.contains("\"id\":\"unchanged\"")));
 }
 
 #[test]

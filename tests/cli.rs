@@ -14,7 +14,8 @@ use support::presets::presets;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
-const COMMANDS: [&str; 8] = ["run", "check", "demo", "explain", "smoke", "providers", "whoopsie", "completions"];
+const COMMANDS: [&str; 10] =
+    ["run", "check", "demo", "explain", "smoke", "verify-log", "bundle", "providers", "whoopsie", "completions"];
 
 /// Runs the binary in a folder. Returns the exit code, stdout and stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
@@ -244,6 +245,16 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
     // The help must not wrap an example, because a shell would run the wrapped lines as two commands.
     let dir = temp_dir();
     dir.write("edgeshim.toml", "");
+    // The examples read these logs, and ask an admin listener at the default address.
+    let line = concat!(
+        r#"{"time":"2026-11-28T12:30:00.000Z","id":"0193a1b2c3","provider":"fastly","class":"html","status":200,"#,
+        r#""bytes":1,"origin_bytes":1}"#,
+        "\n"
+    );
+    for name in ["access.log", "access.log.1", "access.log.1.gz", "access.log.2.gz"] {
+        dir.write(name, line);
+    }
+    let shim = Shim::start(Shim::config(support::origin::ClosedPort::new().addr));
     let mut tried = 0;
     for command in COMMANDS {
         let (_, out, _) = run(&[command, "--help"]);
@@ -257,6 +268,7 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();
+            let arguments = arguments.replace("127.0.0.1:9900", &shim.admin.to_string());
             let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_edgeshim"));
             let output = Command::new("sh").arg("-c").arg(&line).current_dir(&*dir).output().expect("a shell");
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));

@@ -283,16 +283,18 @@ fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
         wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0),
         "the broken connection is still open"
     );
-    // At most four batches of one provider are read at the same time. Four new batches can begin, so the broken batch
-    // has returned its permit.
-    let mut open: Vec<_> = (0..4)
-        .map(|_| {
-            let mut client = Raw::connect(shim.addr);
-            client.send(format!("{head}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", line.len()));
-            assert!(client.some("an interim response").starts_with(b"HTTP/1.1 100"));
-            client
-        })
-        .collect();
+    // At most four batches of one provider are read at the same time. The thread that reads the batches returns the
+    // permit of the broken batch a moment after the connection has ended.
+    let mut open = Vec::new();
+    let all_begin = || {
+        let mut client = Raw::connect(shim.addr);
+        client.send(format!("{head}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", line.len()));
+        if client.some("a response").starts_with(b"HTTP/1.1 100") {
+            open.push(client);
+        }
+        open.len() == 4
+    };
+    assert!(wait_until(PATIENCE, all_begin), "the broken batch has not returned its permit");
     let busy = push(&shim, "fastly", &[TOKEN], line.as_bytes());
     assert_eq!((busy.status, busy.field("retry-after")), (503, Some("5")));
     assert_eq!(push(&shim, "akamai", &[TOKEN], b"{}\n").status, 200, "another provider must get a permit");

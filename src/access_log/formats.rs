@@ -105,6 +105,10 @@ impl Formatter {
         if !matches!(record.kind, PullKind::Unknown | PullKind::Edge) {
             text("pull", record.kind.as_str().as_bytes(), out);
         }
+        // Few pulls are conditional, so the key `revalidated` is left out for all others.
+        if !record.revalidated.is_empty() {
+            text("revalidated", record.revalidated.as_bytes(), out);
+        }
         if let Some(why) = record.why {
             text("why", why.as_bytes(), out);
         }

@@ -3,9 +3,11 @@
 //! The layer `observe` begins a [`Line`]. The layer `pulls` or `local` completes the line when the response has ended.
 //! [`record`] contains the values of a line. [`formats`] turns these values into text. [`writer`] contains the queue
 //! and the thread that empties the queue. [`output`] writes to a file or to standard output.
+//! [`reader`] reads logs, for the commands that examine a log.
 
 mod formats;
 mod output;
+pub(crate) mod reader;
 mod record;
 mod writer;
 

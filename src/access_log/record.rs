@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) pop: Pop,
     /// The kind of pull. `Unknown` if the provider is unknown, or for a request to a local endpoint.
     pub(crate) kind: PullKind,
+    /// The label `result` under which the pull counts in `edgeshim_revalidations_total`. "" if it does not count there.
+    pub(crate) revalidated: &'static str,
     /// Why the provider pulled. `None` for a request to a local endpoint.
     pub(crate) why: Option<&'static str>,
     /// The client's address: the address that a CDN with a valid proof or a trusted proxy reported, or else the peer's
@@ -152,6 +154,7 @@ pub(super) mod tests {
             proof: "secret",
             pop: Pop::new(b"FRA"),
             kind: PullKind::Edge,
+            revalidated: "",
             why: None,
             client: Some(IpAddr::from([203, 0, 113, 9])),
             client_chain: value("203.0.113.9, 151.101.1.1"),

@@ -31,6 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
 pub(crate) use self::annotations::Mark;
+pub(crate) use self::page::style;
 use self::routes::Routes;
 use self::sampler::Board;
 use self::sessions::Sessions;

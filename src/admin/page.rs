@@ -24,6 +24,12 @@ pub(super) static LOG_IN_AGAIN: LazyLock<Document> = LazyLock::new(|| {
     Document::new(include_str!("log_in.html").replace("<!-- alert -->", wrong))
 });
 
+/// Returns the style sheet of the page, which the page of a bundle uses too.
+pub(crate) fn style() -> &'static str {
+    let inside = include_str!("page.html").split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
+    inside.map_or("", |(style, _)| style)
+}
+
 impl Document {
     fn new(html: impl Into<String>) -> Self {
         let html = html.into();

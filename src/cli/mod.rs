@@ -1,5 +1,7 @@
 //! The command line: one file for each command.
 
+mod admin_client;
+mod bundle;
 mod check;
 mod completions;
 mod config_argument;
@@ -8,12 +10,14 @@ mod explain;
 mod export_pages;
 mod hand_over;
 mod list_providers;
+mod log_files;
 mod man_pages;
 mod notify;
 mod reload;
 mod run;
 mod smoke;
 mod terminal;
+mod verify_log;
 
 use std::process::ExitCode;
 
@@ -57,7 +61,9 @@ enum Command {
     #[command(after_help = "Examples:\n  \
             edgeshim explain --path /logo.png --provider fastly\n  \
             edgeshim explain --path /x.html --response-header 'Set-Cookie: a=1'\n  \
-            edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json")]
+            edgeshim explain --path / --request-header 'CF-Ray: 8a1-FRA' --status 503 --json\n  \
+            edgeshim explain 0193a1b2c3 --log access.log access.log.1.gz\n  \
+            edgeshim explain 0193a1b2c3 --json --log - < access.log")]
     Explain(explain::ExplainArguments),
     /// Check through a CDN's edge that the CDN does what the origin tells it.
     #[command(after_help = "Each check passes, fails or is skipped with a reason. A failure names what to change.\n\
@@ -70,6 +76,24 @@ enum Command {
             edgeshim smoke https://img.example.com/x.jpg --baseline baseline.json --junit smoke.xml\n  \
             edgeshim smoke https://a.test/x.jpg --compare fastly --connect-to fastly=b.test:443")]
     Smoke(smoke::SmokeArguments),
+    /// Write the evidence about an incident into one file, with a page to read it.
+    #[command(
+        after_help = "The file contains the configuration without secrets, the metrics, the history, the events,\n\
+            the top list, and with --log the log lines of the window. Addresses are cut, and values in queries\n\
+            are hidden.\n\n\
+            Exit code: 0 if the bundle is complete, 1 if a part is missing; the file then says which part.\n\n\
+            Example:\n  \
+            edgeshim bundle --since 1h --admin http://127.0.0.1:9900 --log access.log --out incident.tar.gz"
+    )]
+    Bundle(bundle::BundleArguments),
+    /// Count the lines of an access log, and compare the sums with the counters of a running edgeshim.
+    #[command(
+        after_help = "Exit code: 0 if the log equals the counters, 1 if the log differs or has unreadable lines.\n\n\
+            Examples:\n  \
+            edgeshim verify-log access.log\n  \
+            edgeshim verify-log access.log.2.gz access.log.1 access.log --metrics http://127.0.0.1:9900"
+    )]
+    VerifyLog(verify_log::VerifyLogArguments),
     /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
     Providers(list_providers::ProvidersArguments),
@@ -84,9 +108,10 @@ enum Command {
     Man(man_pages::ManArguments),
 }
 
-/// Runs the command in the arguments. The exit code is 0 for success, and 1 if `check` finds a problem or a check of
-/// `smoke` fails. The exit code is 2 if the command line is wrong, if the configuration of a command other than `check`
-/// is wrong, or if a command fails.
+/// Runs the command in the arguments. The exit code is 0 for success. The exit code is 1 if `check` finds a problem,
+/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check of `smoke`
+/// fails, or a part of a `bundle` is missing. The exit code is 2 if the command line is wrong, if the configuration of a command other than `check` is
+/// wrong, or if a command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -103,6 +128,8 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Smoke(arguments) => smoke::smoke(&arguments),
+        Command::Bundle(arguments) => bundle::bundle(&arguments),
+        Command::VerifyLog(arguments) => verify_log::verify_log(&arguments),
         Command::Providers(arguments) => list_providers::providers(&arguments),
         Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),

@@ -1,8 +1,11 @@
 //! Exit codes, and output to the terminal.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// The exit code of `check` for a configuration with problems.
+use crate::wire::json::is_active;
+
+/// The exit code of a command that has run, and has found that something is wrong or missing.
 pub(super) const WRONG: u8 = 1;
 /// The exit code if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a
 /// command fails.
@@ -11,4 +14,40 @@ pub(super) const USAGE: u8 = 2;
 /// Writes to standard output. An error is ignored, because a closed pipe, for example with `| head`, is not a mistake.
 pub(super) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Writes a JSON object to standard output, on one line. Characters that control a terminal are escaped.
+pub(super) fn print_json(value: &serde_json::Value) {
+    print(&(inert_json(&value.to_string()) + "\n"));
+}
+
+/// Escapes the characters of a JSON text that a terminal or an editor interprets. serde escapes only some of them.
+/// Outside of strings JSON has no such character.
+fn inert_json(text: &str) -> String {
+    if !text.contains(is_active) {
+        return text.to_owned();
+    }
+    let mut inert = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_active(character) {
+            // All these characters are in the basic plane.
+            let _ = write!(inert, "\\u{:04x}", u32::from(character));
+        } else {
+            inert.push(character);
+        }
+    }
+    inert
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_when_it_contains_active_characters_then_is_escaped_and_means_the_same() {
+        let value = serde_json::json!({ "a": "x\u{9b}31m\u{202e}\u{7f}\u{1b}é" });
+        let text = inert_json(&value.to_string());
+        assert!(!text.contains(|character: char| character.is_control() || is_active(character)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
 }

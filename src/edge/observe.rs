@@ -291,6 +291,7 @@ fn record(head: &request::Parts, ctx: &Ctx, id: HeaderValue) -> Record {
         proof: "",
         pop: Pop::default(),
         kind: PullKind::Unknown,
+        revalidated: "",
         why: None,
         client: Some(ctx.trail.client),
         client_chain: field(&X_FORWARDED_FOR),

@@ -1,4 +1,4 @@
-//! What the shim reports about a request to a signed path: written by the shim, read by `edgeshim smoke`.
+//! The report about a request to a signed path. The shim writes the report, and `edgeshim smoke` reads the report.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,8 @@
 //! digits. Its key is `smoke.token`, so the token itself is never sent. Everything is in the path, because a CDN can
 //! remove a query or a header field.
 //!
-//! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time
-//! anybody who sees a path can send it again, and then learns only how his own request arrived.
+//! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time,
+//! anybody who sees a path can send the path again. The response then shows only how that new request arrived.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -33,7 +33,7 @@ const NONCE_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 pub(crate) enum Task {
     /// A 200 that no cache is allowed to store.
     Echo,
-    /// A 503 for [`ERROR_SECONDS`], then a 200. No cache is allowed to store them.
+    /// A 503 for [`ERROR_SECONDS`], then a 200. No cache is allowed to store either response.
     Error,
     /// A 200 with a cookie, with the Cache-Control that the guard for cookies writes.
     Cookie,

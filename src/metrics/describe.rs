@@ -75,6 +75,11 @@ impl<H: Handle> Metric<H> {
         self.description.name
     }
 
+    /// Returns the names of the labels.
+    pub(crate) const fn labels(&self) -> &'static [&'static str] {
+        self.description.labels
+    }
+
     pub(super) fn description(&self) -> &Description {
         &self.description
     }
@@ -219,6 +224,8 @@ metrics! {
         "Age of the oldest file from which a provider's current address list was read.");
     BUILD_INFO: Gauge("edgeshim_build_info", ["version", "commit", "config"], Count,
         "Always 1; the labels name the running version and configuration.");
+    START: Gauge("edgeshim_start_timestamp_seconds", [], Seconds,
+        "Time at which the process started to count, in seconds since 1970.");
     CONFIG_RELOADS: Counter("edgeshim_config_reloads_total", ["result"], Count,
         "Reloads of the configuration, by result; also counts followed files that could not be used.");
     CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds,

@@ -90,6 +90,9 @@ impl Metrics {
         let fault = |cause: Cause| {
             (!cause.is_client_error()).then(|| describe::ORIGIN_FAULTS.register(&recorder, &[cause.as_str()]))
         };
+        let millis = clock::unix_time().as_millis();
+        #[allow(clippy::cast_precision_loss, reason = "a time in milliseconds is below 2^53")]
+        describe::START.register(&recorder, &[]).set(millis as f64 / 1_000.0);
         Ok(Self {
             page: recorder.handle(),
             connections: describe::CONNECTIONS.register(&recorder, &[]),

@@ -16,7 +16,7 @@ const MISSES: [&str; 7] = ["MISS", "TCP_MISS", "EXPIRED", "BYPASS", "PASS", "UNC
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Served {
     pub lookup: Lookup,
-    /// The field that says so, with its value.
+    /// The field that shows the result of the lookup, with its value.
     pub evidence: String,
 }
 
@@ -34,7 +34,7 @@ impl Served {
 }
 
 /// Returns how the edge served a response. The provider's own field comes first, then Cache-Status (RFC 9211), then the
-/// fields of common caches, then Age. Returns `None` if no field shows it.
+/// fields of common caches, then Age. Returns `None` if no field shows the result of the lookup.
 pub(crate) fn served(response: &Recorded, fields: &EdgeFields) -> Option<Served> {
     let headers = &response.headers;
     if let (Some(field), Some(lookup)) = (&fields.status, fields.lookup(headers)) {
@@ -55,8 +55,8 @@ pub(crate) fn age(headers: &HeaderMap) -> Option<u64> {
     decimal::read_saturating(headers.get(AGE)?.as_bytes().trim_ascii())
 }
 
-/// Reads Cache-Status (RFC 9211). The last member is that of the cache nearest to the client. The members before it can
-/// be those of a cache behind edgeshim.
+/// Reads Cache-Status (RFC 9211). The last member describes the cache that is nearest to the client. An earlier member
+/// can describe a cache behind edgeshim.
 fn cache_status(headers: &HeaderMap) -> Option<Lookup> {
     let (_, parameters) = with_parameters(members(headers, &CACHE_STATUS).last()?);
     for parameter in parameters {

@@ -1,9 +1,9 @@
 //! `edgeshim smoke`: sends requests to the edge of a CDN and to the origin, and checks that the CDN does what the
 //! origin tells it. Only `cli` uses this room.
 //!
-//! `session` sends the requests for one URL, `signed` those that edgeshim itself answers. `probe` is the client. The
-//! functions in `checks` decide about recorded responses, so they can be tested without a socket. `score` compares two
-//! CDNs.
+//! `session` sends the requests for one URL. `signed` sends the requests to which edgeshim itself responds. `probe` is
+//! the client. The functions in `checks` decide about recorded responses, so these functions can be tested without a
+//! socket. `score` compares two CDNs.
 
 mod checks;
 mod lookup;

@@ -91,7 +91,7 @@ struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Otherwise the task would live as long as a server sends.
+        // Without this call, the task would run as long as the server sends.
         self.driver.abort();
     }
 }
@@ -169,7 +169,7 @@ impl Probe {
         let addresses = lookup_host((self.route.server.bare_host(), port)).await;
         let addresses: Vec<_> = addresses.map_err(|error| Trouble::Name(error.to_string()))?.collect();
         let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| Trouble::Connect(error.to_string()))?;
-        // Without this, the kernel can hold a request back.
+        // With Nagle's algorithm, the kernel could delay a request.
         let _ = stream.set_nodelay(true);
         self.local = stream.local_addr().ok().map(|address| address.ip());
         let Some((trust, name)) = &self.route.tls else { return handshake(stream).await };
@@ -197,7 +197,7 @@ where
         .handshake(TokioIo::new(stream))
         .await;
     let (sender, connection) = builder.map_err(|error| trouble(&error))?;
-    // The sender gets the errors too.
+    // `sender` returns the same errors.
     let driver = tokio::spawn(async move { _ = connection.await });
     Ok(Connection { sender, driver, is_used: false })
 }

@@ -141,7 +141,7 @@ impl Session {
         for coding in ["gzip", "identity"] {
             let mut question = Question::get(self.target.url.target()).with(&ACCEPT_ENCODING, coding);
             if let Some(named) = &self.target.provider {
-                // edgeshim then sends what it sends to this CDN.
+                // With this field, edgeshim sends the response that this CDN gets.
                 question = question.with(&X_CDN_PROVIDER, &named.name);
             }
             match probe.ask(&question).await {
@@ -295,7 +295,7 @@ impl Session {
         let echo = match &signed.echo {
             Ok(echo) => echo,
             Err(verdict) => {
-                // One failure is enough: the other checks have the same reason.
+                // Only one check fails, because the other checks cannot be made for the same reason.
                 self.set(Check::Provider, verdict.clone());
                 for check in checks.into_iter().filter(|check| *check != Check::Provider) {
                     self.set(check, Verdict::skip("edgeshim did not report what arrived, see provider"));

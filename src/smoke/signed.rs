@@ -157,7 +157,7 @@ async fn keep(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Option
         } else if kept.was_stored || time > LIFETIME {
             kept.until_other = Some(time);
         }
-        // If the response is not in a cache, each request gets another one.
+        // Without a copy in the cache, each request gets another response.
         let is_uncached = !kept.was_stored && time > PAUSE * 5;
         if kept.until_other.is_some() || time > MOST_KEPT || is_uncached {
             return Some(kept);

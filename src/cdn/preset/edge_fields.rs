@@ -33,7 +33,8 @@ pub(crate) enum Lookup {
 impl EdgeFields {
     /// Returns how the CDN served a response. Returns `None` if the field is absent or has a value that is not known.
     ///
-    /// With a shield, the field has a member for each server. A hit of any of them means that the origin was not asked.
+    /// With a shield, the field has a member for each server of the CDN. If one server reports a hit, the CDN sent no
+    /// request to the origin.
     pub(crate) fn lookup(&self, headers: &HeaderMap) -> Option<Lookup> {
         let field = self.status.as_ref()?;
         let members = || headers.get_all(field).iter().flat_map(|line| of_line(line.as_bytes()));
@@ -56,7 +57,7 @@ impl EdgeFields {
     }
 }
 
-/// Returns whether a text begins with a word, in any case, and the word ends there.
+/// Returns whether a text begins with a complete word. The comparison ignores case.
 pub(crate) fn begins(text: &[u8], word: &str) -> bool {
     text.split_at_checked(word.len()).is_some_and(|(start, rest)| {
         start.eq_ignore_ascii_case(word.as_bytes())

@@ -1,6 +1,7 @@
-//! The arguments of `explain`: a request, and the head of the origin's response.
+//! The arguments of `explain`: a request, and the head of the origin's response. Or a request id, and access logs.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 
@@ -13,14 +14,20 @@ pub(super) type Failed = Box<dyn std::error::Error>;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ExplainArguments {
+    /// The id of a request to find in access logs: the first part of the reference on the page.
+    #[arg(requires = "log", conflicts_with_all = ["config", "path", "provider", "request_header", "response_header"])]
+    pub(super) id: Option<String>,
+    /// An access log in which to find the request: a file, a gzip file, or `-` for standard input; may be repeated.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "id")]
+    pub(super) log: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) config: ConfigArgument,
     /// The request's method.
     #[arg(long, default_value = "GET")]
     pub(super) method: Method,
     /// The request's path, with its query.
-    #[arg(long)]
-    pub(super) path: String,
+    #[arg(long, required_unless_present = "id")]
+    pub(super) path: Option<String>,
     /// The value of the identity header. Without this option, the other fields of the request decide the provider.
     #[arg(long)]
     pub(super) provider: Option<String>,
@@ -46,7 +53,7 @@ pub(in crate::cli) struct ExplainArguments {
 impl ExplainArguments {
     /// Returns the request's head, and whether its Host was assumed because no argument contains a Host.
     pub(super) fn request(&self, settings: &Settings) -> Result<(request::Parts, bool), Failed> {
-        let path = Some(self.path.as_str()).filter(|path| path.starts_with('/') || *path == "*");
+        let path = self.path.as_deref().filter(|path| path.starts_with('/') || *path == "*");
         let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
         let uri = uri.ok_or("--path: this is not a valid path; write a path such as /images/logo.png")?;
         let (mut head, ()) = Request::builder().method(&self.method).uri(uri).body(())?.into_parts();

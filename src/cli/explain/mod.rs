@@ -4,12 +4,16 @@
 //! A recorder between the layers saves the heads, and [`trace`] compares the heads. [`reasons`] has the texts for the
 //! fields that a layer changed. [`decisions`] has the texts for the decisions of the layers. If there is no text for a
 //! change, the name of the layer is shown as the reason.
+//!
+//! With a request id, `explain` tells what access logs contain about the request ([`logged`], [`story`]).
 
 mod arguments;
 mod decisions;
+mod logged;
 mod reasons;
 mod report;
 mod scripted;
+mod story;
 mod trace;
 
 use std::borrow::Cow;
@@ -47,6 +51,9 @@ use crate::wire::values::content_length;
 const HIDDEN: &str = "***";
 
 pub(super) fn explain(arguments: &ExplainArguments) -> ExitCode {
+    if let Some(id) = &arguments.id {
+        return logged::explain_logged(id, &arguments.log, arguments.json);
+    }
     let settings = match arguments.config.load_or_print() {
         Ok(settings) => settings,
         Err(code) => return code,
@@ -75,7 +82,7 @@ fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Fa
     let run = Run::new(&runtime, &peer, request, arguments.response()?)?;
     let explainer = Explainer { runtime: &runtime, parts: runtime.parts(), run, peer, host_assumed };
     let mut report = Report {
-        request: Asked { method: arguments.method.to_string(), path: arguments.path.clone() },
+        request: Asked { method: arguments.method.to_string(), path: arguments.path.clone().unwrap_or_default() },
         ..Report::default()
     };
     explainer.explain(&path, &mut report);

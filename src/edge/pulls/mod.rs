@@ -322,6 +322,9 @@ impl Pull {
                 _ => return,
             };
             self.counts.revalidations.get((self.provider, self.facts.class, result)).increment(1);
+            if let Some(line) = &mut self.line {
+                line.record.revalidated = result.as_str();
+            }
         }
     }
 }

@@ -49,7 +49,9 @@ pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
     }
     let Some(served) = last_served else {
         return match kept_signed {
-            Some(true) => Verdict::pass("no field shows it, but a response of edgeshim came from the cache"),
+            Some(true) => Verdict::pass(
+                "no field shows whether the cache was used, but a response of edgeshim came from the cache",
+            ),
             Some(false) => Verdict::skip(
                 "no field shows whether the cache was used, and the edge does not store responses of edgeshim; let the \
                  edge send Cache-Status or X-Cache",
@@ -97,7 +99,7 @@ pub(crate) struct Lifetimes<'a> {
 
 /// The end of the reason of a skipped check for which a response of edgeshim would help.
 fn help(has_token: bool, what: &'static str) -> &'static str {
-    if has_token { "edgeshim did not help, see provider" } else { what }
+    if has_token { "edgeshim sent no report, see provider" } else { what }
 }
 
 /// How long the edge kept a response that caches may store for `granted`.

@@ -6,7 +6,7 @@ use crate::smoke::verdict::Verdict;
 
 /// The allowed deviation from the baseline.
 pub(crate) const TOLERANCE: f64 = 0.05;
-/// A smaller difference counts as none, because it is within the inaccuracy of the measurement.
+/// A smaller difference is ignored, because the measurement is not more exact than this time.
 const LEAST_DIFFERENCE: Duration = Duration::from_millis(1);
 
 /// Returns the middle value. Returns `None` for an empty series.

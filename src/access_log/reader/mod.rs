@@ -1,0 +1,42 @@
+//! Reads access logs that edgeshim wrote in the format json. [`explain ID`](crate::cli), `verify-log` and `bundle` use
+//! this reader. The writer of the format is [`formats`](super::formats), and a test reads what the writer writes.
+//!
+//! - [`blocks`] reads a file, a compressed file or standard input in blocks of complete lines.
+//! - [`json_object`] splits a line into keys and values, and [`entry`] gives the values their types.
+//! - [`ncsa`] reads lines of the formats combined and etsy, whose beacons contain the id of a page.
+//! - [`id_search`] finds the lines of one request id.
+//! - [`recount`] adds up the lines, and turns the sums into the counters that edgeshim must have.
+//! - [`stamp`] is the time of a line.
+//!
+//! A log can be hostile or damaged: a client chose many of its texts, and anybody can name any file. So memory is
+//! bounded, a line that cannot be read is an error of this line only, and texts are shown without control characters.
+
+pub(crate) mod blocks;
+pub(crate) mod entry;
+pub(crate) mod id_search;
+mod json_object;
+pub(crate) mod ncsa;
+pub(crate) mod recount;
+pub(crate) mod stamp;
+
+use memchr::memmem;
+
+use self::entry::Entry;
+use self::id_search::{Found, IdSearch};
+use crate::wire::trace_context::valid_request_id;
+
+/// Returns the number of requests with an id in a log: as the search finds them, and as reading every line finds them.
+/// `None`: the id is not valid. The fuzz target uses this function.
+pub fn outcome(log: &[u8], id: &str) -> Option<[usize; 2]> {
+    if !valid_request_id(id.as_bytes()) {
+        return None;
+    }
+    let mut found = 0;
+    IdSearch::new(id).search(log, |_, one| found += usize::from(matches!(one, Found::Request(_))));
+    let has_id = |line: &&[u8]| {
+        let is_of_id = Entry::read(line).is_ok_and(|entry| entry.id.decoded() == id);
+        // The search looks for the bytes of the id, so it does not find an id that is written with escapes.
+        is_of_id && memmem::find(line, id.as_bytes()).is_some()
+    };
+    Some([found, log.split(|&byte| byte == b'\n').filter(has_id).count()])
+}

@@ -1,0 +1,122 @@
+//! The lines of access logs in the window of a bundle. Memory is bounded: the newest lines are kept, and all lines are
+//! counted.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use super::redaction;
+use crate::access_log::reader::entry::Entry;
+use crate::access_log::reader::recount::{Counters, Recount};
+use crate::access_log::reader::stamp::Stamp;
+use crate::cli::log_files::LogFile;
+
+/// The largest sizes of the kept lines, in bytes.
+const LINES_BYTES: usize = 32 << 20;
+const FAILURES_BYTES: usize = 4 << 20;
+
+/// The lines of the window.
+pub(super) struct LogWindow {
+    /// The newest lines.
+    pub(super) lines: Newest,
+    /// The newest lines of failures: faults, refusals and 5xx.
+    pub(super) failures: Newest,
+    pub(super) counters: Counters,
+    pub(super) problems: Vec<String>,
+}
+
+/// The newest lines within a limit of bytes, without personal values and secrets.
+pub(super) struct Newest {
+    lines: VecDeque<String>,
+    bytes: usize,
+    most: usize,
+    /// The number of lines that were added, with those that are no longer kept.
+    pub(super) added: u64,
+}
+
+impl Newest {
+    fn new(most: usize) -> Self {
+        Self { lines: VecDeque::new(), bytes: 0, most, added: 0 }
+    }
+
+    fn add(&mut self, line: String) {
+        self.added += 1;
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.bytes > self.most
+            && let Some(oldest) = self.lines.pop_front()
+        {
+            self.bytes -= oldest.len() + 1;
+        }
+    }
+
+    pub(super) fn kept(&self) -> impl DoubleEndedIterator<Item = &String> {
+        self.lines.iter()
+    }
+
+    /// Returns the lines as the content of a file.
+    pub(super) fn content(&self) -> Vec<u8> {
+        let mut content = Vec::with_capacity(self.bytes);
+        for line in &self.lines {
+            content.extend_from_slice(line.as_bytes());
+            content.push(b'\n');
+        }
+        content
+    }
+}
+
+impl LogWindow {
+    /// Reads the logs. Lines from `from` on are in the window.
+    pub(super) fn read(paths: &[PathBuf], from: Stamp) -> Self {
+        let mut lines = Newest::new(LINES_BYTES);
+        let mut failures = Newest::new(FAILURES_BYTES);
+        let mut problems = Vec::new();
+        let mut recount = Recount::new(Some(from), "");
+        for path in paths {
+            let read = LogFile::open(path).and_then(|mut file| {
+                let result = file.read(|line, entry| {
+                    if Stamp::of_text(entry.time.raw()) < Some(from) {
+                        return Ok(());
+                    }
+                    recount
+                        .add(entry)
+                        .map_err(|_| "there are more combinations of labels than edgeshim can write".to_owned())?;
+                    let shown = redaction::line(line, entry.is_pull()).map_err(str::to_owned)?;
+                    if is_failure(entry) {
+                        failures.add(shown.clone());
+                    }
+                    lines.add(shown);
+                    Ok(())
+                });
+                let unreadable = file.tally.unreadable;
+                if unreadable > 0 && result.is_ok() {
+                    problems.push(format!("{}: {unreadable} lines cannot be read", file.name));
+                }
+                result
+            });
+            if let Err(problem) = read {
+                problems.push(problem);
+            }
+        }
+        Self { lines, failures, counters: recount.counters(), problems }
+    }
+}
+
+/// Returns whether a pull failed: the line has a fault or a refusal, or the status is 5xx.
+fn is_failure(entry: &Entry<'_>) -> bool {
+    entry.is_pull() && (!entry.cause.is_empty() || entry.status >= 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_when_larger_than_the_limit_then_newest_are_kept_and_all_are_counted() {
+        let mut newest = Newest::new(20);
+        (0..100).for_each(|number| newest.add(format!("line {number:02}")));
+        assert_eq!((newest.added, newest.kept().count()), (100, 2));
+        assert_eq!(newest.content(), b"line 98\nline 99\n");
+        newest.add("x".repeat(30));
+        assert_eq!((newest.kept().count(), newest.bytes), (0, 0));
+    }
+}
