@@ -390,6 +390,32 @@ fn vary_for_akamai_when_method_is_get_or_head_then_sent_only_with_gzip() {
 }
 
 #[test]
+fn vary_of_a_304_when_akamai_pulls_then_is_removed_only_if_the_body_has_no_coding() {
+    let origin = Origin::start(|request, conn| {
+        let is_coded = request.target.ends_with("coded");
+        let mut fields = vec![("Content-Type", "text/html"), ("ETag", "\"v1\""), ("Vary", "Accept-Encoding")];
+        if request.field("if-none-match").is_some() {
+            return origin::respond(request, conn, 304, &fields, b"");
+        }
+        fields.extend(is_coded.then_some(("Content-Encoding", "br")));
+        origin::respond(request, conn, 200, &fields, &[b'x'; 1000])
+    });
+    for gzip in [true, false] {
+        let shim = Shim::start(config(&origin).with(&format!("[gzip]\nenabled = {gzip}\n")));
+        for (target, vary) in [("/keep/plain", None), ("/keep/coded", Some("Accept-Encoding"))] {
+            let pull = |coding, more: &[(&str, &str)]| {
+                let fields = [&[("X-CDN-Provider", "akamai"), ("Accept-Encoding", coding)], more].concat();
+                raw::fetch(shim.addr, target, &fields)
+            };
+            assert_eq!(pull("identity", &[]).field("vary"), vary, "{target}");
+            let response = pull("gzip", &[("If-None-Match", "\"v1\"")]);
+            assert_eq!((response.status, response.field("vary")), (304, vary), "{target}, gzip {gzip}");
+            assert_eq!(response.field("etag"), Some("\"v1\""));
+        }
+    }
+}
+
+#[test]
 fn head_when_above_the_limits_of_the_cdn_then_fields_are_cut_and_counted() {
     let tags: Vec<_> = (0..200).map(|number| format!("tag-{number}")).collect();
     let mut lists = vec![("Content-Type".to_owned(), "text/html".to_owned()), ("Cache-Tag".to_owned(), tags.join(","))];

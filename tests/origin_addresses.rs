@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::raw::fetch;
-use support::{Response, wait_until};
+use support::{Gate, Response, wait_until};
 
 /// The longest time that a test waits for one event.
 const LONG: Duration = Duration::from_secs(20);
@@ -27,7 +27,10 @@ const B: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// The addresses that the resolver of a test returns, and the number of lookups.
 #[derive(Clone, Default)]
-struct Names(Arc<(Mutex<Vec<IpAddr>>, AtomicUsize)>);
+struct Names(Arc<(Mutex<Vec<IpAddr>>, AtomicUsize)>, Hanging);
+
+/// While this value has a gate, each lookup waits for the gate.
+type Hanging = Arc<Mutex<Option<Gate>>>;
 
 impl Names {
     fn of(addresses: &[IpAddr]) -> Self {
@@ -40,14 +43,31 @@ impl Names {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
     }
 
-    fn resolver(&self) -> Resolver {
+    /// Lets each lookup hang until the returned gate opens.
+    fn hang(&self) -> Gate {
+        let gate = Gate::default();
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate.clone());
+        gate
+    }
+
+    fn lookups(&self) -> usize {
+        self.0.1.load(Ordering::Relaxed)
+    }
+
+    /// Returns a resolver with a lookup every 100 ms and this hold time.
+    fn resolver(&self, hold: Duration) -> Resolver {
         let names = self.clone();
-        Resolver::new(move |host, port| {
+        let resolver = Resolver::new(move |host, port| {
             assert_eq!(host, "origin.test");
             names.0.1.fetch_add(1, Ordering::Relaxed);
+            let gate = names.1.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(gate) = gate {
+                gate.wait();
+            }
             let addresses = names.0.0.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(addresses.iter().map(|&ip| SocketAddr::new(ip, port)).collect())
-        })
+        });
+        resolver.with_times(Duration::from_millis(100), hold)
     }
 }
 
@@ -55,21 +75,25 @@ impl Names {
 struct InProcess {
     addr: SocketAddr,
     metrics: &'static Metrics,
-    _server: Server,
+    server: Server,
 }
 
 impl InProcess {
     fn start(names: &Names, port: u16, keys: &str) -> Self {
+        Self::start_with(names.resolver(Duration::from_millis(300)), port, keys)
+    }
+
+    fn start_with(resolver: Resolver, port: u16, keys: &str) -> Self {
         let text = format!(
             "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[origin]\nurl = \"http://origin.test:{port}\"\n{keys}"
         );
         let settings = config::parse(&text, "test.toml", Path::new(".")).unwrap();
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
-        let lasting = Arc::new(Lasting::with_resolver(names.resolver()));
+        let lasting = Arc::new(Lasting::with_resolver(resolver));
         let runtime = Runtime::build(settings, metrics, &lasting).unwrap();
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime)));
         let server = Server::start(slot, &Arc::new(Drain::default())).unwrap();
-        Self { addr: server.tcp_address().unwrap(), metrics, _server: server }
+        Self { addr: server.tcp_address().unwrap(), metrics, server }
     }
 
     fn get(&self, target: &str) -> Response {
@@ -288,9 +312,78 @@ fn name_when_addresses_change_then_new_address_serves_and_old_address_is_unused(
     }
     assert_eq!((a.requests(), shim.faults()), (requests, 0), "the old address still gets requests");
     names.set(&[]);
+    let lookups = names.lookups();
+    assert!(wait_until(LONG, || names.lookups() > lookups + 1));
     assert_eq!(shim.get("/").status, 200, "the last addresses must stay in use");
-    assert!(names.0.1.load(Ordering::Relaxed) < 20, "requests must not look the name up");
     drop(b);
+}
+
+#[test]
+fn address_when_missing_in_some_lookups_then_stays_in_use_until_an_attempt_fails() {
+    let [a, _b] = Site::start_all([A, B]);
+    let names = Names::of(&[A, B]);
+    let shim = InProcess::start_with(names.resolver(Duration::from_hours(1)), a.addr.port(), NO_REUSE);
+    assert_eq!(shim.get("/").status, 200);
+    names.set(&[B]);
+    let lookups = names.lookups();
+    assert!(wait_until(LONG, || names.lookups() > lookups + 3));
+    let before = a.requests();
+    for _ in 0..10 {
+        assert_eq!(shim.get("/").status, 200);
+    }
+    assert_eq!(a.requests(), before + 5, "the address that some lookups lack must stay in use");
+    a.stop();
+    for _ in 0..10 {
+        assert_eq!(shim.get("/").text(), "127.0.0.2");
+    }
+    let lookups = names.lookups();
+    assert!(wait_until(LONG, || names.lookups() > lookups + 1));
+    a.restart();
+    // Without the lookup, one of these requests would probe the address after a second.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        assert_eq!(shim.get("/").text(), "127.0.0.2", "an address that is missing and has failed must be dropped");
+    }
+    assert_eq!(shim.faults(), 0);
+}
+
+#[test]
+fn requests_when_lookup_hangs_then_share_one_lookup_and_wait_at_most_the_connect_timeout() {
+    const CLIENTS: usize = 20;
+    let [a] = Site::start_all([A]);
+    let names = Names::of(&[A]);
+    let gate = names.hang();
+    let shim = InProcess::start(&names, a.addr.port(), "connect_timeout = \"1s\"\n");
+    let ask_all = |status| {
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| shim.get("/").status)).collect();
+            for client in clients {
+                assert_eq!(client.join().unwrap(), status);
+            }
+        });
+    };
+    ask_all(504);
+    ask_all(504);
+    assert_eq!(names.lookups(), 1, "a second lookup began while the first one was running");
+    gate.open();
+    assert!(wait_until(LONG, || shim.get("/").status == 200));
+    ask_all(200);
+}
+
+#[test]
+fn server_when_lookup_hangs_then_ends_without_waiting_for_the_lookup() {
+    let names = Names::of(&[A]);
+    let gate = names.hang();
+    let shim = InProcess::start(&names, 1, "connect_timeout = \"200ms\"\n");
+    assert_eq!(shim.get("/").status, 504);
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        shim.server.finish(Duration::from_millis(100));
+        sender.send(()).unwrap();
+    });
+    // The gate opens by itself only after 20 seconds.
+    assert!(ended.recv_timeout(LONG / 2).is_ok(), "the server waits for the lookup");
+    gate.open();
 }
 
 // ---- the health check -----------------------------------------------------------------------------------------------
@@ -318,6 +411,22 @@ fn address_when_health_check_fails_then_passed_over_until_healthy_again() {
     };
     assert!(wait_until(LONG, used_again), "the healthy address gets no requests");
     assert_eq!(shim.faults(), 0);
+}
+
+#[test]
+fn health_check_when_lookup_hangs_then_continues() {
+    let [a, b] = Site::start_all([A, B]);
+    let names = Names::of(&[A, B]);
+    let shim = InProcess::start(&names, a.addr.port(), CHECKED);
+    assert_eq!(shim.get("/").status, 200);
+    let gate = names.hang();
+    let lookups = names.lookups();
+    assert!(wait_until(LONG, || names.lookups() > lookups));
+    a.state.ill.store(true, Ordering::Relaxed);
+    let only_b = || (0..10).all(|_| shim.get("/").text() == "127.0.0.2");
+    assert!(wait_until(LONG, only_b), "the ill address still gets requests");
+    gate.open();
+    drop(b);
 }
 
 #[test]

@@ -198,6 +198,31 @@ fn http2_origin_when_clients_use_http1_and_http2_then_all_requests_share_a_conne
 }
 
 #[test]
+fn requests_when_no_connection_is_open_then_share_one_new_connection() {
+    let origin = H2Origin::start();
+    let shim = origin.shim();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..30).map(|_| scope.spawn(|| fetch(shim.addr, "/", &[]).status)).collect();
+        for client in clients {
+            assert_eq!(client.join().expect("a client"), 200);
+        }
+    });
+    assert_eq!(origin.connections(), 1, "each request must not open a connection of its own");
+}
+
+#[test]
+fn connection_when_idle_for_the_idle_timeout_then_is_closed() {
+    let origin = H2Origin::start();
+    let keys = "[server]\nworkers = 1\n[origin]\nhttp2 = true\nidle_timeout = \"200ms\"";
+    let shim = Shim::start(Shim::config(origin.addr).with(keys));
+    for connections in 1..=2 {
+        assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+        assert_eq!(origin.connections(), connections);
+        shim.wait_metrics(|now| now.value("edgeshim_origin_connections", &[]) < 0.5);
+    }
+}
+
+#[test]
 fn stream_when_origin_uses_http2_then_first_chunk_and_trailers_are_forwarded() {
     let origin = H2Origin::start();
     let shim = origin.shim();

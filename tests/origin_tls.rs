@@ -6,11 +6,13 @@ mod support;
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::time::Duration;
+use support::h2::{H2, Pieces};
 use support::raw::fetch;
 use support::tls_origin::{Authority, Identity, Options, Reply, TlsOrigin, Valid, files};
 use support::{Config, Shim, TempDir, raw, shim, wait_until};
 
 const FAULTS: &str = "edgeshim_origin_faults_total";
+const RELOADS: &str = "edgeshim_config_reloads_total";
 /// The longest time until edgeshim uses a changed file.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
@@ -159,6 +161,59 @@ fn http_version_when_http2_is_configured_then_origin_chooses_by_alpn() {
 }
 
 #[test]
+fn request_when_origin_chooses_http1_on_the_first_connection_then_keeps_its_framing_and_fields() {
+    let authority = Authority::new("right");
+    let identity = authority.issue(&["origin.test"], Valid::Now);
+    let options = Options { protocols: &["http/1.1"], reply: Reply::Echo, ..Options::new(&identity) };
+    let sent = |ask: &dyn Fn(&Shim) -> (u16, String)| {
+        // A new shim, because the first connection shows which version of HTTP the origin chooses.
+        let origin = TlsOrigin::start(&options);
+        let config = config(&origin, TRUSTED).with("[origin]\nhttp2 = true");
+        let shim = Shim::start_in(files(&authority, None), config);
+        let (status, text) = ask(&shim);
+        assert_eq!((status, origin.handshakes().len()), (200, 1), "{}", shim.stderr());
+        text
+    };
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        let text = sent(&|shim| {
+            let body = Pieces::of(["GET /smuggled HTTP/1.1\r\n\r\n".into()]);
+            let response = H2::connect(shim.addr).ask(method, "/a", &[("te", "trailers")], body);
+            (response.status, String::from_utf8_lossy(&response.body).to_lowercase())
+        });
+        if method == "HEAD" {
+            continue;
+        }
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with(&format!("{} /a http/1.1\r\n", method.to_lowercase())), "{text}");
+        for line in ["host: shim.test", "transfer-encoding: chunked", "te: trailers", "connection: te"] {
+            assert_eq!(head.lines().filter(|found| *found == line).count(), 1, "{line}: {text}");
+        }
+        assert!(!head.contains("content-length"), "{text}");
+        assert_eq!(body, "1a\r\nget /smuggled http/1.1\r\n\r\n\r\n0\r\n\r\n", "{method}");
+    }
+    let text = sent(&|shim| {
+        let response = raw::exchange(shim.addr, raw::upgrade("echo"));
+        (response.status, response.text().to_lowercase())
+    });
+    assert!(text.contains("upgrade: echo\r\n") && text.contains("connection: upgrade\r\n"), "{text}");
+}
+
+#[test]
+fn requests_when_origin_chooses_http1_during_their_wait_then_each_gets_a_response() {
+    let authority = Authority::new("right");
+    let identity = authority.issue(&["origin.test"], Valid::Now);
+    let origin = TlsOrigin::start(&Options { protocols: &["http/1.1"], ..Options::new(&identity) });
+    let config = config(&origin, TRUSTED).with("[server]\nworkers = 1\n[origin]\nhttp2 = true");
+    let shim = Shim::start_in(files(&authority, None), config);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20).map(|_| scope.spawn(|| fetch(shim.addr, "/a", &[]))).collect();
+        for response in clients.into_iter().map(|client| client.join().expect("a client")) {
+            assert_eq!((response.status, response.text().as_str()), (200, "HTTP/1.1 /a"));
+        }
+    });
+}
+
+#[test]
 fn tls_session_when_origin_sent_a_ticket_then_later_connection_resumes_the_session() {
     let authority = Authority::new("right");
     let identity = authority.issue(&["origin.test"], Valid::Now);
@@ -218,6 +273,54 @@ fn certificate_files_when_changed_then_used_within_10_seconds_and_broken_files_a
     shim.dir.write("new.pem", new.pem());
     std::fs::rename(shim.dir.join("new.pem"), shim.dir.join("ca.pem")).expect("a renamed file");
     assert!(wait_until(FOLLOWED, || fetch(shim.addr, "/", &[]).status == 200), "{}", shim.stderr());
+}
+
+#[test]
+fn ca_file_when_broken_then_change_counts_as_one_failed_reload() {
+    let authority = Authority::new("right");
+    let identity = authority.issue(&["origin.test"], Valid::Now);
+    let origin = TlsOrigin::start(&Options::new(&identity));
+    // The stand-in reads the same file.
+    let mirror = format!("[origin]\nstand_in = \"https://localhost:{}\"", origin.addr.port());
+    let config = config(&origin, TRUSTED).with(&mirror);
+    let shim = Shim::start_in(files(&authority, None), &config);
+    let reloads = |result: &str| shim.metrics().count(RELOADS, &[("result", result)]);
+    for changes in 1..=2 {
+        shim.dir.write("ca.pem", "nonsense".repeat(changes));
+        assert!(wait_until(FOLLOWED, || reloads("failed") == changes as u64), "{}", shim.stderr());
+    }
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200, "the last good file must stay in use");
+    // With SIGHUP, the broken file fails the whole reload.
+    shim.reload(config.clone().with("[server]\nmax_hops = 7"));
+    assert!(wait_until(FOLLOWED, || reloads("failed") == 3));
+    shim.dir.write("ca.pem", authority.pem());
+    shim.wait_stderr("the files of [origin.tls] have changed and are in use");
+    assert_eq!((reloads("failed"), reloads("ok")), (3, 0));
+}
+
+#[test]
+fn origin_when_reloaded_with_unchanged_keys_then_stays_and_changed_files_are_used() {
+    let (authority, other) = (Authority::new("right"), Authority::new("other"));
+    let identity = authority.issue(&["origin.test"], Valid::Now);
+    let client = |name| other.issue(&[name], Valid::Now);
+    let origin = TlsOrigin::start(&Options { clients: Some(&other), ..Options::new(&identity) });
+    let one_worker = config(&origin, WITH_CLIENT).with("[server]\nworkers = 1");
+    let shim = Shim::start_in(files(&authority, Some(&client("one.test"))), &one_worker);
+    let ask = || assert_eq!(fetch(shim.addr, "/", &[]).status, 200, "{}", shim.stderr());
+    ask();
+    shim.reload(one_worker.clone().with("[server]\nmax_hops = 7"));
+    ask();
+    assert_eq!(origin.handshakes().len(), 1, "the reload has replaced the origin and closed its connection");
+    let new = client("two.test");
+    shim.dir.write("client.pem", &new.certificate);
+    shim.dir.write("client.key", &new.key);
+    shim.dir.write("ca.pem", "nonsense");
+    shim.reload(one_worker.clone().with("[server]\nmax_hops = 8"));
+    shim.wait_stderr("reload failed: ");
+    shim.dir.write("ca.pem", authority.pem());
+    shim.reload(one_worker.with("[server]\nmax_hops = 9"));
+    shim.wait_metrics(|now| now.count(RELOADS, &[("result", "ok")]) == 2);
+    ask();
 }
 
 fn problems(dir: &TempDir, text: &str) -> String {

@@ -327,6 +327,45 @@ fn origin_connections_when_reloaded_then_stay_open_if_origin_keys_are_unchanged(
 }
 
 #[test]
+fn origin_when_replaced_during_a_response_then_its_checks_and_idle_connections_end() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let old = Origin::start(move |request: &Request, conn: &mut Conn| {
+        if request.target != "/events" {
+            return origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"hi");
+        }
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 4\r\n\r\non");
+        waiting.wait();
+        let _ = conn.write_all(b"ce");
+        After::Close
+    });
+    let new = quick();
+    let with = |origin: &Origin, ttl| {
+        config(origin, ttl).with(
+            "[server]\nworkers = 1\n[origin]\nhealth = { path = \"/healthz\", interval = \"100ms\" }\n\
+             idle_timeout = \"1h\"",
+        )
+    };
+    let shim = Shim::start(with(&old, 11));
+    let mut stream = Raw::connect(shim.addr).patient(LONG);
+    stream.send(get("/events"));
+    let head = stream.response_head().expect("a head");
+    assert_eq!(max_age(&fetch(shim.addr, "/x", &[])), 11);
+    shim.reload(with(&new, 22));
+    assert!(wait_until(LONG, || max_age(&fetch(shim.addr, "/x", &[])) == 22));
+
+    let checks = |origin: &Origin| origin.requests().iter().filter(|request| request.target == "/healthz").count();
+    let has_ended = || {
+        let (of_old, of_new) = (checks(&old), checks(&new));
+        wait_until(LONG, || checks(&new) >= of_new + 5) && checks(&old) == of_old
+    };
+    assert!(wait_until(LONG, has_ended), "the replaced origin still gets health checks");
+    assert!(wait_until(LONG, || old.open_connections() == 1), "idle connections to the replaced origin are open");
+    gate.open();
+    assert_eq!(stream.body(&head).data, b"once");
+}
+
+#[test]
 fn max_connections_when_raised_by_reload_then_waiting_connection_is_served() {
     let origin = quick();
     let with = |most: u32| config(&origin, 11).with(&format!("[server]\nmax_connections = {most}"));

@@ -5,14 +5,15 @@
 //!
 //! The look of a step is the time from this step to the next step, or until now.
 //!
-//! A step is announced with `POST /annotations`, or it is detected in the shares. An announced step has a wanted share
-//! for each of its providers, and its shares are shares of the pulls of these providers. The shares of a detected step
-//! are shares of all pulls, and its wanted share is the share at the end of its look. When a step is detected, a part
+//! A step is announced with `POST /annotations`, or it is detected in the shares. An announcement
+//! names providers and their new weights. So each of these providers has a wanted share, and only the pulls of these
+//! providers count. The shares of a detected step are shares of all pulls, and its wanted share is the share at the end
+//! of its look. When a step is detected, a part
 //! of its change has arrived. The step begins at the moment when half of this part had arrived. This moment is some
 //! seconds late, so the times of the step are too short by these seconds.
 //!
-//! **Method:** if a share rises, t50 is the moment that separates the look best into seconds below and seconds above
-//! the middle between the old and the wanted share. At this moment, the running sum of `pulls of the provider - middle
+//! **Method:** the middle is halfway between the old and the wanted share. If a share rises, t50 is the moment that best
+//! separates the seconds with a share below the middle from the seconds with a share above the middle. At this moment, the running sum of `pulls of the provider - middle
 //! × all pulls` from the start of the look has its minimum. The method needs no smoothing, so fast and slow changes are
 //! found with the same precision.
 //!
@@ -39,24 +40,27 @@ const SECONDS: usize = 3600;
 const MOST: usize = 8;
 /// The parts of the change whose arrival is looked for.
 const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
-/// The old shares are calculated from the pulls in this time before a step, in seconds.
+/// The old shares of an announced step are calculated from the pulls in at most this time before the step, in seconds.
 const BEFORE: f64 = 120.0;
 /// The current share is calculated from the pulls in this time before the end of the look, in seconds.
 const NOW: f64 = 30.0;
-/// The smallest change of a share for which times are looked for.
+/// The smallest change of a share for which times are looked for. A change must also have at least [`SURE`] standard
+/// errors, because a share that is measured from few pulls differs from the true share by chance.
 const SMALLEST: f64 = 0.01;
+const SURE: f64 = 3.0;
 /// The number of standard deviations that count as chance.
 const CHANCE: f64 = 2.0;
 
 /// A step is detected if the share in the last [`WINDOW`] seconds and the share in the [`WINDOW`] seconds before the
 /// last [`GAP`] seconds differ by at least [`DETECTED`], and by at least [`CERTAIN`] standard deviations. No further
-/// step is detected until the difference of all providers is below [`STILL`].
+/// step is detected until this difference is below [`STILL`] for every provider.
 const WINDOW: f64 = 60.0;
 const GAP: f64 = 120.0;
 const DETECTED: f64 = 0.05;
 const CERTAIN: f64 = 6.0;
 const STILL: f64 = 0.025;
-/// A detected step starts at the moment when this part of the change found until the detection had arrived.
+/// At the detection, a part of the change has already arrived. The start of the step is the moment when this fraction
+/// of that part had arrived.
 const START: f64 = 0.5;
 /// The time after an announced step in which no step is detected, in seconds. In this time, the shares follow the
 /// announced step.
@@ -77,8 +81,10 @@ struct Step {
     at: f64,
     /// The text of the announcement. `None`: the step was detected.
     text: Option<String>,
-    /// The providers whose pulls count, by their positions, with their old and wanted shares.
+    /// The providers whose pulls count, each as its position in [`Names`], with its old and its wanted share.
     members: Vec<Member>,
+    /// The number of pulls from which the old shares were calculated.
+    pulls_before: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -155,7 +161,8 @@ impl Shares {
         for member in &mut members {
             member.before = self.share(member.provider, &names, from, at);
         }
-        self.add(Step { at, text: Some(text.to_owned()), members });
+        let pulls_before = self.all(&names, from, at);
+        self.add(Step { at, text: Some(text.to_owned()), members, pulls_before });
         self.is_moving = true;
     }
 
@@ -189,7 +196,7 @@ impl Shares {
         let look = self.look(provider, &all, from, now);
         let at = from + minimum(&sums(&look, before + START * rise, rise > 0.0)).0;
         let member = |provider| Member { provider, before: Some(old[provider] / all_old), wanted: None };
-        self.add(Step { at, text: None, members: all.into_iter().map(member).collect() });
+        self.add(Step { at, text: None, members: all.into_iter().map(member).collect(), pulls_before: all_old });
         Some(Shift { at, provider, before, is_rise: rise > 0.0 })
     }
 
@@ -202,7 +209,8 @@ impl Shares {
 
     /// Returns the seconds that end after `from`, up to `to`.
     fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Second> {
-        // The tolerance is smaller than a sample. It keeps a sample whose end was rounded to `to`.
+        // Because of rounding, the end of a sample can be slightly after `from` or `to`. With the tolerance, such an end
+        // counts as equal to `from` or `to`.
         let first = self.seconds.partition_point(|second| second.at <= from + 1e-6);
         self.seconds.iter().skip(first).take_while(move |second| second.at <= to + 1e-6)
     }
@@ -223,6 +231,12 @@ impl Shares {
         let pulls = self.pulls(from, to);
         let all: f64 = members.iter().map(|member| pulls[*member]).sum();
         (all > 0.0).then(|| pulls[provider] / all)
+    }
+
+    /// Returns the number of pulls of `members` in a time.
+    fn all(&self, members: &[usize], from: f64, to: f64) -> f64 {
+        let pulls = self.pulls(from, to);
+        members.iter().map(|member| pulls[*member]).sum()
     }
 
     /// Returns for each second between two moments: its end in seconds after `from`, the pulls of a provider, and the
@@ -253,7 +267,15 @@ impl Shares {
             let settled = ((to - step.at) / 4.0).clamp(NOW, 600.0);
             let level = share((to - settled).max(step.at), to);
             let Some(wanted) = member.wanted.or(level) else { continue };
-            if (wanted - before).abs() < SMALLEST {
+            let smallest = if member.wanted.is_some() {
+                // If the share does not change, the old share is a measurement of the wanted share.
+                chance(wanted, 1.0 / step.pulls_before)
+            } else {
+                let pulls = self.all(&members, (to - settled).max(step.at), to);
+                let mean = (before * step.pulls_before + wanted * pulls) / (step.pulls_before + pulls);
+                chance(mean, 1.0 / step.pulls_before + 1.0 / pulls)
+            };
+            if (wanted - before).abs() < smallest.max(SMALLEST) {
                 continue;
             }
             let mut entry = json!({
@@ -290,6 +312,12 @@ impl Shares {
             "providers": providers,
         })
     }
+}
+
+/// Returns the largest difference that chance explains, between a share and its measurement or between two
+/// measurements. `parts`: the sum of 1 / pulls of the measurements.
+fn chance(share: f64, parts: f64) -> f64 {
+    SURE * (share * (1.0 - share) * parts).max(0.0).sqrt()
 }
 
 /// Returns the running sums of `pulls of the provider - level × all pulls`, with the opposite sign if the share falls.
@@ -348,9 +376,9 @@ mod tests {
         }
     }
 
-    /// Clients of two CDNs. The weights change from 50/50 to 90/10 at the moment [`STEP`]. Each client changes its CDN
-    /// when its DNS entry expires. This takes 30 seconds on average for 80 % of the clients, and 600 seconds on average
-    /// for the rest.
+    /// Clients of two CDNs. The weights change from 50/50 to 90/10 at the moment [`STEP`]. A client that changes its
+    /// CDN does so when its DNS entry expires. This takes 30 seconds on average for 80 % of these clients, and 600
+    /// seconds on average for the rest.
     struct Clients {
         /// The clients of Akamai that change to Fastly, by the time of the change, in seconds after the step.
         changes: Vec<f64>,
@@ -376,7 +404,7 @@ mod tests {
             0.5 + self.changes.partition_point(|change| *change <= after) as f64 / self.all
         }
 
-        /// Returns the time after which a part of the clients that change had changed.
+        /// Returns the seconds from the step until this part of the moving clients had moved.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position in the list")]
         #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
         fn truth(&self, part: f64) -> f64 {
@@ -446,7 +474,8 @@ mod tests {
     fn ramp_when_announced_then_reported_times_equal_true_times_within_one_second() {
         let mut random = Random(1);
         let clients = Clients::new(100_000, &mut random);
-        // Each client pulls once in each second, at its own part of the second. So the number of pulls is known.
+        // Each client pulls exactly once in each second, always at the same moment within the second. So no number of
+        // pulls depends on chance.
         let mut traffic = Traffic::new();
         for _ in 0..300 {
             traffic.second(50_000, 50_000);
@@ -455,7 +484,7 @@ mod tests {
         let after = |traffic: &Traffic| traffic.time - STEP;
         let mut seen = Vec::new();
         for _ in 0..3200 {
-            // The share of the middle of the second is the mean share of the second.
+            // The share at half of the second is used as the mean share in this second.
             let share = if after(&traffic) < 0.0 { 0.5 } else { clients.share(after(&traffic) + 0.5) };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pulls")]
             let fastly = (share * clients.all).round() as u64;
@@ -512,7 +541,10 @@ mod tests {
                 }
             }
         }
-        assert!(checked >= 15 && outside.len() * 10 <= checked, "{checked} checked, outside: {outside:#?}");
+        assert!(
+            checked >= 15 && outside.len() * 10 <= checked,
+            "{checked} times were checked, at least 15 are needed; at most a tenth may be outside: {outside:#?}"
+        );
     }
 
     #[test]
@@ -563,6 +595,33 @@ mod tests {
     }
 
     #[test]
+    fn share_when_difference_is_chance_then_is_not_listed_as_changed() {
+        for (fastly, akamai, listed) in [
+            // 8 seconds with 66 pulls each: 1.1 percentage points are less than three standard errors.
+            ([13, 12, 13, 12, 13, 13, 12, 13], [53, 54, 53, 54, 53, 53, 54, 53], 0),
+            // With a hundred times as many pulls, the differences are certain, but only a difference of at least one
+            // percentage point counts.
+            ([1_271; 8], [5_329; 8], 2),
+            ([1_220; 8], [5_380; 8], 0),
+            // Eight percentage points in few pulls.
+            ([17; 8], [49; 8], 2),
+        ] {
+            let mut traffic = Traffic::new();
+            for (fastly, akamai) in fastly.into_iter().zip(akamai) {
+                traffic.second(fastly, akamai);
+            }
+            let weights = [(FASTLY, 18.0), (AKAMAI, 82.0)];
+            traffic.shares.announce(traffic.time, "step", &weights);
+            for _ in 0..30 {
+                traffic.second(18, 82);
+            }
+            let step = traffic.step();
+            let providers = step["providers"].as_array().map(Vec::len);
+            assert_eq!(providers, Some(listed), "{fastly:?} {akamai:?}: {step:#}");
+        }
+    }
+
+    #[test]
     fn look_when_next_step_begins_then_ends() {
         let mut traffic = Traffic::new();
         for _ in 0..100 {
@@ -600,6 +659,9 @@ mod tests {
         for _ in 0..5000 {
             traffic.second(1, 1);
         }
-        assert!(traffic.shares.steps.is_empty(), "a step must end with the hour of its data");
+        assert!(
+            traffic.shares.steps.is_empty(),
+            "a step must be removed when the pulls at its start are no longer stored"
+        );
     }
 }

@@ -31,7 +31,19 @@ impl Grant {
             let mut fields = dialect.reads().iter().map(|name| CacheControl::parse(lines(*name)));
             fields.find(|directives| !directives.is_empty())
         };
-        let directives = passed.or_else(targeted).unwrap_or_else(|| CacheControl::parse(lines(&CACHE_CONTROL)));
+        let for_all = || CacheControl::parse(lines(&CACHE_CONTROL));
+        let directives = match passed.or_else(targeted) {
+            Some(targeted) if dialect.ignores_no_cache() => {
+                // This CDN reads only the lifetime in its targeted field. It reads prohibitions in Cache-Control.
+                let all = for_all();
+                match targeted.max_age {
+                    Some(_) => CacheControl { s_maxage: None, max_age: targeted.max_age, no_cache: false, ..all },
+                    None => all,
+                }
+            }
+            Some(targeted) => targeted,
+            None => for_all(),
+        };
         if status != StatusCode::NOT_MODIFIED && !directives.is_storable(status) || directives.is_unshared() {
             Self::Forbidden
         } else if directives.no_cache {
@@ -59,7 +71,12 @@ mod tests {
                 &[("cache-control", "max-age=5"), ("surrogate-control", "max-age=7")],
                 Grant::Lifetime(7),
             ),
-            (Dialect::Fastly, &[("cache-control", "max-age=5"), ("surrogate-control", "no-store")], Grant::Forbidden),
+            (Dialect::Fastly, &[("cache-control", "max-age=5"), ("surrogate-control", "no-store")], Grant::Lifetime(5)),
+            (Dialect::Fastly, &[("cache-control", "private"), ("surrogate-control", "no-store")], Grant::Forbidden),
+            (Dialect::Fastly, &[("cache-control", "no-store"), ("surrogate-control", "max-age=7")], Grant::Forbidden),
+            (Dialect::Fastly, &[("cache-control", "no-cache"), ("surrogate-control", "max-age=7")], Grant::Lifetime(7)),
+            (Dialect::Fastly, &[("surrogate-control", "no-store, max-age=7")], Grant::Lifetime(7)),
+            (Dialect::Fastly, &[("cache-control", "s-maxage=3"), ("surrogate-control", "x=y")], Grant::Lifetime(3)),
             (Dialect::Fastly, &[("cache-control", "max-age=5")], Grant::Lifetime(5)),
             (
                 Dialect::Cloudflare,

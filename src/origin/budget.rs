@@ -11,8 +11,8 @@ use crate::clock;
 
 /// The price of a retry, in units. A request adds one unit to the budget.
 const PRICE: u64 = 5;
-/// The number of units that a second adds to the budget.
-const EARNED_PER_SECOND: u64 = 5 * PRICE;
+/// The time that adds one unit to the budget, in milliseconds: five retries a second.
+const MS_PER_UNIT: u64 = 1_000 / (5 * PRICE);
 /// The largest number of saved units: enough for 50 retries.
 const MOST: u64 = 50 * PRICE;
 
@@ -51,11 +51,10 @@ impl Budget {
     }
 
     fn spend_at(&self, now_ms: u64) -> bool {
-        let elapsed_ms = now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed));
-        let earned = elapsed_ms.saturating_mul(EARNED_PER_SECOND) / 1_000;
-        if earned > 0 {
-            self.since_ms.store(now_ms, Ordering::Relaxed);
-        }
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        let earned = now_ms.saturating_sub(since_ms) / MS_PER_UNIT;
+        // The rest of the elapsed time is less than one unit. It counts at a later call.
+        self.since_ms.store(since_ms + earned * MS_PER_UNIT, Ordering::Relaxed);
         let saved = self.saved.load(Ordering::Relaxed).saturating_add(earned).min(MOST);
         let left = saved.checked_sub(PRICE);
         self.saved.store(left.unwrap_or(saved), Ordering::Relaxed);
@@ -75,6 +74,15 @@ mod tests {
         }
         assert_eq!((0..10).filter(|_| budget.spend_at(1)).count(), 4);
         assert_eq!((0..10).filter(|_| budget.spend_at(1_001)).count(), 5);
+    }
+
+    #[test]
+    fn budget_when_asked_at_any_intervals_then_allows_five_retries_a_second() {
+        for interval_ms in [1, 7, 39, 41, 79, 133] {
+            let budget = Budget { saved: AtomicU64::new(0), since_ms: AtomicU64::new(1) };
+            let asked = (1..=10_001).step_by(interval_ms).filter(|&now_ms| budget.spend_at(now_ms)).count();
+            assert!((49..=50).contains(&asked), "{asked} retries in 10 seconds, asked every {interval_ms} ms");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 
 use super::budget::Budget;
 use super::connect::Multiplexed;
@@ -43,6 +44,8 @@ pub struct Client {
     pub(super) metrics: &'static Metrics,
     pool: Mutex<Pool>,
     multiplexed: Mutex<Current>,
+    /// The permit to open an HTTP/2 connection.
+    pub(super) opening: Semaphore,
     /// The retries that this worker may still make.
     pub(super) budget: Budget,
     /// This worker's client for the static mirror, if one is configured.
@@ -57,8 +60,12 @@ pub struct Client {
 pub(super) struct Current {
     pub(super) number: u64,
     pub(super) connection: Option<Multiplexed>,
+    /// The time of the last request over the connection, in milliseconds of the worker's clock.
+    pub(super) used_ms: u64,
     /// Whether the origin chose HTTP/1.1 on the last new TLS connection.
     pub(super) chose_http1: bool,
+    /// Whether a reload has replaced the client, so that no connection is stored for new requests.
+    pub(super) is_retired: bool,
 }
 
 impl Client {
@@ -74,7 +81,17 @@ impl Client {
             Role::Origin => None,
             Role::StandIn => settings.upstream.origin.target.host_field(),
         };
-        Self { settings, name, metrics, pool, host, multiplexed: Mutex::default(), budget: Budget::new(), stand_in }
+        Self {
+            settings,
+            name,
+            metrics,
+            pool,
+            host,
+            multiplexed: Mutex::default(),
+            opening: Semaphore::new(1),
+            budget: Budget::new(),
+            stand_in,
+        }
     }
 
     /// Returns whether the client has these settings, and the same upstreams.
@@ -94,8 +111,28 @@ impl Client {
     /// second.
     pub fn prune(&self) {
         self.pool().prune();
+        let mut current = self.multiplexed();
+        let idle = Duration::from_millis(clock::now_ms().saturating_sub(current.used_ms));
+        if idle >= self.settings.upstream.origin.idle_timeout {
+            // Requests that are still in progress on this connection continue.
+            current.connection = None;
+        }
+        drop(current);
         if let Some(stand_in) = &self.stand_in {
             stand_in.prune();
+        }
+    }
+
+    /// Closes the idle connections, because the worker has another client after a reload. A response of this client can
+    /// continue for hours, and until then the client exists. Requests in flight are not disturbed.
+    pub(crate) fn retire(&self) {
+        self.pool().close();
+        let mut current = self.multiplexed();
+        current.is_retired = true;
+        current.connection = None;
+        drop(current);
+        if let Some(stand_in) = &self.stand_in {
+            stand_in.retire();
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) struct Multiplexed {
 
 impl Upstream {
     /// Opens a connection to one of the origin's addresses. `origin.connect_timeout` limits the whole time.
-    pub(super) async fn open(&self) -> Result<Opened, Fault> {
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Opened, Fault> {
         let deadline = Instant::now() + self.origin.connect_timeout;
         let (socket, endpoint, seen) = self.reach(deadline).await?;
         let opened = self.speak(socket, &endpoint, deadline).await;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The longest time for which new connections pass an address over after its first failure. Each further failure
 /// doubles this time.
@@ -23,7 +23,7 @@ const PROBE_MS: u64 = 5_000;
 /// same clock.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -51,6 +51,10 @@ pub(super) struct Endpoint {
     failures: AtomicU32,
     /// The time until which new connections pass the address over. 0: new connections use the address.
     until_ms: AtomicU64,
+    /// How often the address was used again after failures.
+    recoveries: AtomicU32,
+    /// The time of the first lookup that did not return the address. 0: the last lookup returned the address.
+    missing_since_ms: AtomicU64,
     /// Whether the health check has failed `unhealthy_after` times in a row.
     unhealthy: AtomicBool,
     /// Whether kept connections to this address get no further requests.
@@ -71,14 +75,18 @@ pub(super) enum Turn {
 }
 
 /// The state of an address when a connection attempt began. A failure counts only if no other attempt has changed the
-/// state since then. So if many attempts fail at the same moment, they count as one failure.
+/// state since then. So if many attempts fail at the same moment, they count as one failure. If an attempt began before
+/// the address was used again, its late failure does not count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen(u64);
+pub(super) struct Seen {
+    until_ms: u64,
+    recoveries: u32,
+}
 
 impl Seen {
     /// For an attempt at an address that should be passed over, when no other address is usable. If the attempt fails,
     /// the state does not change.
-    pub(super) const FORCED: Self = Self(u64::MAX);
+    pub(super) const FORCED: Self = Self { until_ms: u64::MAX, recoveries: 0 };
 }
 
 impl Endpoint {
@@ -87,6 +95,8 @@ impl Endpoint {
             place,
             failures: AtomicU32::new(0),
             until_ms: AtomicU64::new(0),
+            recoveries: AtomicU32::new(0),
+            missing_since_ms: AtomicU64::new(0),
             unhealthy: AtomicBool::new(false),
             left: AtomicBool::new(false),
             streak: AtomicI32::new(0),
@@ -100,22 +110,24 @@ impl Endpoint {
     }
 
     fn turn_at(&self, now: u64) -> (Turn, Seen) {
+        let recoveries = self.recoveries.load(Ordering::Relaxed);
         let until = self.until_ms.load(Ordering::Relaxed);
         if until == 0 {
-            return (Turn::Open, Seen(0));
+            return (Turn::Open, Seen { until_ms: 0, recoveries });
         }
         let probing = now.saturating_add(PROBE_MS);
         if now < until || self.until_ms.compare_exchange(until, probing, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             return (Turn::Over, Seen::FORCED);
         }
-        (Turn::Probe, Seen(probing))
+        (Turn::Probe, Seen { until_ms: probing, recoveries })
     }
 
     /// Records that a connection was made.
     pub(super) fn succeeded(&self) {
         if self.until_ms.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
+            self.recoveries.fetch_add(1, Ordering::Relaxed);
             self.until_ms.store(0, Ordering::Relaxed);
         }
     }
@@ -127,10 +139,13 @@ impl Endpoint {
     }
 
     fn failed_at(&self, seen: Seen, now: u64) {
+        if seen.recoveries != self.recoveries.load(Ordering::Relaxed) {
+            return;
+        }
         let failures = self.failures.load(Ordering::Relaxed);
         let pause = FIRST_PAUSE_MS.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE_MS);
         let until = now.saturating_add(pause / 2 + fastrand::u64(0..=pause / 2));
-        if self.until_ms.compare_exchange(seen.0, until, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.until_ms.compare_exchange(seen.until_ms, until, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.failures.store(failures.saturating_add(1), Ordering::Relaxed);
         }
     }
@@ -138,6 +153,21 @@ impl Endpoint {
     /// Whether the last attempt has failed. New connections then pass the address over, or one connection probes it.
     pub(super) fn is_passed_over(&self) -> bool {
         self.until_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes that a lookup has returned the address.
+    pub(super) fn returned(&self) {
+        self.missing_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that a lookup has not returned the address. Returns the time since the first of such lookups in a row.
+    pub(super) fn missing_for(&self, now_ms: u64) -> Duration {
+        let since = match self.missing_since_ms.load(Ordering::Relaxed) {
+            0 => now_ms,
+            since => since,
+        };
+        self.missing_since_ms.store(since, Ordering::Relaxed);
+        Duration::from_millis(now_ms.saturating_sub(since))
     }
 
     pub(super) fn is_healthy(&self) -> bool {
@@ -161,6 +191,9 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The state of an address that has not failed yet.
+    const FIRST: Seen = Seen { until_ms: 0, recoveries: 0 };
 
     fn endpoint() -> Endpoint {
         Endpoint::new(Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))))
@@ -192,7 +225,7 @@ mod tests {
     fn failures_when_many_attempts_fail_at_one_moment_then_count_as_one_failure() {
         let endpoint = endpoint();
         for _ in 0..100 {
-            endpoint.failed_at(Seen(0), 1);
+            endpoint.failed_at(FIRST, 1);
         }
         assert_eq!(endpoint.failures.load(Ordering::Relaxed), 1);
         endpoint.failed_at(Seen::FORCED, 2);
@@ -200,9 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn failure_when_attempt_began_before_the_recovery_then_does_not_count() {
+        let endpoint = endpoint();
+        let (_, early) = endpoint.turn_at(1);
+        endpoint.failed_at(early, 2);
+        let (turn, _) = endpoint.turn_at(2 + FIRST_PAUSE_MS);
+        assert_eq!(turn, Turn::Probe);
+        endpoint.succeeded();
+        endpoint.failed_at(early, 3 + FIRST_PAUSE_MS);
+        let (turn, seen) = endpoint.turn_at(3 + FIRST_PAUSE_MS);
+        assert_eq!(turn, Turn::Open, "the failure of an old attempt must not affect an address that works again");
+        endpoint.failed_at(seen, 3 + FIRST_PAUSE_MS);
+        assert!(endpoint.is_passed_over());
+    }
+
+    #[test]
     fn probe_when_abandoned_then_next_caller_probes_after_the_probe_time() {
         let endpoint = endpoint();
-        endpoint.failed_at(Seen(0), 1);
+        endpoint.failed_at(FIRST, 1);
         assert_eq!(endpoint.turn_at(FIRST_PAUSE_MS + 1).0, Turn::Probe);
         assert_eq!(endpoint.turn_at(FIRST_PAUSE_MS + PROBE_MS + 1).0, Turn::Probe);
     }
@@ -211,7 +259,7 @@ mod tests {
     fn pause_when_failures_repeat_then_does_not_exceed_the_longest_pause() {
         let endpoint = endpoint();
         let mut now = 1;
-        endpoint.failed_at(Seen(0), now);
+        endpoint.failed_at(FIRST, now);
         for _ in 0..40 {
             now += LONGEST_PAUSE_MS;
             let (turn, seen) = endpoint.turn_at(now);

@@ -67,8 +67,8 @@ impl Client {
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && client.is_none();
         let is_head = head.method == Method::HEAD;
-        forward::frame(&mut head, upload.is_end_stream());
-        let request = Request::from_parts(head, upload);
+        let mut request = Request::from_parts(head, upload);
+        forward::frame(&mut request);
         self.budget.earn();
         let (response, connection) = self.dispatch(request, progress.as_deref(), replayable).await?;
         self.accept(response, connection, client, is_head)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
-use http_body::Frame;
+use http_body::{Body, Frame};
 
 use super::options::MessageLimits;
 use crate::fault::{Cause, Fault};
@@ -85,24 +85,25 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
 /// Writes the framing field that hyper leaves out. hyper treats a GET or HEAD whose body has an unknown length as a
 /// request without a body. hyper also writes no Content-Length for a POST, PUT or PATCH without a body. For these
 /// methods RFC 9110 §8.6 recommends `Content-Length: 0`, and some origins respond with 411 if the field is missing.
-pub(super) fn frame(head: &mut request::Parts, bodiless: bool) {
-    if head.headers.contains_key(CONTENT_LENGTH) {
+pub(super) fn frame<B: Body>(request: &mut Request<B>) {
+    if request.headers().contains_key(CONTENT_LENGTH) {
         return;
     }
-    match head.method {
-        Method::GET | Method::HEAD if !bodiless => {
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        Method::POST | Method::PUT | Method::PATCH if bodiless => {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        _ => {}
-    }
+    let bodiless = request.body().is_end_stream();
+    let (name, value) = match *request.method() {
+        Method::GET | Method::HEAD if !bodiless => (TRANSFER_ENCODING, "chunked"),
+        Method::POST | Method::PUT | Method::PATCH if bodiless => (CONTENT_LENGTH, "0"),
+        _ => return,
+    };
+    request.headers_mut().insert(name, HeaderValue::from_static(value));
 }
 
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
-/// forbids.
+/// forbids. A request that has been changed in this way stays unchanged.
 pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), Fault> {
+    if request.version() == Version::HTTP_2 {
+        return Ok(());
+    }
     let host = request.headers_mut().remove(HOST);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
@@ -120,15 +121,23 @@ pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), 
     Ok(())
 }
 
-/// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection.
-pub(super) fn relative<B>(request: &mut Request<B>) {
+/// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection. The request gets its framing and
+/// its Connection again. A request that [`absolute`] has not changed stays unchanged.
+pub(super) fn relative<B: Body>(request: &mut Request<B>) {
+    if request.version() != Version::HTTP_2 {
+        return;
+    }
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
         request.headers_mut().insert(HOST, host);
     }
+    if request.headers().contains_key(TE) {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = path.into();
     *request.version_mut() = Version::HTTP_11;
+    frame(request);
 }
 
 /// Writes Content-Length as one plain number. edgeshim reads `0005` and `5, 5` as five, but the next recipient might

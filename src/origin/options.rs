@@ -37,6 +37,9 @@ pub struct OriginSettings {
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
+    /// Whether the files of `[origin.tls]` are only read, because another upstream uses the same files and reports
+    /// their problems. Always false for the origin. No key sets this value.
+    pub(super) shares_files: bool,
 }
 
 impl Default for OriginSettings {
@@ -54,6 +57,7 @@ impl Default for OriginSettings {
             tls: TlsSettings::default(),
             host: None,
             preserve_header_case: false,
+            shares_files: false,
         }
     }
 }
@@ -70,6 +74,7 @@ impl OriginSettings {
             idle_timeout: self.idle_timeout,
             max_idle: self.max_idle,
             retries: self.retries,
+            shares_files: matches!(self.target, Target::Tcp { tls: true, .. }),
             ..Self::default()
         })
     }

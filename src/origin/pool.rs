@@ -65,6 +65,12 @@ impl Pool {
         });
     }
 
+    /// Drops all connections, and stores no further connections.
+    pub(super) fn close(&mut self) {
+        self.max_idle = 0;
+        self.idle.clear();
+    }
+
     fn is_old(&self, connection: &Connection) -> bool {
         clock::now_ms().saturating_sub(connection.idle_since_ms) >= self.idle_timeout_ms
     }

@@ -2,6 +2,8 @@
 
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::connect::{Multiplexed, Opened};
@@ -16,8 +18,9 @@ use crate::fault::{Cause, Fault};
 enum Sent {
     /// The response, and its connection if the connection is an HTTP/1.1 connection.
     Response(Response<Incoming>, Option<Box<Connection>>),
-    /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent.
-    Other(Box<(Request<Upload>, Opened)>),
+    /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent. `None`:
+    /// another request has opened that connection.
+    Other(Box<(Request<Upload>, Option<Opened>)>),
 }
 
 impl Client {
@@ -49,7 +52,7 @@ impl Client {
                     is_h2 = !is_h2;
                     self.multiplexed().chose_http1 = !is_h2;
                     request = unsent;
-                    opened = Some(other);
+                    opened = other;
                 }
             }
         }
@@ -95,7 +98,7 @@ impl Client {
             } else {
                 match self.open(replayable, retries).await? {
                     Opened::Http1(connection) => connection,
-                    other @ Opened::Http2(_) => return Ok(Sent::Other(Box::new((request, other)))),
+                    other @ Opened::Http2(_) => return Ok(Sent::Other(Box::new((request, Some(other))))),
                 }
             };
             let reused = connection.reused;
@@ -153,7 +156,6 @@ impl Client {
         replayable: bool,
         retries: &mut u32,
     ) -> Result<Sent, Fault> {
-        forward::absolute(&mut request, self.settings.upstream.is_tls())?;
         // The origin can have received a request before the request fails. Such a request is sent again only if it has
         // no body, and only in two cases. First: the origin reports that it has not processed the request. Second: the
         // request is idempotent, and the connection that failed was a reused connection.
@@ -162,7 +164,17 @@ impl Client {
         let deadline = clock::Deadline::new();
         let mut fresh = opened.is_some();
         loop {
-            let kept = if fresh { None } else { self.kept_connection() };
+            let mut kept = if fresh { None } else { self.kept_connection() };
+            let mut opening = None;
+            if kept.is_none() && !fresh {
+                // Only one request opens a connection. The other requests wait for this connection.
+                opening = Some(self.opening().await?);
+                kept = self.kept_connection();
+                if kept.is_none() && self.multiplexed().chose_http1 {
+                    forward::relative(&mut request);
+                    return Ok(Sent::Other(Box::new((request, None))));
+                }
+            }
             let (number, mut connection) = if let Some(kept) = kept {
                 kept
             } else {
@@ -175,10 +187,13 @@ impl Client {
                     Opened::Http2(connection) => (self.keep(&connection), connection),
                     other @ Opened::Http1(_) => {
                         forward::relative(&mut request);
-                        return Ok(Sent::Other(Box::new((request, other))));
+                        return Ok(Sent::Other(Box::new((request, Some(other)))));
                     }
                 }
             };
+            drop(opening);
+            // Only now the version of HTTP is known. If the origin chooses HTTP/1.1, the request must not have changed.
+            forward::absolute(&mut request, self.settings.upstream.is_tls())?;
             let sent = self
                 .timely(connection.sender.try_send_request(request), &deadline, progress)
                 .await
@@ -209,9 +224,18 @@ impl Client {
         }
     }
 
+    /// Waits until no other request of this worker opens an HTTP/2 connection.
+    async fn opening(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        match timeout(self.settings.upstream.origin.connect_timeout, self.opening.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Fault::new(Cause::ConnectTimeout)),
+        }
+    }
+
     /// Returns this worker's HTTP/2 connection with its number, if the connection can be used.
     fn kept_connection(&self) -> Option<(u64, Multiplexed)> {
-        let current = self.multiplexed();
+        let mut current = self.multiplexed();
+        current.used_ms = clock::now_ms();
         let usable = |connection: &&Multiplexed| !connection.sender.is_closed() && !connection.endpoint.is_left();
         Some((current.number, current.connection.as_ref().filter(usable)?.clone()))
     }
@@ -220,7 +244,8 @@ impl Client {
     fn keep(&self, connection: &Multiplexed) -> u64 {
         let mut current = self.multiplexed();
         current.number += 1;
-        current.connection = Some(connection.clone());
+        current.used_ms = clock::now_ms();
+        current.connection = (!current.is_retired).then(|| connection.clone());
         current.number
     }
 }

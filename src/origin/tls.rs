@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
@@ -87,7 +87,7 @@ impl TlsSettings {
     /// Returns all problems of the keys and their files.
     pub(super) fn load(&self, host: &str, http2: bool, role: Role) -> Result<Tls, Vec<TlsProblem>> {
         let mut problems = Vec::new();
-        let loaded = self.stamps();
+        let used = Mutex::new(self.stamps());
         let name = self.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.trim_end_matches('.').to_owned()).map_err(|_| TlsProblem {
             key: "server_name",
@@ -100,7 +100,7 @@ impl TlsSettings {
         let config = self.config(http2, role, &mut |problem| problems.push(problem));
         match (name, config) {
             (Ok(name), Some(config)) if problems.is_empty() => {
-                Ok(Tls { config: ArcSwap::from_pointee(config), name, http2, role, settings: self.clone(), loaded })
+                Ok(Tls { config: ArcSwap::from_pointee(config), name, http2, role, settings: self.clone(), used })
             }
             (name, _) => {
                 problems.extend(name.err());
@@ -233,8 +233,8 @@ pub(crate) struct Tls {
     http2: bool,
     role: Role,
     settings: TlsSettings,
-    /// The states of the files before they were first read.
-    loaded: Vec<Option<Stamp>>,
+    /// The states of the files that are in use, before they were read.
+    used: Mutex<Vec<Option<Stamp>>>,
 }
 
 impl Tls {
@@ -256,22 +256,33 @@ impl Tls {
         self.settings.stamps()
     }
 
-    /// Returns the states of the files before they were first read.
-    pub(super) fn loaded(&self) -> &[Option<Stamp>] {
-        &self.loaded
-    }
-
-    /// Reads the files again. If there is a problem, the last good files stay in use.
-    pub(super) fn reload(&self) -> Result<(), Vec<TlsProblem>> {
+    /// Reads the files, and uses them if they have changed. Returns whether they have changed. If there is a problem,
+    /// the last good files stay in use.
+    pub(super) fn reload(&self) -> Result<bool, Vec<TlsProblem>> {
+        let stamps = self.stamps();
+        if stamps.is_empty() {
+            return Ok(false);
+        }
         let mut problems = Vec::new();
         let config = self.settings.config(self.http2, self.role, &mut |problem| problems.push(problem));
-        match config {
-            Some(config) if problems.is_empty() => {
-                self.config.store(Arc::new(config));
-                Ok(())
-            }
-            _ => Err(problems),
+        let Some(config) = config.filter(|_| problems.is_empty()) else { return Err(problems) };
+        let mut used = self.lock();
+        let has_changed = *used != stamps;
+        if has_changed {
+            // Unchanged files keep their configuration, because it contains the sessions that can be resumed.
+            self.config.store(Arc::new(config));
+            *used = stamps;
         }
+        Ok(has_changed)
+    }
+
+    /// Returns the states of the files that are in use.
+    pub(super) fn used(&self) -> Vec<Option<Stamp>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Stamp>>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

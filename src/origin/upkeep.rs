@@ -1,7 +1,8 @@
 //! A thread beside the workers. It updates the data in an [`Upstream`], which all workers share: the addresses of the
 //! origin's name, the health of these addresses, and the content of the files of `[origin.tls]`.
 //!
-//! The thread exists only if there is something to do. It ends after the last reference to the [`Upstream`] is dropped.
+//! The thread exists only if there is something to do. It ends when the last lease of its upstream is dropped, that is,
+//! after a reload that replaces the origin, even if responses of the old origin still continue.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -10,21 +11,22 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::Opened;
 use super::endpoint::Endpoint;
 use super::forward;
 use super::health::record;
+use super::lease::{InUse, Lease};
 use super::target::Role;
 use super::tls::{Stamp, Tls};
 use super::upload::Upload;
 use super::upstream::Upstream;
+use crate::clock;
 use crate::metrics::Throttle;
 use crate::wire::names::{HOST, USER_AGENT};
 
-/// The time between two lookups of a name. The resolver of the system does not report the lifetime of its answer.
-const LOOKUP_PERIOD: Duration = Duration::from_secs(10);
 /// The shortest time between two lookups, while no connection can be made.
 const SHORTEST_LOOKUP_PERIOD: Duration = Duration::from_secs(1);
 /// The longest pause of the thread, and the time between two checks of the files.
@@ -33,23 +35,22 @@ const SHORTEST_TURN: Duration = Duration::from_millis(50);
 
 static LOOKUP_MESSAGES: Throttle = Throttle::new(Duration::from_mins(1));
 
-impl Upstream {
+impl Lease {
     /// Starts the thread, if there is something to do.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<()> {
-        let files = self.tls.as_ref().is_some_and(|tls| !tls.stamps().is_empty());
-        if self.name().is_none() && self.origin.health.path.is_none() && !files {
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        let upstream = self.upstream();
+        let files = upstream.tls.as_ref().is_some_and(|tls| !tls.stamps().is_empty());
+        if upstream.name().is_none() && upstream.origin.health.path.is_none() && !files {
             return Ok(());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let upstream = Arc::downgrade(self);
-        let stale = Arc::clone(&self.stale);
+        let (in_use, stale) = (self.downgrade(), Arc::clone(&upstream.stale));
+        let plan = Plan::new(upstream);
         thread::Builder::new().name("origin".to_owned()).spawn(move || {
-            runtime.block_on(keep(upstream, stale));
-            // A lookup can still block for a long time, but its result is not needed any more.
-            runtime.shutdown_background();
+            runtime.block_on(keep(plan, in_use, stale));
         })?;
         Ok(())
     }
@@ -58,21 +59,21 @@ impl Upstream {
 /// When each kind of work is done next.
 struct Plan {
     lookup: Instant,
+    /// The lookup that the thread waits for.
+    looking: Option<JoinHandle<()>>,
     checks: Instant,
     files: Files,
 }
 
-async fn keep(upstream: Weak<Upstream>, stale: Arc<Notify>) {
-    let now = Instant::now();
-    let Some(first) = upstream.upgrade() else { return };
-    let files = Files::new(first.tls.as_ref());
-    drop(first);
-    let mut plan = Plan { lookup: now, checks: now, files };
+async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
     loop {
-        let Some(upstream) = upstream.upgrade() else { return };
-        let next = plan.work(&upstream).await;
-        drop(upstream);
-        let earliest = Instant::now() + SHORTEST_LOOKUP_PERIOD;
+        let Some(lease) = Lease::upgrade(&in_use) else { return };
+        // Each connection of a health check has a deadline. The sweep frees the deadlines of closed connections.
+        clock::sweep();
+        let next = plan.work(lease.upstream());
+        let shortest = SHORTEST_LOOKUP_PERIOD.min(lease.upstream().resolver.period);
+        drop(lease);
+        let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
             // A request got no connection. One possible reason: the name has other addresses now.
             plan.lookup = plan.lookup.min(earliest);
@@ -82,25 +83,23 @@ async fn keep(upstream: Weak<Upstream>, stale: Arc<Notify>) {
 }
 
 impl Plan {
-    /// Does the work that is due. Returns the time until the next call.
-    async fn work(&mut self, upstream: &Arc<Upstream>) -> Duration {
+    fn new(upstream: &Upstream) -> Self {
         let now = Instant::now();
-        if upstream.name().is_some() && now >= self.lookup {
-            self.lookup = now + LOOKUP_PERIOD;
-            if let Err(error) = upstream.look_up().await
-                && let Some(count) = LOOKUP_MESSAGES.pass()
-            {
-                let target = &upstream.origin.target;
-                tracing::warn!(
-                    "the name of the origin at {target} cannot be looked up ({error}); the last addresses stay in use; \
-                     check DNS on this machine (such failures since the last message: {count})"
-                );
-            }
+        Self { lookup: now, looking: None, checks: now, files: Files::new(upstream) }
+    }
+
+    /// Starts the work that is due. Returns the time until the next call.
+    fn work(&mut self, upstream: &Arc<Upstream>) -> Duration {
+        let now = Instant::now();
+        // A lookup can take long. The other work does not wait for the lookup.
+        if upstream.name().is_some() && now >= self.lookup && self.looking.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.lookup = now + upstream.resolver.period;
+            self.looking = Some(tokio::spawn(look_up(Arc::clone(upstream))));
         }
-        if let Some(tls) = &upstream.tls {
-            self.files.check(tls);
-        }
-        let Some(path) = &upstream.origin.health.path else { return LONGEST_TURN };
+        self.files.check(upstream);
+        let longest = upstream.resolver.period.clamp(SHORTEST_TURN, LONGEST_TURN);
+        let Some(path) = &upstream.origin.health.path else { return longest };
         let interval = upstream.origin.health.interval;
         if now >= self.checks {
             self.checks = now + interval;
@@ -125,7 +124,19 @@ impl Plan {
                 });
             }
         }
-        interval.clamp(SHORTEST_TURN, LONGEST_TURN)
+        interval.clamp(SHORTEST_TURN, longest)
+    }
+}
+
+async fn look_up(upstream: Arc<Upstream>) {
+    if let Err(error) = upstream.look_up().await
+        && let Some(count) = LOOKUP_MESSAGES.pass()
+    {
+        let target = &upstream.origin.target;
+        tracing::warn!(
+            "the name of the origin at {target} cannot be looked up ({error}); the last addresses stay in use; check \
+             DNS on this machine (such failures since the last message: {count})"
+        );
     }
 }
 
@@ -166,14 +177,15 @@ struct Files {
 }
 
 impl Files {
-    fn new(tls: Option<&Tls>) -> Self {
-        let read = tls.map(|tls| tls.loaded().to_vec()).unwrap_or_default();
+    fn new(upstream: &Upstream) -> Self {
+        let read = upstream.tls.as_ref().map(Tls::used).unwrap_or_default();
         Self { checked: read.clone(), read, next: Instant::now() }
     }
 
     /// Reads the files again if they have changed since the last read but not since the last check, a second before. A
     /// tool could still be writing a file that has changed since the last check.
-    fn check(&mut self, tls: &Tls) {
+    fn check(&mut self, upstream: &Upstream) {
+        let Some(tls) = &upstream.tls else { return };
         let now = Instant::now();
         if now < self.next {
             return;
@@ -186,8 +198,12 @@ impl Files {
         }
         self.read = stamps;
         match tls.reload() {
-            Ok(()) => tracing::info!("the files of [origin.tls] have changed and are in use"),
+            Ok(true) => tracing::info!("the files of [origin.tls] have changed and are in use"),
+            // A reload of the configuration has already read the files.
+            Ok(false) => {}
+            Err(_) if upstream.origin.shares_files => {}
             Err(problems) => {
+                upstream.reloads_failed.increment(1);
                 for problem in problems {
                     tracing::error!("{problem}; the last good files stay in use");
                 }

@@ -6,21 +6,21 @@
 //! rules.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::{Endpoint, Place, Seen, Turn};
 use super::options::{MessageLimits, OriginSettings};
+use super::resolver::{Resolver, Running};
 use super::socket::{Socket, connect, fault_of_connect};
 use super::target::{Role, Target};
 use super::tls::{Tls, TlsProblem};
@@ -29,33 +29,6 @@ use crate::metrics::Metrics;
 
 /// If an attempt has no result after this time, the next address is tried in parallel (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
-/// The largest number of addresses of a name that are used.
-const MOST_ADDRESSES: usize = 32;
-
-type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-/// How names are looked up. The function may block its thread.
-#[derive(Clone)]
-pub struct Resolver(Arc<LookUp>);
-
-impl Resolver {
-    pub fn new(look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(look_up))
-    }
-}
-
-/// The resolver of the system, which reads `/etc/hosts` and asks DNS.
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
-    }
-}
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
-    }
-}
 
 /// The origin, or its stand-in, as all workers share it.
 pub struct Upstream {
@@ -65,13 +38,20 @@ pub struct Upstream {
     pub(super) tls: Option<Tls>,
     /// The addresses. The list is empty until the first lookup of a name has succeeded.
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// Held during a change of the addresses or of their health, because both changes decide which kept connections get
+    /// further requests.
+    changing: Mutex<()>,
     /// The position in the list at which the next new connection begins.
     next: AtomicUsize,
-    resolver: Resolver,
-    /// Asks the thread in `upkeep.rs` for a lookup before the regular time.
+    pub(super) resolver: Resolver,
+    pub(super) running: Running,
+    /// Wakes the thread in `upkeep.rs`: for a lookup before the regular time, or because the upstream has no lease any
+    /// more.
     pub(super) stale: Arc<Notify>,
     /// `edgeshim_origin_connections`
     pub(super) connections: Gauge,
+    /// `edgeshim_config_reloads_total{result="failed"}`
+    pub(super) reloads_failed: Counter,
 }
 
 impl Upstream {
@@ -104,10 +84,13 @@ impl Upstream {
             role,
             tls,
             endpoints: ArcSwap::from_pointee(endpoints),
+            changing: Mutex::default(),
             next: AtomicUsize::new(0),
             resolver,
+            running: Running::default(),
             stale: Arc::default(),
             connections,
+            reloads_failed: metrics.reloads_failed.clone(),
         }))
     }
 
@@ -133,44 +116,28 @@ impl Upstream {
         self.endpoints.load_full()
     }
 
-    /// Looks the name up. From then on, new connections use the addresses that were found. If the lookup fails, the
-    /// previous addresses stay in use.
-    pub(super) async fn look_up(&self) -> io::Result<Arc<Vec<Arc<Endpoint>>>> {
-        let Some((host, port)) = self.name() else { return Ok(self.endpoints()) };
-        let (resolver, host) = (self.resolver.clone(), host.to_owned());
-        let found =
-            tokio::task::spawn_blocking(move || (resolver.0)(&host, port)).await.map_err(io::Error::other)??;
-        if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        }
-        let before = self.endpoints();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
-        for address in interleaved(found) {
-            let place = Place::Tcp(address);
-            let known = before.iter().find(|endpoint| endpoint.place == place).cloned();
-            endpoints.push(known.unwrap_or_else(|| Arc::new(Endpoint::new(place))));
-        }
-        for endpoint in before.iter().filter(|old| !endpoints.iter().any(|new| new.place == old.place)) {
+    /// Uses these addresses for new connections. Kept connections to other addresses get no further requests.
+    pub(super) fn set_endpoints(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let _changing = self.changing();
+        for endpoint in self.endpoints().iter().filter(|old| !endpoints.iter().any(|new| Arc::ptr_eq(new, old))) {
             endpoint.set_left(true);
         }
-        let endpoints = Arc::new(endpoints);
-        self.endpoints.store(Arc::clone(&endpoints));
-        self.settle();
-        Ok(endpoints)
+        leave_unhealthy(&endpoints);
+        self.endpoints.store(Arc::new(endpoints));
     }
 
-    /// Decides which kept connections get further requests: the connections to healthy addresses, or all connections if
-    /// no address is healthy.
+    /// Decides again which kept connections get further requests, after the health of an address has changed.
     pub(super) fn settle(&self) {
-        let endpoints = self.endpoints();
-        let some_healthy = endpoints.iter().any(|endpoint| endpoint.is_healthy());
-        for endpoint in endpoints.iter() {
-            endpoint.set_left(some_healthy && !endpoint.is_healthy());
-        }
+        let _changing = self.changing();
+        leave_unhealthy(&self.endpoints());
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a connection to one of the addresses.
-    pub(super) async fn reach(&self, deadline: Instant) -> Result<(Socket, Arc<Endpoint>, Seen), Fault> {
+    pub(super) async fn reach(self: &Arc<Self>, deadline: Instant) -> Result<(Socket, Arc<Endpoint>, Seen), Fault> {
         let mut endpoints = self.endpoints();
         if endpoints.is_empty() {
             endpoints = timeout_at(deadline, self.look_up())
@@ -224,6 +191,15 @@ impl Upstream {
             usable.extend(in_turn().map(|endpoint| (Arc::clone(endpoint), Seen::FORCED)));
         }
         usable
+    }
+}
+
+/// Lets the kept connections to healthy addresses get further requests, or all kept connections if no address is
+/// healthy.
+fn leave_unhealthy(endpoints: &[Arc<Endpoint>]) {
+    let some_healthy = endpoints.iter().any(|endpoint| endpoint.is_healthy());
+    for endpoint in endpoints {
+        endpoint.set_left(some_healthy && !endpoint.is_healthy());
     }
 }
 
@@ -284,69 +260,8 @@ async fn race(
     }
 }
 
-/// Returns the addresses without duplicates. The address families alternate (RFC 8305 §4), so that an attempt at one
-/// family is followed by an attempt at the other family.
-fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut addresses = Vec::new();
-    loop {
-        let pair = [first.next(), second.next()];
-        if pair == [None, None] || addresses.len() >= MOST_ADDRESSES {
-            break;
-        }
-        for address in pair.into_iter().flatten() {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-    }
-    addresses
-}
-
-/// The upstreams that are in use. If a reload does not change the settings of an upstream, the new configuration uses
-/// the same upstream, with its addresses and their states.
-#[derive(Debug, Default)]
-pub(crate) struct Upstreams(Mutex<Vec<Weak<Upstream>>>);
-
-impl Upstreams {
-    /// Returns an upstream with these settings, if there is one. An upstream whose TLS reads files is not returned,
-    /// because a reload must read the files again.
-    pub(crate) fn find(&self, origin: &OriginSettings, limits: MessageLimits, role: Role) -> Option<Arc<Upstream>> {
-        let is_match = |upstream: &Arc<Upstream>| {
-            let reads_files = upstream.tls.as_ref().is_some_and(|tls| !tls.stamps().is_empty());
-            upstream.origin == *origin && upstream.limits == limits && upstream.role == role && !reads_files
-        };
-        self.lock().iter().filter_map(Weak::upgrade).find(is_match)
-    }
-
-    pub(crate) fn add(&self, upstream: &Arc<Upstream>) {
-        let mut known = self.lock();
-        known.retain(|upstream| upstream.strong_count() > 0);
-        known.push(Arc::downgrade(upstream));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Upstream>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("target", &self.origin.target).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_when_families_are_mixed_then_alternate_without_duplicates() {
-        let all = ["[::1]:80", "[::2]:80", "[::1]:80", "10.0.0.1:80", "10.0.0.2:80"];
-        let found = all.iter().map(|text| text.parse().unwrap()).collect();
-        let texts: Vec<String> = interleaved(found).iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["[::1]:80", "10.0.0.1:80", "[::2]:80", "10.0.0.2:80"]);
     }
 }

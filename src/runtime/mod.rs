@@ -273,8 +273,8 @@ impl Runtime {
     fn client_settings(&self) -> ClientSettings {
         let settings = &self.settings;
         ClientSettings {
-            upstream: Arc::clone(&self.opened.origin),
-            stand_in: self.opened.stand_in.clone(),
+            upstream: Arc::clone(self.opened.origin.upstream()),
+            stand_in: self.opened.stand_in.as_ref().map(|lease| Arc::clone(lease.upstream())),
             max_idle: settings.origin.max_idle.div_ceil(self.workers()),
             claims: known::claims(&settings.identity.header, &self.opened.providers).cloned().collect(),
         }

@@ -19,7 +19,7 @@ use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::intake::server_tls::{ServerTls, Tickets};
 use crate::metrics::Metrics;
-use crate::origin::{OriginSettings, Resolver, Role, Upstream};
+use crate::origin::{Lease, OriginSettings, Resolver, Role, TlsProblem, Upstream};
 
 pub(super) struct Opened {
     /// The configured providers, in the order of their ids.
@@ -29,9 +29,9 @@ pub(super) struct Opened {
     pub(super) intake: Arc<Intake>,
     pub(super) objects: Arc<Objects>,
     pub(super) tops: Arc<Tops>,
-    pub(super) origin: Arc<Upstream>,
+    pub(super) origin: Lease,
     /// The static mirror, if one is configured.
-    pub(super) stand_in: Option<Arc<Upstream>>,
+    pub(super) stand_in: Option<Lease>,
     pub(super) tls: Option<Arc<ServerTls>>,
 }
 
@@ -40,13 +40,13 @@ impl Opened {
     pub(super) fn new(settings: &Settings, metrics: &'static Metrics, lasting: &Lasting) -> Result<Self, BuildError> {
         let follow = |ranges: Ranges, provider| ranges.follow(provider, metrics).map_err(BuildError::Thread);
         let (origin, stand_in) = upstreams(settings, |origin, role| {
-            if let Some(known) = lasting.upstreams.find(&origin, settings.limits, role) {
+            if let Some(known) = lasting.upstreams.find(&origin, settings.limits, role).map_err(unusable)? {
                 return Ok(known);
             }
-            let upstream = upstream(origin, settings, role, &lasting.resolver, metrics)?;
-            upstream.watch().map_err(BuildError::Thread)?;
-            lasting.upstreams.add(&upstream);
-            Ok(upstream)
+            let lease = upstream(origin, settings, role, &lasting.resolver, metrics)?;
+            lease.watch().map_err(BuildError::Thread)?;
+            lasting.upstreams.add(&lease);
+            Ok(lease)
         })?;
         let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {
@@ -88,18 +88,20 @@ fn upstream(
     role: Role,
     resolver: &Resolver,
     metrics: &'static Metrics,
-) -> Result<Arc<Upstream>, BuildError> {
-    Upstream::new(origin, settings.limits, role, resolver.clone(), metrics).map_err(|mut problems| {
-        let first = problems.pop().map(BuildError::OriginTls);
-        first.unwrap_or_else(|| BuildError::Value("[origin.tls] cannot be used".to_owned()))
-    })
+) -> Result<Lease, BuildError> {
+    let upstream = Upstream::new(origin, settings.limits, role, resolver.clone(), metrics);
+    upstream.map(Lease::new).map_err(unusable)
+}
+
+fn unusable(problems: Vec<TlsProblem>) -> BuildError {
+    BuildError::Several(problems.into_iter().map(BuildError::OriginTls).collect())
 }
 
 /// Returns the origin, and its stand-in if there is one.
 fn upstreams(
     settings: &Settings,
-    open: impl Fn(OriginSettings, Role) -> Result<Arc<Upstream>, BuildError>,
-) -> Result<(Arc<Upstream>, Option<Arc<Upstream>>), BuildError> {
+    open: impl Fn(OriginSettings, Role) -> Result<Lease, BuildError>,
+) -> Result<(Lease, Option<Lease>), BuildError> {
     let stand_in = settings.origin.stand_in().map(|stand_in| open(stand_in, Role::StandIn)).transpose()?;
     Ok((open(settings.origin.clone(), Role::Origin)?, stand_in))
 }

@@ -58,7 +58,11 @@ impl<E: EdgeService> Worker<E> {
     fn current(&self) -> MutexGuard<'_, Current<E>> {
         let mut current = self.lock();
         if !self.slot.holds(&current.runtime) {
-            *current = Current::new(self.slot.load(), current.build, Some(&current.origin));
+            let next = Current::new(self.slot.load(), current.build, Some(&current.origin));
+            if !Arc::ptr_eq(&next.origin, &current.origin) {
+                current.origin.retire();
+            }
+            *current = next;
         }
         current
     }

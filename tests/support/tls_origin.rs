@@ -83,6 +83,8 @@ pub enum Reply {
     UntilClose,
     /// The body of `UntilClose`, but the connection ends without `close_notify`.
     Truncated,
+    /// The bytes of the request, as they arrived over HTTP/1.1.
+    Echo,
 }
 
 /// A connection as the origin saw it.
@@ -197,6 +199,17 @@ async fn serve(
                 Reply::Version => {
                     let builder = hyper::server::conn::http1::Builder::new();
                     let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+                }
+                Reply::Echo => {
+                    let mut bytes = Vec::new();
+                    let is_chunked = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("chunked\r\n");
+                    while !bytes.ends_with(if is_chunked(&bytes) { b"\r\n0\r\n\r\n" } else { b"\r\n\r\n" }) {
+                        let Ok(byte) = stream.read_u8().await else { return };
+                        bytes.push(byte);
+                    }
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+                    let _ = stream.write_all(&[head.as_bytes(), &bytes].concat()).await;
+                    let _ = stream.shutdown().await;
                 }
                 Reply::UntilClose | Reply::Truncated => {
                     let mut head = Vec::new();

@@ -1,11 +1,11 @@
 //! Limits the lifetime of a response from the stand-in to the class's `error_ttl`, in every dialect.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::edge::request::class::{CacheMode, CachePolicy};
 use crate::wire::cache_control::CacheControl;
-use crate::wire::cache_fields::TARGETED;
-use crate::wire::names::{CACHE_CONTROL, EXPIRES, SURROGATE_CONTROL};
+use crate::wire::cache_fields::{TARGETED, edge_control};
+use crate::wire::names::{CACHE_CONTROL, EDGE_CONTROL, EXPIRES, SURROGATE_CONTROL, X_ACCEL_EXPIRES};
 
 /// Returns the policy of a class for responses from the stand-in. No lifetime is longer than `error_ttl`, and each
 /// response that caches may store gets a lifetime, because some CDNs store a response without a lifetime for an hour.
@@ -28,10 +28,20 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
 }
 
 /// Limits the lifetimes in the stand-in's Cache-Control, and removes the stale windows and `immutable` from it. Removes
-/// Expires and the fields that only CDNs read.
+/// Expires and the fields that only CDNs read. A prohibition in a removed field moves to Cache-Control, whichever CDN
+/// reads the removed field.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
-    let mut directives = CacheControl::parse(lines.iter().map(http::HeaderValue::as_bytes));
+    let mut directives = CacheControl::parse(lines.iter().map(HeaderValue::as_bytes));
+    for name in TARGETED.into_iter().chain([&SURROGATE_CONTROL]).filter(|name| **name != X_ACCEL_EXPIRES) {
+        let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let removed = if *name == EDGE_CONTROL { edge_control(lines) } else { Some(CacheControl::parse(lines)) };
+        let removed = removed.unwrap_or_default();
+        directives.private |= removed.is_unshared();
+        if removed.no_cache || removed.s_maxage.or(removed.max_age) == Some(0) {
+            directives.s_maxage = Some(0);
+        }
+    }
     for seconds in [&mut directives.max_age, &mut directives.s_maxage] {
         *seconds = seconds.map(|seconds| seconds.min(most));
     }
@@ -54,7 +64,7 @@ pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
 mod tests {
     use std::time::SystemTime;
 
-    use http::{HeaderValue, Method, StatusCode};
+    use http::{Method, StatusCode};
 
     use super::super::policy::{Facts, Prepared};
     use super::*;
@@ -123,6 +133,16 @@ mod tests {
             assert_eq!(longest(&never, dialect, &[("cache-control", "max-age=60")]), None);
             for said in ["private", "no-store"] {
                 assert_eq!(longest(&CachePolicy::default(), dialect, &[("cache-control", said)]), None);
+            }
+            for (field, value, wanted) in [
+                ("edge-control", "bypass-cache", None),
+                ("cdn-cache-control", "private, max-age=9", None),
+                ("surrogate-control", "no-store", None),
+                ("edge-control", "max-age=0", Some(0)),
+                ("cdn-cache-control", "no-cache", Some(0)),
+                ("surrogate-control", "max-age=0", Some(0)),
+            ] {
+                assert_eq!(longest(&CachePolicy::default(), dialect, &[(field, value)]), wanted, "{field}: {value}");
             }
         }
     }

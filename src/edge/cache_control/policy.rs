@@ -26,7 +26,7 @@
 //! `default` the origin's Edge-Control is forwarded unchanged, with one exception: if a guard or a 5xx status forbids
 //! storing, every directive that can allow storing is removed from the field. In the modes `override` and `never`
 //! Edge-Control is removed. If the class has no rule for the response's status or for the request's method, no-store or
-//! bypass-cache in the removed field becomes no-store in Cache-Control.
+//! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
 
 use std::time::SystemTime;
 
@@ -179,6 +179,7 @@ impl Prepared {
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());
+        let origin = self.with_removed_lifetime(origin, headers, present);
         let (mut emitted, mut action) = self.apply_rule(origin, status, fetched);
         let mut guards = Guards::default();
 
@@ -322,6 +323,23 @@ impl Prepared {
             }
         }
         FieldPair { cache_control: Field::of_origin(all), targeted: targeted.map(Field::of_origin) }
+    }
+
+    /// Adds `s-maxage=0` to the origin's directives if a passed field with a lifetime of 0 is removed. This `s-maxage`
+    /// is no permission to store responses to requests with Authorization.
+    fn with_removed_lifetime<'a>(
+        &self,
+        mut origin: FieldPair<'a>,
+        headers: &HeaderMap,
+        present: CacheFields,
+    ) -> FieldPair<'a> {
+        if present.has(CacheField::Targeted) && !self.passes_on() {
+            let passed = origin_fields::passed(headers, self.dialect);
+            if passed.is_some_and(|directives| directives.max_age == Some(0)) {
+                origin.cache_control.directives.s_maxage = Some(0);
+            }
+        }
+        origin
     }
 
     /// Applies the class's rule to the origin's directives.
@@ -598,6 +616,13 @@ mod tests {
             ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
             ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
+            ("override ttl=60", "302", "edge: max-age=0 | cc: max-age=5", "cc: max-age=5, s-maxage=0", "tidied"),
+            ("override", "200", "edge: cache-maxage=0s, max-age=1d", "cc: s-maxage=0", "tidied"),
+            ("override", "200", "edge: max-age=0 | cc: max-age=5, s-maxage=9", "cc: max-age=5, s-maxage=0", "tidied"),
+            ("override", "200", "edge: max-age=0 | cc: no-cache", "cc: no-cache", "tidied"),
+            ("override", "200 auth", "edge: max-age=0 | cc: max-age=5", "cc: private", "guarded authorization"),
+            ("override ttl=60", "200", "edge: max-age=0", "cc: max-age=60", "overridden"),
+            ("never", "200", "edge: max-age=0", "cc: no-store", "forbidden"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
             ("never", "304", "edge: cache-maxage=1d | cc: no-store", "cc: no-store", "forbidden"),
             // Edge-Control loses its permissions. With these permissions, Akamai would store a response that is private

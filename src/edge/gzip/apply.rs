@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, response};
 
 use super::decide::Verdict;
 use super::fields::strong_tag;
+use super::known_tags::TagKind;
 use super::request_facts::RequestFacts;
 use crate::wire::etag::{self, EntityTag};
 use crate::wire::names::{
@@ -38,17 +39,27 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
 /// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
 /// Vary stays if Vary has another member, or if the body has a coding. With Vary, Akamai does not store a body in a
-/// coding other than gzip or br, so Akamai sends that body to no client that cannot decode it. A 304 updates a stored
-/// response. A strong tag in the 304 counts as a sign that the stored response has no coding, so Vary is removed. If
-/// the 304 has no tag, Vary stays only if the request accepts gzip and has no range.
-pub(crate) fn vary_for_akamai(request: RequestFacts, head: &mut response::Parts) {
+/// coding other than gzip or br, so Akamai sends that body to no client that cannot decode it.
+///
+/// A 304 updates a stored response. If Vary were removed from a stored response with a coding, Akamai would send its
+/// body to clients that cannot decode it. So Vary is removed only if the stored response has no coding. The kind of the
+/// tag (`known`) and the form of the tag show whether it has a coding. If the kind does not show this, and if the
+/// request accepts gzip and has no range, the stored response counts as coded.
+pub(crate) fn vary_for_akamai(request: RequestFacts, known: Option<TagKind>, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {
         return;
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        let coded = if headers.contains_key(ETAG) { strong_tag(headers).is_none() } else { request.wants_gzip() };
-        if coded {
+        let is_strong = strong_tag(headers).is_some();
+        let is_coded = match known {
+            Some(TagKind::Compressed | TagKind::Kept | TagKind::Fixed) if is_strong => false,
+            Some(TagKind::KeptCoded | TagKind::FixedCoded | TagKind::Inflated) if is_strong => true,
+            Some(TagKind::Inflated) => false,
+            _ if headers.contains_key(ETAG) && !is_strong => true,
+            _ => request.wants_gzip(),
+        };
+        if is_coded {
             return;
         }
     }

@@ -144,8 +144,8 @@ fn not_modified(
 ) -> Verdict {
     let (named_weak, named_strong) = tag(headers).map_or((false, false), |tag| request.named_forms(tag.opaque));
     let weak = match known {
-        Some(TagKind::Fixed) => return Verdict::Leave(Skip::Status),
-        Some(TagKind::Kept) => return Verdict::NotModified { weak: false },
+        Some(TagKind::Fixed | TagKind::FixedCoded) => return Verdict::Leave(Skip::Status),
+        Some(TagKind::Kept | TagKind::KeptCoded) => return Verdict::NotModified { weak: false },
         Some(TagKind::Inflated) => !request.accepts_gzip,
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
@@ -186,17 +186,23 @@ pub(super) fn tag_kind(
     let headers = &head.headers;
     match verdict {
         Verdict::Compress => Some(TagKind::Compressed),
+        // If the length is not in the head, the body can be too short to be compressed.
+        Verdict::Vary(Skip::NotAccepted) if content_length(headers).is_ok_and(|length| length.is_some()) => {
+            Some(TagKind::Compressed)
+        }
         // If `gzip.inflate` is on, the kind can also be `Inflated`, so the kind is unknown.
         Verdict::NotModified { weak: true } if !settings.inflate => Some(TagKind::Compressed),
         Verdict::Inflate => Some(TagKind::Inflated),
         Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {
             Some(TagKind::Inflated)
         }
-        Verdict::Vary(Skip::Encoded | Skip::TooShort) => Some(TagKind::Kept),
+        Verdict::Vary(Skip::Encoded) => Some(TagKind::KeptCoded),
+        Verdict::Vary(Skip::TooShort) => Some(TagKind::Kept),
         Verdict::Leave(Skip::Off | Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
             if head.status == StatusCode::OK =>
         {
-            Some(TagKind::Fixed)
+            let has_coding = headers.contains_key(CONTENT_ENCODING);
+            Some(if has_coding { TagKind::FixedCoded } else { TagKind::Fixed })
         }
         _ => None,
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The number of tags in the table. The table needs 128 KiB of memory.
 const TAGS: usize = 32_768;
 /// The bits of an entry that contain the kind.
-const KIND: u32 = 0b111;
+const KIND: u32 = 0b1111;
 
 /// How the origin sends a tag, and how this layer forwards the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum TagKind {
     /// The origin sends the tag strong. A client that accepts gzip gets the body compressed and the tag weak.
     Compressed,
     /// The origin sends the tag strong. This layer forwards the tag unchanged, with `Vary: Accept-Encoding`, because
-    /// the origin has encoded the body or the body is too short.
+    /// the body is too short.
     Kept,
     /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
     /// and the tag weak.
@@ -32,19 +32,29 @@ pub(crate) enum TagKind {
     /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
     /// without a coding.
     Mixed,
+    /// As `Kept`, but because the origin has encoded the body, or has encoded it at least once.
+    KeptCoded,
+    /// As `Fixed`, but the origin has encoded the body, or has encoded it at least once.
+    FixedCoded,
 }
 
 impl TagKind {
     /// Returns the kind that an entry contains.
     fn of(entry: u32) -> Option<Self> {
-        let all = [Self::Weak, Self::Compressed, Self::Kept, Self::Inflated, Self::Fixed, Self::Mixed];
-        all.into_iter().find(|kind| *kind as u32 == entry & KIND)
+        let known = [Self::Weak, Self::Compressed, Self::Kept, Self::Inflated, Self::Fixed, Self::Mixed];
+        let coded = [Self::KeptCoded, Self::FixedCoded];
+        known.into_iter().chain(coded).find(|kind| *kind as u32 == entry & KIND)
     }
 
     /// Returns the kind to store for a tag that now has the kind `self` and was stored with the kind `earlier`.
     fn and(self, earlier: Self) -> Self {
-        let both_strong = self != Self::Weak && earlier != Self::Weak;
-        if both_strong && self != earlier { Self::Mixed } else { self }
+        match (self, earlier) {
+            (Self::Kept, Self::KeptCoded) | (Self::KeptCoded, Self::Kept) => Self::KeptCoded,
+            (Self::Fixed, Self::FixedCoded) | (Self::FixedCoded, Self::Fixed) => Self::FixedCoded,
+            (Self::Weak, _) | (_, Self::Weak) => self,
+            _ if self == earlier => self,
+            _ => Self::Mixed,
+        }
     }
 }
 
@@ -107,6 +117,13 @@ mod tests {
             (TagKind::Compressed, TagKind::Compressed),
             (TagKind::Kept, TagKind::Mixed),
             (TagKind::Compressed, TagKind::Mixed),
+            (TagKind::Weak, TagKind::Weak),
+            (TagKind::Kept, TagKind::Kept),
+            (TagKind::KeptCoded, TagKind::KeptCoded),
+            (TagKind::Kept, TagKind::KeptCoded),
+            (TagKind::Weak, TagKind::Weak),
+            (TagKind::FixedCoded, TagKind::FixedCoded),
+            (TagKind::Fixed, TagKind::FixedCoded),
             (TagKind::Weak, TagKind::Weak),
             (TagKind::Fixed, TagKind::Fixed),
             (TagKind::Inflated, TagKind::Mixed),

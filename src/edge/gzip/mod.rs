@@ -235,7 +235,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut response = ready!(self.as_mut().poll_response(cx))?;
         if self.dialect == Dialect::Akamai {
-            vary_for_akamai(self.request, &mut response.head);
+            let known = self.shared.known(self.request, &response.head);
+            vary_for_akamai(self.request, known, &mut response.head);
         }
         Poll::Ready(Ok(response))
     }
@@ -288,12 +289,7 @@ impl Shared {
         mut response: EdgeResponse<B>,
     ) -> Result<EdgeResponse<GzipBody<B>>, Box<Undecided<B>>> {
         let length = response.body.size_hint().exact();
-        let headers = &response.head.headers;
-        let known = if response.head.status == StatusCode::NOT_MODIFIED {
-            fields::tag(headers).and_then(|tag| self.memory.tags.kind(request.target, tag.opaque))
-        } else {
-            None
-        };
+        let known = self.known(request, &response.head);
         // A class can depend on the type. So a 304 without a type can get another class than the 200 with the same tag,
         // and that other class can have gzip off. A known kind (`TagKind`) comes from an earlier response with this
         // tag, usually the 200. So the kind overrides the class of the 304. The kind `Weak` does not override the
@@ -304,7 +300,8 @@ impl Shared {
         } else {
             Verdict::Leave(Skip::Off)
         };
-        if known.is_none() && self.settings.enabled {
+        // Without gzip, the kinds are needed only for Akamai (`vary_for_akamai`).
+        if known.is_none() && (self.settings.enabled || request.repeats_form) {
             self.note(request, verdict, &response.head);
         }
         // A response to HEAD gets the same head as the response to GET, but the response to HEAD has no body to change.
@@ -357,6 +354,14 @@ impl Shared {
         }
         let response = response.map(|inner| GzipBody::undecided(inner, None));
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
+    }
+
+    /// Returns the kind of the tag of a 304, if the kind is known.
+    fn known(&self, request: RequestFacts, head: &response::Parts) -> Option<TagKind> {
+        if head.status != StatusCode::NOT_MODIFIED {
+            return None;
+        }
+        fields::tag(&head.headers).and_then(|tag| self.memory.tags.kind(request.target, tag.opaque))
     }
 
     /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. If a response to

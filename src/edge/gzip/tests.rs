@@ -283,6 +283,7 @@ fn head_when_body_is_changed_then_loses_the_fields_of_the_old_body() {
 #[test]
 fn vary_when_sent_to_akamai_then_is_removed_only_if_body_has_no_coding() {
     const BY_CODING: (&str, &str) = ("vary", "Accept-Encoding");
+    const STRONG: (&str, &str) = ("etag", "\"a\"");
     let none: Fields = &[];
     for (case, fields, status, sent, stays) in [
         ("identity", GZIP, 200, &[HTML, BY_CODING][..], false),
@@ -295,17 +296,34 @@ fn vary_when_sent_to_akamai_then_is_removed_only_if_body_has_no_coding() {
         ("star", GZIP, 200, &[("vary", "*")], true),
         ("a part", none, 206, &[BY_CODING], false),
         ("a redirect", none, 301, &[BY_CODING], false),
-        ("304 for identity", GZIP, 304, &[BY_CODING, ("etag", "\"a\"")], false),
-        ("304 for gzip", none, 304, &[BY_CODING, ("etag", "W/\"a\"")], true),
+        ("304 for an unknown tag, gzip accepted", GZIP, 304, &[BY_CODING, STRONG], true),
+        ("304 for an unknown tag", none, 304, &[BY_CODING, STRONG], false),
+        ("304 for an unknown weak tag", none, 304, &[BY_CODING, ("etag", "W/\"a\"")], true),
         ("304 by date, gzip accepted", GZIP, 304, &[BY_CODING], true),
         ("304 by date", none, 304, &[BY_CODING], false),
         ("304 with another Vary", none, 304, &[("vary", "Origin"), ("etag", "\"a\"")], true),
     ] {
         let mut head = response(status, sent);
         let before = head.headers.clone();
-        vary_for_akamai(facts(fields), &mut head);
+        vary_for_akamai(facts(fields), None, &mut head);
         assert_eq!(head.headers == before, stays, "{case}: {:?}", head.headers);
         assert_eq!(head.headers.contains_key(VARY), stays, "{case}");
+    }
+    for (known, strong_stays, weak_stays) in [
+        (TagKind::Weak, true, true),
+        (TagKind::Compressed, false, true),
+        (TagKind::Kept, false, true),
+        (TagKind::KeptCoded, true, true),
+        (TagKind::Inflated, true, false),
+        (TagKind::Fixed, false, true),
+        (TagKind::FixedCoded, true, true),
+        (TagKind::Mixed, true, true),
+    ] {
+        for (tag, stays) in [(STRONG, strong_stays), (("etag", "W/\"a\""), weak_stays)] {
+            let mut head = response(304, &[BY_CODING, tag]);
+            vary_for_akamai(facts(GZIP), Some(known), &mut head);
+            assert_eq!(head.headers.contains_key(VARY), stays, "{known:?} {tag:?}");
+        }
     }
 }
 
