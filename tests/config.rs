@@ -158,7 +158,9 @@ fn examples_when_uncommented_then_valid() {
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
     let certificate = proofs("cloudflare").client_cert.as_ref().expect("a rule for certificates");
-    assert_eq!((&certificate.san[..], certificate.ca.len()), (&["*.cdn.example".to_owned()][..], 1));
+    assert_eq!(certificate.san, ["*.cdn.example"]);
+    let ca = proofs("cloudflare").client_cert_ca.as_ref().expect("a file with CAs");
+    assert_eq!((ca.typed.as_str(), &ca.path), ("tls/cdn-ca.pem", &folder.join("tls/cdn-ca.pem")));
     let tls = settings.server.tls.as_ref().expect("[server.tls]");
     assert_eq!((tls.listen.len(), tls.files.more.len(), tls.files.client_ca.is_some()), (1, 1, true));
     // All other settings in the examples must equal the default settings.

@@ -15,29 +15,10 @@ use std::time::{Duration, Instant};
 use support::frames::{self, DATA, GOAWAY, HEADERS, RST_STREAM};
 use support::http1::{self, Reader};
 use support::raw::{fetch, get, upgrade};
-use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, wait_until};
+use support::{After, Config, Conn, Gate, Origin, PATIENCE, Raw, Shim, origin, wait_until};
 
 /// The longest time that a test waits for an event that follows one of the shim's timeouts.
 const LONG: Duration = Duration::from_secs(20);
-
-/// Returns a handler that responds to `/quick` at once and to `/late` after the gate opens. For `/half` the handler
-/// sends the first half of the body at once and the second half after the gate opens.
-fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
-    let gate = gate.clone();
-    move |request, conn| match request.target.as_str() {
-        "/late" => {
-            gate.wait();
-            origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"late but complete")
-        }
-        "/half" => {
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nfirst ";
-            let _ = conn.write_all(head.as_bytes());
-            gate.wait();
-            if conn.write_all(b"second").is_ok() { After::Keep } else { After::Close }
-        }
-        _ => origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"quick"),
-    }
-}
 
 fn config(origin: &Origin) -> Config {
     Shim::config(origin.addr).with("[server]\nworkers = 2")
@@ -75,7 +56,7 @@ fn readyz(shim: &Shim) -> u16 {
 fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests() {
     for signal in ["TERM", "INT"] {
         let gate = Gate::default();
-        let origin = Origin::start(gated(&gate));
+        let origin = Origin::start(origin::gated(&gate));
         let mut shim = Shim::start(config(&origin));
         let mut resting = [idle(&shim), idle(&shim), idle(&shim)];
         let mut late = in_flight(&shim, &origin, &get("/late"));
@@ -121,7 +102,7 @@ fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests
 #[test]
 fn connections_when_waiting_for_a_permit_at_the_drain_then_served_before_the_exit() {
     let gate = Gate::default();
-    let origin = Origin::start(gated(&gate));
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[server]\nmax_connections = 1"));
     let mut late = in_flight(&shim, &origin, &get("/late"));
     // The shim accepts the first of these connections. The other connections stay in the queue of the kernel.
@@ -268,7 +249,7 @@ fn drain_when_second_signal_arrives_then_exits_at_once() {
 #[test]
 fn drain_when_connection_is_http2_then_sends_goaway_and_completes_the_streams() {
     let gate = Gate::default();
-    let origin = Origin::start(gated(&gate));
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = frames::Client::connect(shim.addr, 65_535);
     resting.get(1, "/rest");
@@ -476,7 +457,7 @@ fn access_log_when_renamed_before_sigusr1_then_new_file_starts_and_no_line_is_lo
 #[test]
 fn request_when_completed_during_the_drain_then_logged() {
     let gate = Gate::default();
-    let origin = Origin::start(gated(&gate));
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[access_log]\noutput = \"file:access.log\""));
     drop(idle(&shim));
     let mut late = in_flight(&shim, &origin, &get("/late"));
@@ -495,7 +476,7 @@ fn request_when_completed_during_the_drain_then_logged() {
 #[test]
 fn sighup_when_received_then_ends_no_request_and_no_connection() {
     let gate = Gate::default();
-    let origin = Origin::start(gated(&gate));
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin));
     let mut resting = idle(&shim);
     let mut late = in_flight(&shim, &origin, &get("/late"));

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 use support::raw::{fetch, get};
-use support::{Config, Conn, Gate, Origin, PATIENCE, Raw, Request, Shim, origin, temp_dir, wait_until};
+use support::{Config, Gate, Origin, PATIENCE, Raw, Shim, origin, temp_dir, wait_until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -99,12 +99,30 @@ fn sockets_when_passed_for_another_process_id_then_ignored() {
 }
 
 #[test]
-fn shim_when_only_http_socket_is_passed_and_admin_address_is_in_use_then_binds_the_address_once_free() {
+fn admin_address_when_in_use_by_a_foreign_process_then_shim_exits_with_2_and_names_the_key() {
+    let origin = quick();
+    let ((http, _), (_held, admin)) = (socket(), socket());
+    let with = config(&origin).with(&format!("[admin]\nlisten = \"{admin}\""));
+    let passed = vec![("http", http.into())];
+    let started = Shim::try_start_with(temp_dir(), with, |command| pass(command, passed));
+    let (status, stderr) = started.err().expect("the shim must not start");
+    assert_eq!(status.and_then(|status| status.code()), Some(2));
+    assert!(stderr.contains(&admin.to_string()) && stderr.contains("admin.listen"), "{stderr}");
+}
+
+#[test]
+fn admin_address_when_in_use_by_the_replaced_process_then_is_bound_as_soon_as_it_is_free() {
     let origin = quick();
     let ((http, _), (held, admin)) = (socket(), socket());
     let with = config(&origin).with(&format!("[admin]\nlisten = \"{admin}\""));
-    let passed = vec![("http", http.into())];
+    // The last socket shows that the shim replaces another process.
+    let (predecessor, theirs) = UnixDatagram::pair().expect("two sockets");
+    let passed = vec![("http", http.into()), ("edgeshim-predecessor", theirs.into())];
     let shim = Shim::try_start_with(temp_dir(), with, |command| pass(command, passed)).expect("the shim listens");
+    predecessor.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut report = [0; 16];
+    let length = predecessor.recv(&mut report).expect("a report that the shim serves");
+    assert_eq!(&report[..length], b"READY=1");
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     drop(held);
     assert!(wait_until(LONG, || std::net::TcpStream::connect(admin).is_ok()), "the admin listener is not bound");
@@ -124,13 +142,7 @@ fn address_when_in_use_and_no_socket_is_passed_then_message_names_sigusr2() {
 #[test]
 fn process_when_replaced_then_requests_in_flight_complete_and_new_process_serves() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
-        if request.target == "/late" {
-            waiting.wait();
-        }
-        origin::respond(request, conn, 200, &[], b"hi")
-    });
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]"));
     let mut late = Raw::connect(shim.addr).patient(LONG);
     late.send(get("/late"));
@@ -160,6 +172,21 @@ fn process_when_replaced_then_requests_in_flight_complete_and_new_process_serves
     assert_eq!(local.response().expect("a response on the unix socket").status, 200);
     assert!(successor.signal("TERM"));
     assert!(wait_until(LONG, || std::net::TcpStream::connect(shim.addr).is_err()), "the new process does not drain");
+}
+
+#[test]
+fn address_when_changed_before_the_hand_over_then_new_process_listens_only_on_the_new_address() {
+    let origin = quick();
+    let ((held, first), (other, second)) = (socket(), socket());
+    drop((held, other));
+    let with = |address: SocketAddr| config(&origin).with(&format!("[server]\nlisten = [\"{address}\"]")).to_string();
+    let shim = Shim::start(with(first));
+    let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");
+    shim.dir.write("edgeshim.toml", text.replace(&first.to_string(), &second.to_string()));
+    let _successor = hand_over(&shim);
+    assert_eq!(fetch(second, "/", &[]).status, 200);
+    assert!(wait_until(LONG, || std::net::TcpStream::connect(first).is_err()), "the old address is still open");
+    assert_eq!(fetch(shim.admin, "/readyz", &[]).status, 200);
 }
 
 #[test]

@@ -11,18 +11,21 @@ mod support;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use support::frames::{
-    self, Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame,
+    self, Client as Frames, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame,
 };
 use support::raw::{End, exchange, fetch, get, request};
-use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, wait_until};
+use support::{Metrics, Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
 /// The longest time that a test waits for the effect of a timeout of the shim.
 const LONG: Duration = Duration::from_secs(15);
@@ -134,10 +137,121 @@ fn streams_when_reset_rapidly_then_connection_ends_and_libraries_log_nothing() {
     let mut client = Frames::connect(shim.addr, 65_535);
     client.raw.send(flood);
     assert!(client.until(GOAWAY).is_some(), "the shim did not end the connection");
+    wait_refused(&shim, "flood", 1);
     // When this later message has arrived, a message of h2 about the connection would also have arrived.
     shim.signal("HUP");
     shim.wait_stderr("reload: the new configuration is active");
     assert!(!shim.stderr().contains("WARN"), "{}", shim.stderr());
+}
+
+#[test]
+fn frames_when_they_carry_no_request_and_are_too_many_then_connection_is_closed_and_counted() {
+    // The number of frames is larger than the limit of one second, also if they arrive in two seconds.
+    const FRAMES: usize = 25_000;
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "shim.test"), (":path", "/")];
+    for (number, flood) in [
+        // The padding length and one byte of padding.
+        frame(DATA, PADDED, 1, &[1, 0]),
+        frame(DATA, PADDED, 1, &[0]),
+        frame(DATA, 0, 1, &[]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = Frames::connect(shim.addr, 65_535);
+        client.raw.send(frames::head(1, 0, &post));
+        client.raw.send(flood.repeat(FRAMES));
+        wait_refused(&shim, "flood", u32::try_from(number + 1).expect("a small number"));
+        while client.next().is_some() {}
+    }
+}
+
+#[test]
+fn window_updates_when_client_reads_a_large_body_in_small_steps_then_response_is_complete() {
+    const STEP: u32 = 16;
+    let body = vec![b'x'; 1 << 20];
+    let origin = Origin::start(origin::fixed(200, &[("Content-Type", "image/png")], body.clone()));
+    let shim = start(&origin, "");
+    let mut client = Frames::connect(shim.addr, 65_535);
+    client.get(1, "/");
+    let mut length = 0;
+    loop {
+        let frame = client.next().expect("the connection stays open");
+        if frame.kind == DATA {
+            length += frame.payload.len();
+            // Most clients send one frame for the stream and one for the connection. This client sends ten of each.
+            let share = u32::try_from(frame.payload.len()).expect("a short frame").div_ceil(10).max(STEP);
+            for _ in 0..10 {
+                client.grant(0, share);
+                client.grant(1, share);
+            }
+        }
+        if frame.ends_stream() {
+            break;
+        }
+    }
+    assert_eq!((length, refused(&shim.metrics(), "flood")), (body.len(), 0.0));
+}
+
+#[test]
+fn upload_when_refused_then_client_gets_the_complete_response_and_can_finish_the_upload() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_request_body = \"4B\"");
+    let piece = [b'a'; 10_000];
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 50 * piece.len()));
+    assert_eq!(client.response().expect("a response").status, 413);
+    for _ in 0..50 {
+        client.send(piece);
+    }
+    let end = client.more();
+    assert!(end.as_ref().is_ok_and(Vec::is_empty), "the connection did not end in an orderly way: {end:?}");
+
+    let length = (10 * piece.len()).to_string();
+    let authority = ("content-length", length.as_str());
+    let post = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/"), authority];
+    let mut client = Frames::connect(shim.addr, 65_535);
+    client.raw.send(frames::head(1, 0, &post));
+    assert!(client.ended_normally(1), "the response is not complete");
+    for number in 1..=10 {
+        client.send(DATA, if number == 10 { END_STREAM } else { 0 }, 1, &piece);
+    }
+    // If the shim had reset the stream, the frame would arrive before the response to the next request.
+    client.get(3, "/");
+    let next = std::iter::from_fn(|| client.next()).find(|frame| frame.kind == RST_STREAM || frame.stream == 3);
+    assert!(next.is_some_and(|frame| frame.kind == HEADERS && frame.stream == 3));
+}
+
+#[test]
+fn upload_when_refused_and_endless_then_connection_or_stream_ends_soon() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_request_body = \"4B\"");
+    let since = Instant::now();
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\nabc");
+    assert_eq!(client.response().expect("a response").status, 413);
+    assert!(client.closed());
+    let post =
+        [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/"), ("content-length", "1000000")];
+    let mut client = Frames::connect(shim.addr, 65_535);
+    client.raw.send(frames::head(1, 0, &post));
+    assert!(client.ended_normally(1), "the response is not complete");
+    assert!(client.until(RST_STREAM).is_some_and(|frame| frame.payload == frames::NO_ERROR.to_be_bytes()));
+    assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
+}
+
+#[test]
+fn upload_when_refused_before_100_continue_then_client_gets_no_100() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "max_request_body = \"4B\"");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n");
+    let bytes = client.read_to_end();
+    assert!(bytes.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&bytes));
 }
 
 // ---- connections ----------------------------------------------------------------------------------------------------
@@ -148,6 +262,43 @@ fn served(client: &mut Raw, target: &str) -> Response {
     let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
     assert_eq!(response.status, 200, "{}", response.line);
     response
+}
+
+#[test]
+fn start_when_descriptors_do_not_suffice_for_all_workers_then_exits_with_2() {
+    let dir = temp_dir();
+    let file = dir.write(
+        "edgeshim.toml",
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 64\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+    );
+    let program = support::shim::binary().get_program().to_owned();
+    let script = "ulimit -n 40 && exec \"$0\" run --config \"$1\"";
+    let output = Command::new("sh").arg("-c").arg(script).arg(program).arg(file).output().expect("a shell");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot start (Too many open files") && stderr.contains("server.workers"), "{stderr}");
+}
+
+#[test]
+fn accept_when_no_descriptor_is_free_then_fails_quietly_until_one_is_free() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let shim = start(&origin, "");
+    let pid = Pid::from_raw(i32::try_from(shim.pid).expect("a process id"));
+    let before = getrlimit(Resource::Nofile);
+    let limit = |files: Option<u64>| {
+        prlimit(pid, Resource::Nofile, Rlimit { current: files, ..before }).expect("the limit is set");
+    };
+    assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+    // The descriptors 0 to 2 are in use, so that no other descriptor can be opened.
+    limit(Some(3));
+    let mut waiting = Raw::connect(shim.addr).patient(LONG);
+    waiting.send(get("/"));
+    shim.wait_stderr("cannot accept a connection");
+    // The shim tries ten times a second, and logs a message at most once in five seconds.
+    let is_loud = || shim.stderr().matches("cannot accept a connection").count() > 1;
+    assert!(!wait_until(Duration::from_secs(1), is_loud), "{}", shim.stderr());
+    limit(before.current);
+    assert_eq!(waiting.response().expect("a response").status, 200);
 }
 
 #[test]

@@ -44,13 +44,7 @@ fn reloads(shim: &Shim, result: &str) -> u64 {
 #[test]
 fn rule_when_reloaded_then_used_by_kept_connections_and_not_by_requests_in_flight() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
-        if request.target == "/late" {
-            waiting.wait();
-        }
-        origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"hi")
-    });
+    let origin = Origin::start(origin::gated(&gate));
     let shim = Shim::start(config(&origin, 11));
     let mut kept = Raw::connect(shim.addr).patient(LONG);
     assert_eq!(max_age(&ask(&mut kept)), 11);
@@ -174,6 +168,121 @@ fn workers_and_admin_address_when_changed_then_need_a_restart_and_the_rest_is_ac
     assert_eq!((&shown["server"]["workers"], &shown["admin"]["listen"]), (&2.into(), &"127.0.0.1:0".into()));
 }
 
+/// Returns a request on a connection that stays open. `fields` are complete lines with CRLF.
+fn kept_request(method: &str, fields: &str, body: &str) -> String {
+    format!("{method} /x HTTP/1.1\r\nHost: shim.test\r\n{fields}\r\n{body}")
+}
+
+#[test]
+fn server_keys_of_requests_when_reloaded_then_apply_to_the_next_request_of_an_open_connection() {
+    let origin = quick();
+    let shim = Shim::start(config(&origin, 11));
+    let many = (0..40).fold(String::new(), |fields, number| fields + &format!("X-{number}: a\r\n"));
+    for (key, request, status) in [
+        ("hosts = [\"www.test\"]", kept_request("GET", "", ""), 421),
+        ("max_hops = 1", kept_request("GET", "CDN-Loop: edgeshim\r\n", ""), 508),
+        ("max_headers = 20", kept_request("GET", &many, ""), 431),
+        ("max_request_body = \"4B\"", kept_request("POST", "Content-Length: 5\r\n", "12345"), 413),
+    ] {
+        let mut kept = Raw::connect(shim.addr).patient(LONG);
+        assert_eq!(kept.send(&request).response().expect("a response").status, 200, "{key}");
+        shim.reload(config(&origin, 11).with(&format!("[server]\n{key}")));
+        assert_eq!(kept.send(&request).response().expect("a response").status, status, "{key}");
+        shim.reload(config(&origin, 11));
+    }
+    let mut kept = Raw::connect(shim.addr).patient(LONG);
+    let mut forwarded = || {
+        let request = kept_request("GET", "X-Forwarded-For: 192.0.2.9\r\n", "");
+        assert_eq!(kept.send(request).response().expect("a response").status, 200);
+        origin.last().field("x-forwarded-for").unwrap_or_default().to_owned()
+    };
+    assert!(!forwarded().contains("192.0.2.9"));
+    shim.reload(config(&origin, 11).with("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]"));
+    assert!(forwarded().contains("192.0.2.9"));
+}
+
+#[test]
+fn server_keys_of_connections_when_reloaded_then_apply_to_the_next_connection() {
+    let origin = quick();
+    let shim = Shim::start(config(&origin, 11));
+    let mut kept = Raw::connect(shim.addr).patient(LONG);
+    assert_eq!(ask(&mut kept).status, 200);
+    let large = kept_request("GET", &format!("X-A: {}\r\n", "a".repeat(6000)), "");
+    assert_eq!(fetch(shim.addr, "/x", &[("X-A", &"a".repeat(6000))]).status, 200);
+    let keys = "header_timeout = \"1s\"\nidle_timeout = \"1s\"\nproxy_protocol = true\nmax_header_bytes = \"4KiB\"";
+    shim.reload(config(&origin, 11).with(&format!("[server]\n{keys}")));
+    assert!(Raw::connect(shim.addr).patient(LONG).send(get("/x")).closed(), "a PROXY header must be required");
+    let connect = || {
+        let mut client = Raw::connect(shim.addr).patient(LONG);
+        client.send("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n");
+        client
+    };
+    let mut idle = connect();
+    assert_eq!(ask(&mut idle).status, 200);
+    let mut slow = connect();
+    slow.send("GET /x HTTP/1.1\r\n");
+    assert_eq!(connect().send(large).response().expect("a response").status, 431);
+    assert_eq!(slow.response().expect("a response").status, 408);
+    assert!(idle.closed());
+    // The timeouts of the open connection are unchanged, and a PROXY header is not required.
+    assert_eq!(ask(&mut kept).status, 200);
+}
+
+#[test]
+fn body_and_tunnel_timeouts_when_reloaded_then_apply_to_the_next_request() {
+    let gate = Gate::default();
+    let respond = origin::gated(&gate);
+    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
+        if request.field("upgrade").is_none() {
+            return respond(request, conn);
+        }
+        let _ = conn.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        let _ = conn.read(&mut [0; 16]);
+        After::Close
+    });
+    let shim = Shim::start(config(&origin, 11));
+    let mut kept = Raw::connect(shim.addr).patient(LONG);
+    assert_eq!(ask(&mut kept).status, 200);
+    shim.reload(config(&origin, 11).with("[server]\nbody_timeout = \"1s\"\ntunnel_timeout = \"1s\""));
+    kept.send(get("/half"));
+    let head = kept.response_head().expect("a head");
+    assert!(head.status == 200 && !kept.body(&head).complete, "the stalled body did not end");
+    let mut tunnel = Raw::connect(shim.addr).patient(LONG);
+    tunnel.send(upgrade("echo"));
+    assert_eq!(tunnel.response_head().expect("a head").status, 101);
+    assert!(tunnel.closed(), "the silent tunnel is still open");
+    gate.open();
+}
+
+#[test]
+fn drain_keys_when_reloaded_then_apply_to_the_drain() {
+    let gate = Gate::default();
+    let origin = Origin::start(origin::gated(&gate));
+    let with = |delay: &str, timeout: &str| {
+        config(&origin, 11).with(&format!("[server]\ndrain_delay = \"{delay}\"\ndrain_timeout = \"{timeout}\""))
+    };
+    let mut shim = Shim::start(with("10m", "10m"));
+    let mut late = Raw::connect(shim.addr).patient(LONG);
+    late.send(get("/late"));
+    assert!(wait_until(LONG, || origin.count() == 1));
+    shim.reload(with("0s", "1s"));
+    shim.signal("TERM");
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert!(shim.stderr().contains("server.drain_timeout has passed"), "{}", shim.stderr());
+    gate.open();
+}
+
+#[test]
+fn watch_when_turned_on_by_reload_then_the_next_change_of_the_file_is_loaded() {
+    let origin = quick();
+    let shim = Shim::start(config(&origin, 11));
+    shim.reload(config(&origin, 11).with("[server]\nwatch = true"));
+    let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");
+    shim.dir.write("edgeshim.toml", text.replace("11s", "22s"));
+    assert!(wait_until(LONG, || reloads(&shim, "ok") == 2), "{}", shim.stderr());
+    assert_eq!(max_age(&fetch(shim.addr, "/x", &[])), 22);
+}
+
 #[test]
 fn secret_when_changed_then_log_has_the_key_and_not_the_value() {
     let origin = quick();
@@ -227,13 +336,7 @@ fn watched_file_when_symbolic_link_is_replaced_then_reloaded() {
 #[test]
 fn watched_file_when_changed_during_the_drain_then_listeners_stay_closed() {
     let gate = Gate::default();
-    let waiting = gate.clone();
-    let origin = Origin::start(move |request: &Request, conn: &mut Conn| {
-        if request.target == "/late" {
-            waiting.wait();
-        }
-        origin::respond(request, conn, 200, &[], b"hi")
-    });
+    let origin = Origin::start(origin::gated(&gate));
     let mut shim = Shim::start(config(&origin, 11).with("[server]\nwatch = true"));
     let mut late = Raw::connect(shim.addr).patient(LONG);
     late.send(get("/late"));

@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -452,6 +453,98 @@ fn certificate_when_replaced_then_presented_and_a_broken_file_changes_nothing() 
     wait_for_certificate(&shim, &authority, &fourth);
 }
 
+#[test]
+fn expiry_when_certificate_is_removed_by_reload_then_has_no_series() {
+    let origin = Origin::start(origin::fixed(200, &[], "fine"));
+    let (authority, dir) = folder();
+    write_pair(&dir, "img", &authority.issue(&["img.test"], Valid::Now));
+    let shim = Shim::start_in(dir, config(&origin, "more = [{ certificate = \"img.pem\", key = \"img.key\" }]"));
+    let wait = |expected: &[&str]| {
+        let mut found = Vec::new();
+        let reached = wait_until(FOLLOWED, || {
+            let text = shim.metrics().text;
+            let lines = text.lines().filter_map(|line| line.strip_prefix(EXPIRY)?.strip_prefix("{name=\""));
+            found = lines.filter_map(|line| Some(line.split_once('"')?.0.to_owned())).collect();
+            found == expected
+        });
+        assert!(reached, "{found:?} instead of {expected:?}");
+    };
+    wait(&["img.pem", "www.pem"]);
+    shim.reload(config(&origin, ""));
+    wait(&["www.pem"]);
+    shim.reload(Shim::config(origin.addr).with("[server]\nworkers = 2"));
+    wait(&[]);
+    shim.reload(config(&origin, ""));
+    wait(&["www.pem"]);
+}
+
+#[test]
+fn connections_in_queue_when_tls_listener_is_removed_then_served_and_drained() {
+    let gate = Gate::default();
+    let origin = Origin::start(origin::gated(&gate));
+    let (authority, dir) = folder();
+    let keys = "[server]\nmax_connections = 1";
+    let shim = Shim::start_in(dir, config(&origin, "").with(keys).with("[server]\nlisten = [\"127.0.0.1:0\"]"));
+    let client = ClientOptions::new(&authority).build();
+    let mut late = Raw::connect(shim.addr).patient(LONG);
+    late.send(get("/late"));
+    assert!(wait_until(PATIENCE, || origin.count() == 1));
+    // The shim accepts the first of these connections. The other connections stay in the queue of the kernel.
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let stream = TcpStream::connect(shim.tls_addr()).expect("a connection");
+            let client = client.clone();
+            std::thread::spawn(move || {
+                let mut raw = client.over(stream, b"", "www.test", LONG).expect("a handshake").patient(LONG);
+                ask(&mut raw, "/quick")
+            })
+        })
+        .collect();
+    shim.reload(Shim::config(origin.addr).with("[server]\nworkers = 2").with(keys));
+    assert!(TcpStream::connect(shim.tls_addr()).is_err(), "the removed listener still accepts connections");
+    gate.open();
+    assert_eq!(late.response().expect("the late response").status, 200);
+    drop(late);
+    for waiting in waiting {
+        let response = waiting.join().expect("a response to a connection that waited");
+        assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    }
+}
+
+#[test]
+fn address_when_changed_from_tls_to_plain_then_queued_connections_still_get_tls() {
+    let gate = Gate::default();
+    let origin = Origin::start(origin::gated(&gate));
+    let (authority, dir) = folder();
+    let keys = "[server]\nmax_connections = 1\nlisten = [\"unix:first.sock\"]";
+    let shim = Shim::start_in(dir, config(&origin, "").with(keys));
+    let mut late = Raw::connect_unix(&shim.dir.join("first.sock")).patient(LONG);
+    late.send(get("/late"));
+    assert!(wait_until(PATIENCE, || origin.count() == 1));
+    let client = ClientOptions::new(&authority).build();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let stream = TcpStream::connect(shim.tls_addr()).expect("a connection");
+            let client = client.clone();
+            std::thread::spawn(move || {
+                let mut raw = client.over(stream, b"", "www.test", LONG).expect("a handshake").patient(LONG);
+                ask(&mut raw, "/quick").status
+            })
+        })
+        .collect();
+    let keys = "[server]\nmax_connections = 1\nlisten = [\"unix:first.sock\", \"127.0.0.1:0\"]";
+    shim.reload(Shim::config(origin.addr).with("[server]\nworkers = 2").with(keys));
+    let mut plain = Raw::connect(shim.tls_addr()).patient(LONG);
+    plain.send(request("GET", "/quick", &[], b""));
+    gate.open();
+    assert_eq!(late.response().expect("the late response").status, 200);
+    drop(late);
+    for waiting in waiting {
+        assert_eq!(waiting.join().expect("a response over TLS"), 200);
+    }
+    assert_eq!(plain.response().expect("a response without TLS").status, 200);
+}
+
 // ---- client certificates --------------------------------------------------------------------------------------------
 
 /// A provider whose proof is a client certificate. Pulls without the proof get 403.
@@ -518,6 +611,61 @@ fn provider_ca_when_another_accepted_ca_issued_the_certificate_then_pull_is_not_
         let response = connect(&shim, &client).send(pull(&[])).response().expect("a response");
         assert_eq!(response.status, status);
     }
+}
+
+#[test]
+fn provider_ca_when_file_changes_then_followed_and_a_broken_file_changes_nothing() {
+    let origin = Origin::start(origin::fixed(200, &[], "fine"));
+    let (authority, dir) = folder();
+    let (one, two, three) = (Authority::new("one"), Authority::new("two"), Authority::new("three"));
+    dir.write("own.pem", one.pem());
+    dir.write("clients.pem", one.pem() + &two.pem());
+    let config = with_proof(config(&origin, "client_ca = \"clients.pem\""), "ca = \"own.pem\"");
+    let shim = Shim::start_in(dir, &config);
+    let connect_with = |issuer: &Authority| {
+        let identity = issuer.issue(&["pop.cdn.test"], Valid::Now);
+        connect(&shim, &ClientOptions { identity: Some(&identity), ..ClientOptions::new(&authority) }.build())
+    };
+    let kept_pull = || get("/").replace("\r\n\r\n", "\r\nX-CDN-Provider: fastly\r\n\r\n");
+    let mut of_one = connect_with(&one);
+    let mut of_two = connect_with(&two);
+    let mut wait = |statuses: (u16, u16)| {
+        let mut found = (0, 0);
+        let ask = |raw: &mut Raw| raw.send(kept_pull()).response().expect("a response").status;
+        let reached = wait_until(FOLLOWED, || {
+            found = (ask(&mut of_one), ask(&mut of_two));
+            found == statuses
+        });
+        assert!(reached, "{found:?} instead of {statuses:?}: {}", shim.stderr());
+    };
+    let failed = |times: u64| {
+        shim.wait_metrics(|now| now.count(RELOADS, &[("result", "failed")]) == times);
+    };
+    wait((200, 403));
+    // The new list is also used by connections that are already open.
+    shim.dir.write("own.pem", two.pem());
+    wait((403, 200));
+    failed(0);
+    shim.dir.write("own.pem", "broken");
+    failed(1);
+    shim.wait_stderr("provider[fastly].verify.client_cert.ca: \"own.pem\" contains no certificate");
+    wait((403, 200));
+    // A CA that is not in `client_ca` is an error until that file has the CA too.
+    shim.dir.write("own.pem", one.pem() + &three.pem());
+    failed(2);
+    shim.wait_stderr(
+        "provider[fastly].verify.client_cert.ca: \"own.pem\" has a CA that is not in server.tls.client_ca",
+    );
+    wait((403, 200));
+    shim.dir.write("clients.pem", one.pem() + &two.pem() + &three.pem());
+    wait((200, 403));
+    failed(2);
+    // With SIGHUP, the broken file fails the whole reload.
+    shim.dir.write("own.pem", "broken");
+    shim.reload(config.with("[server]\nmax_hops = 7"));
+    shim.wait_stderr("reload failed: ");
+    wait((200, 403));
+    assert_eq!(shim.metrics().count(RELOADS, &[("result", "ok")]), 0);
 }
 
 #[test]
@@ -600,13 +748,7 @@ fn certificate_field_when_received_then_read_from_trusted_peer_and_otherwise_rem
 #[test]
 fn drain_when_connections_use_tls_then_responses_complete_and_close_notify_is_sent() {
     let gate = Gate::default();
-    let opened = gate.clone();
-    let origin = Origin::start(move |request, conn| {
-        if request.target == "/late" {
-            opened.wait();
-        }
-        origin::respond(request, conn, 200, &[("Content-Type", "text/plain")], b"complete")
-    });
+    let origin = Origin::start(origin::gated(&gate));
     let (authority, mut shim) = start(&origin, "");
     let client = ClientOptions::new(&authority).build();
     let mut idle = connect(&shim, &client).patient(LONG);
@@ -625,7 +767,7 @@ fn drain_when_connections_use_tls_then_responses_complete_and_close_notify_is_se
     assert_orderly_end(&mut idle);
     gate.open();
     let response = busy.response().expect("a response");
-    assert_eq!((response.text().as_str(), response.field("connection")), ("complete", Some("close")));
+    assert_eq!((response.text().as_str(), response.field("connection")), ("late but complete", Some("close")));
     assert_orderly_end(&mut busy);
     assert!(multiplexed.ended_normally(1));
     while multiplexed.next().is_some() {}

@@ -430,14 +430,11 @@ mod tests {
             ..beacon()
         };
         let line: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, &bare)).unwrap();
-        for name in ["claimed", "pop", "client", "class", "referer", "user_agent"] {
+        for name in ["claimed", "pop", "client", "host", "class", "referer", "user_agent"] {
             assert_eq!(line[name], "", "{name}");
         }
         assert!(line["origin_status"].is_null() && line["origin_ms"].is_null());
-        assert_eq!(
-            (&line["host"], &line["path"], &line["protocol"]),
-            (&"h2.example".into(), &"/x".into(), &"HTTP/2".into())
-        );
+        assert_eq!((&line["path"], &line["protocol"]), (&"/x".into(), &"HTTP/2".into()));
         assert_eq!(line["total_ms"], 1.0);
     }
 

@@ -48,8 +48,7 @@ pub(crate) struct Record {
     pub(crate) client_chain: Option<HeaderValue>,
     /// The request's method.
     pub(crate) method: Method,
-    /// The Host field. If it is `None`, the log line contains the authority of the target. A request without Host and
-    /// without authority is possible only in HTTP/1.0.
+    /// The host of the request. `None` if an HTTP/1.0 request has no host.
     pub(crate) host: Option<HeaderValue>,
     /// The request's target. The log line contains the path and the query of the target.
     pub(crate) target: Uri,
@@ -91,11 +90,6 @@ impl Record {
     /// record no longer keeps the read buffer in memory. Each copy costs an allocation, so the queue calls `detach`
     /// only while many records wait for the writer.
     pub(super) fn detach(&mut self) {
-        if self.host.is_none()
-            && let Some(authority) = self.target.authority()
-        {
-            self.host = HeaderValue::from_str(values::cut(authority.as_str(), TEXT_BYTES)).ok();
-        }
         if let Ok(copy) = Uri::try_from(values::cut(self.target(), TARGET_BYTES)) {
             self.target = copy;
         }
@@ -111,13 +105,8 @@ impl Record {
         }
     }
 
-    /// Returns the Host field or, without Host, the authority of the target.
     pub(super) fn host(&self) -> &[u8] {
-        match (&self.host, self.target.authority()) {
-            (Some(host), _) => host.as_bytes(),
-            (None, Some(authority)) => authority.as_str().as_bytes(),
-            (None, None) => b"",
-        }
+        self.host.as_ref().map(HeaderValue::as_bytes).unwrap_or_default()
     }
 
     /// Returns the path and the query of the target. The target of a CONNECT request has only an authority, so this

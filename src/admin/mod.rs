@@ -49,6 +49,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts to bind an address that another process still uses.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
+/// The number of attempts between two warnings. They take a minute.
+const ATTEMPTS_PER_WARNING: u32 = 300;
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -192,10 +194,18 @@ fn bind(listen: &Listen) -> io::Result<Socket> {
 
 /// Tries to bind the address until no other process uses the address.
 async fn bind_when_free(listen: &Listen) -> io::Result<Socket> {
+    let mut attempts = 0_u32;
     loop {
         match bind(listen) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(BIND_PAUSE).await,
             bound => return bound,
+        }
+        attempts += 1;
+        if attempts.is_multiple_of(ATTEMPTS_PER_WARNING) {
+            tracing::warn!(
+                "admin.listen: {listen} is still in use; if the old process has ended, stop the other process that has \
+                 this address"
+            );
         }
     }
 }

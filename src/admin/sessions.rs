@@ -5,7 +5,6 @@
 //! token. The key is random and never leaves the process. So nobody can find the token from the cookie. A restart of
 //! edgeshim or a change of the token ends all sessions.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -15,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use sha2::Sha256;
 
+use crate::wire::hex;
 use crate::wire::names::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_FETCH_SITE};
 use crate::wire::secret::Secret;
 
@@ -93,11 +93,7 @@ impl Sessions {
         };
         hmac.update(&end.to_be_bytes());
         hmac.update(token.expose().as_bytes());
-        hmac.finalize().into_bytes().iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex::text(&hmac.finalize().into_bytes())
     }
 }
 

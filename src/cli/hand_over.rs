@@ -37,12 +37,10 @@ pub(super) enum Outcome {
 }
 
 /// Starts the new process, and a thread that sends the result of the hand-over to `outcomes`.
-pub(super) fn start(
-    sockets: Vec<(&'static str, Socket)>,
-    outcomes: UnboundedSender<Outcome>,
-) -> Result<(), Box<dyn Error>> {
+pub(super) fn start(sockets: Vec<(String, Socket)>, outcomes: UnboundedSender<Outcome>) -> Result<(), Box<dyn Error>> {
     let (ours, theirs) = UnixDatagram::pair()?;
-    let names: Vec<_> = sockets.iter().map(|(name, _)| *name).chain([PREDECESSOR]).collect();
+    let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).chain([PREDECESSOR]).collect();
+    let names = (names.len().to_string(), names.join(":"));
     let descriptors = sockets.into_iter().map(|(_, socket)| OwnedFd::from(socket)).chain([theirs.into()]);
     let mappings = descriptors
         .zip(FIRST..)
@@ -53,7 +51,7 @@ pub(super) fn start(
     // now lead to a new version of the program.
     let mut command = Command::new(arguments.next().ok_or("the name of the program is not known")?);
     command.args(arguments);
-    command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    command.env("LISTEN_FDS", names.0).env("LISTEN_FDNAMES", names.1);
     command.env_remove("LISTEN_PID").fd_mappings(mappings)?;
     let child = command.spawn()?;
     drop(command);

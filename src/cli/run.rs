@@ -22,7 +22,7 @@ use super::terminal::USAGE;
 use crate::admin::{self, Admin, Mark};
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::runtime::{Inherited, Lasting, Runtime, Slot, Socket};
+use crate::runtime::{Inherited, Lasting, Runtime, Slot, Socket, name_in_hand_over};
 use crate::serve::{Cut, Drain, Server};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
@@ -97,7 +97,6 @@ impl Running {
     }
 
     fn start_with(settings: Settings, inherited: Inherited) -> Result<Self, Box<dyn Error>> {
-        let any = inherited.any();
         let wanted = settings.server.listeners();
         let admin_listen = settings.admin.listen.clone();
         let mut names: Vec<_> = wanted.iter().map(|listen| (listen, listen.socket_name())).collect();
@@ -105,8 +104,8 @@ impl Running {
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {
             Some(socket) => admin::Source::Inherited(socket),
-            // The process that has passed the other sockets can still use the admin address.
-            None if any => admin::Source::BindWhenFree,
+            // The process that this process replaces can still use the admin address.
+            None if predecessor.is_some() => admin::Source::BindWhenFree,
             None => admin::Source::Bind,
         };
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new()?));
@@ -177,7 +176,8 @@ impl Running {
         let Self { slot, lasting, drain, server, admin, tokio, mut signals, reloader, .. } = self;
         let end = tokio.block_on(signals.end(&lasting, reloader.as_ref(), || {
             let mut sockets = server.sockets()?;
-            sockets.extend(admin.socket().map(|socket| ("admin", socket)));
+            let name = name_in_hand_over("admin", &slot.load().settings().admin.listen);
+            sockets.extend(admin.socket().map(|socket| (name, socket)));
             Ok(sockets)
         }));
         let settings = slot.load().settings().server.clone();
@@ -235,7 +235,7 @@ impl Signals {
         &mut self,
         lasting: &Lasting,
         reloader: Option<&Reloader>,
-        sockets: impl Fn() -> io::Result<Vec<(&'static str, Socket)>>,
+        sockets: impl Fn() -> io::Result<Vec<(String, Socket)>>,
     ) -> End {
         let mut handing_over = false;
         loop {

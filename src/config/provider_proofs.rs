@@ -15,14 +15,14 @@ use crate::cdn::addresses::network;
 use crate::cdn::preset::Preset;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::intake::ranges::Ranges;
-use crate::intake::server_tls::{TYPED_PATH, TypedPath, authorities};
+use crate::intake::server_tls::{FOREIGN_CA, TYPED_PATH, TypedPath, authorities};
 use crate::keys::grammar::{has_meaning, header_name, text_of};
 use crate::keys::secrets::SECRET;
 use crate::keys::urls::host_name;
 use crate::keys::{Checked, Visitor as _, quote};
 use crate::wire::certificate_fields::CertificateField;
-use crate::wire::names;
 use crate::wire::secret::Secret;
+use crate::wire::{hex, names};
 
 /// The largest number of secrets for one provider. The number is limited, because the secret in each pull is compared
 /// with all secrets of the provider. A rotation needs only two secrets.
@@ -120,7 +120,7 @@ pub(super) fn verify(mut block: Section<'_>, surroundings: &Surroundings, secret
         secret: secret.good(),
         addresses: addresses.or(Vec::new()),
         client_cert,
-        client_cert_ca: client_cert_ca.unwrap_or_default(),
+        client_cert_ca: client_cert_ca.flatten(),
         g2o: g2o.good(),
     };
     block.is_present().then_some(verify)
@@ -141,10 +141,9 @@ pub(super) fn json(proofs: &Verify) -> Value {
         keys["addresses"] = proofs.addresses.iter().map(typed).collect();
     }
     if let Some(rule) = &proofs.client_cert {
-        let hex = |sha256: &[u8; 32]| sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        let sha256 = rule.sha256.iter().map(hex).collect::<Vec<_>>();
+        let sha256 = rule.sha256.iter().map(|sha256| hex::text(sha256)).collect::<Vec<_>>();
         let field = rule.field.map_or("", |field| field.name().as_str());
-        let ca = &proofs.client_cert_ca;
+        let ca = proofs.client_cert_ca.as_ref().map_or("", |ca| &ca.typed);
         keys["client_cert"] = json!({ "san": rule.san, "sha256": sha256, "ca": ca, "field": field });
     }
     if let Some(g2o) = &proofs.g2o {
@@ -261,32 +260,34 @@ fn address_file(path: &str, folder: &Path) -> Checked<PathBuf> {
 }
 
 /// Reads the rule for client certificates, and the path of the file with its CAs.
-fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(CertificateRule, String)> {
+fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(CertificateRule, Option<TypedPath>)> {
     if let Some(unread) = block.unread() {
         return unread;
     }
     let folder = block.folder();
     let san = block.read_list("san", "\"*.cdn.example\"", certificate_name);
     let sha256 = block.read_list("sha256", "\"9f86d081…\"", fingerprint);
-    let mut ca_path = String::new();
     let ca = block.read("ca", "\"tls/cdn-ca.pem\"", |text| {
-        let TypedPath { typed, path } = (TYPED_PATH.read)(text, folder)?;
-        ca_path = typed;
-        if text.is_empty() { Ok(Vec::new()) } else { own_authorities(&path, surroundings) }
+        let file = (TYPED_PATH.read)(text, folder)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        check_authorities(&file.path, surroundings)?;
+        Ok(Some(file))
     });
     let field = block.read("field", "\"Client-Cert\"", |text| certificate_field(text, surroundings));
     let (Some(san), Some(sha256), Some(ca), Some(field)) =
-        (san.unless_bad(Vec::new), sha256.unless_bad(Vec::new), ca.unless_bad(Vec::new), field.unless_bad(|| None))
+        (san.unless_bad(Vec::new), sha256.unless_bad(Vec::new), ca.unless_bad(|| None), field.unless_bad(|| None))
     else {
         return Read::Bad;
     };
-    let rule = CertificateRule { san, sha256, ca, field };
-    if rule.san.is_empty() && rule.sha256.is_empty() && rule.ca.is_empty() {
+    let rule = CertificateRule { san, sha256, field };
+    if rule.san.is_empty() && rule.sha256.is_empty() && ca.is_none() {
         block.reject_block(
             "names no certificate; write san = [\"*.cdn.example\"], \
              or sha256 = [\"…\"] with the fingerprint of the certificate",
         );
-    } else if rule.field.is_some() && !rule.ca.is_empty() {
+    } else if rule.field.is_some() && ca.is_some() {
         block.reject(
             "ca",
             "cannot be checked, because the field contains no chain; remove the key, and let the machine that ends TLS \
@@ -299,20 +300,18 @@ fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(Cer
              if a trusted proxy ends TLS",
         );
     }
-    Read::Good((rule, ca_path))
+    Read::Good((rule, ca))
 }
 
-/// Reads the CAs of one provider. Each CA must also be in `server.tls.client_ca`, because the handshake refuses the
-/// certificates of other CAs.
-fn own_authorities(path: &Path, surroundings: &Surroundings) -> Checked<Vec<[u8; 32]>> {
+/// Checks the file with the CAs of one provider. Each CA must also be in `server.tls.client_ca`, because the handshake
+/// refuses the certificates of other CAs.
+fn check_authorities(path: &Path, surroundings: &Surroundings) -> Checked<()> {
     let own = authorities(path)?;
     match &surroundings.client_ca {
         Some(accepted) if !accepted.is_empty() && own.iter().any(|ca| !accepted.contains(ca)) => {
-            Err("has a CA that is not in server.tls.client_ca; add all CAs of this file to the file of \
-                 server.tls.client_ca"
-                .to_owned())
+            Err(FOREIGN_CA.to_owned())
         }
-        _ => Ok(own),
+        _ => Ok(()),
     }
 }
 

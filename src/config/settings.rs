@@ -23,7 +23,7 @@ use crate::edge::observe::ObserveSettings;
 use crate::edge::request::class::ClassRule;
 use crate::edge::verify::VerifySettings;
 use crate::edge::whoopsie::WhoopsieSettings;
-use crate::intake::server_tls::TlsFiles;
+use crate::intake::server_tls::{TlsFiles, TypedPath};
 use crate::keys::quantities::{DURATION, TIMEOUT};
 use crate::keys::secrets::SECRET;
 use crate::keys::{Keys, Visitor};
@@ -234,9 +234,9 @@ pub struct Verify {
     pub addresses: Vec<AddressSource>,
     /// The proof by a client certificate.
     pub client_cert: Option<CertificateRule>,
-    /// The path of the file from which the CAs of `client_cert` were read, as in the configuration. Empty if there is
-    /// no such file.
-    pub client_cert_ca: String,
+    /// The file with the CAs of `client_cert`, if one is configured. The file was checked when the configuration was
+    /// read.
+    pub client_cert_ca: Option<TypedPath>,
     /// The proof by Akamai's G2O signature.
     pub g2o: Option<G2oKeys>,
 }

@@ -40,6 +40,8 @@ pub(super) fn check(tls: &Tls, block: &mut Section<'_>, claimed: &mut Claimed) {
                 }
             }
             FileKey::ClientCa => block.reject("client_ca", error.message),
+            // `provider_proofs` checks the files of the providers.
+            FileKey::ProviderCa(_) => {}
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::metrics::Ledger;
 use crate::origin::MessageLimits;
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::hops;
-use crate::wire::host::{host_allowed, same_authority, valid_host};
+use crate::wire::host::{host, host_allowed, same_authority, valid_host};
 use crate::wire::names::{
     HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR, X_REQUEST_ID,
 };
@@ -178,7 +178,7 @@ impl ObserveParts {
             ctx.trail = client_from_xff(&head.headers, peer, trusted);
         }
         // An HTTP/2 request usually has its host in the target and not in Host. The host is copied to Host, so that
-        // later code reads only that field.
+        // later code reads only that field (`wire::host::host`).
         if !head.headers.contains_key(HOST)
             && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -197,7 +197,7 @@ impl ObserveParts {
             return Some(Reason::Method);
         }
         if !self.settings.hosts.is_empty() {
-            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            let host = str::from_utf8(host(headers)).unwrap_or_default();
             if !host_allowed(host, &self.settings.hosts) {
                 return Some(Reason::Host);
             }

@@ -9,9 +9,11 @@
 //! - beacons by `country` (at most 251 series for each source)
 //! - batches of pushed log lines by result
 //!
-//! The gauges in [`offload`] have no series while their value is unknown.
+//! The gauges in [`offload`] have no series while their value is unknown. The gauges in [`held_gauges`] have no series
+//! after their certificate or address list was removed.
 
 pub(crate) mod describe;
+mod held_gauges;
 pub(crate) mod labels;
 mod ledger;
 mod native;
@@ -27,6 +29,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 pub use self::describe::{Description, Kind, METRICS};
 use self::describe::{Handle, Metric};
+pub(crate) use self::held_gauges::HeldGauge;
+use self::held_gauges::{HeldGauges, family};
 pub(crate) use self::labels::Labels;
 pub(crate) use self::ledger::{LazyCounters, Ledger, Table};
 use self::native::NativeHistograms;
@@ -68,6 +72,7 @@ pub struct Metrics {
     pub(crate) reloads_failed: Counter,
     /// The labels of `edgeshim_build_info`: version, commit and configuration.
     build: Mutex<Option<[String; 3]>>,
+    held: HeldGauges,
     /// The counts of pulls and of requests at the edge, from which the offload and the shares are calculated.
     pub(crate) offload: Offload,
     /// `edgeshim_origin_faults_total` by cause. `None` for causes that are failures of the client.
@@ -102,6 +107,7 @@ impl Metrics {
             reloads_ok: describe::CONFIG_RELOADS.register(&recorder, &["ok"]),
             reloads_failed: describe::CONFIG_RELOADS.register(&recorder, &["failed"]),
             build: Mutex::default(),
+            held: HeldGauges::default(),
             offload: Offload::default(),
             faults: Cause::ALL.map(fault),
             native: NativeHistograms::of([describe::PULL_SECONDS.name(), describe::ORIGIN_SECONDS.name()]),
@@ -113,6 +119,12 @@ impl Metrics {
     pub(crate) fn series<H: Handle>(&self, metric: &Metric<H>, values: &[&'static str]) -> H {
         let key = metric.key(values);
         H::register(&self.recorder, &key).with_native(&self.native, &key)
+    }
+
+    /// Returns a gauge whose series exists until the returned value is dropped. `label` is the value of the metric's
+    /// only label. The page must list the metric in [`render`](Self::render).
+    pub(crate) fn held(&self, metric: &Metric<Gauge>, label: &'static str, value: f64) -> HeldGauge {
+        self.held.add(metric, label, value)
     }
 
     /// Counts a fault of the origin. Also logs the first fault of each cause in each period of five seconds. Ignores a
@@ -148,8 +160,11 @@ impl Metrics {
         // The exporter would keep the series of the previous configuration.
         let build = self.build.lock().unwrap_or_else(PoisonError::into_inner);
         let series = build.iter().map(|labels| (labels.iter().map(String::as_str).collect(), 1.0));
-        offload::family(&mut page, &describe::BUILD_INFO, series);
+        family(&mut page, &describe::BUILD_INFO, series);
         drop(build);
+        for metric in [&describe::CERTIFICATE_EXPIRY, &describe::RANGES_AGE] {
+            self.held.render(&mut page, metric);
+        }
         page
     }
 

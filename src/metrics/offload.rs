@@ -16,12 +16,11 @@
 //! While a figure is unknown, the metrics page has no series for the figure. A value such as 0 would be wrong.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::describe;
-
+use super::held_gauges::family;
 use crate::clock;
 
 /// The length of the window, in seconds.
@@ -35,25 +34,40 @@ const STORED_SECONDS: i64 = 2 * WINDOW_SECONDS + AHEAD_SECONDS;
 /// clock and this host's clock would change the result a lot.
 const SHORT_SECONDS: i64 = 60;
 
+/// If this host's clock is set back by more than this time, in seconds, the stored figures are dropped, because their
+/// times are wrong. Smaller steps do not matter.
+const CLOCK_STEP_SECONDS: f64 = 2.0;
+
 /// The requests and bytes at the edge in each second, as one batch of log lines reports them. The seconds reach from
-/// [`WINDOW_SECONDS`] before the batch arrived to [`AHEAD_SECONDS`] after.
+/// [`WINDOW_SECONDS`] before the batch began to arrive to [`AHEAD_SECONDS`] after its end, but at most
+/// [`STORED_SECONDS`] are stored.
 #[derive(Debug)]
 pub(crate) struct Seconds {
     first: i64,
-    sums: Box<[(u64, u64)]>,
+    sums: VecDeque<(u64, u64)>,
 }
 
 impl Seconds {
-    /// Returns sums of 0. `now` is the time at which the batch arrives, in seconds of Unix time.
+    /// Returns sums of 0. `now` is the time at which the batch begins to arrive, in seconds of Unix time.
     pub(crate) fn new(now: i64) -> Self {
-        let length = usize::try_from(WINDOW_SECONDS + AHEAD_SECONDS + 1).unwrap_or_default();
-        Self { first: now - WINDOW_SECONDS, sums: vec![(0, 0); length].into() }
+        Self { first: now - WINDOW_SECONDS, sums: VecDeque::new() }
     }
 
-    /// Adds requests and bytes to a second. If the second is outside the stored seconds, nothing is added.
+    /// Adds requests and bytes to a second. If the second is older than the stored seconds, nothing is added. If it is
+    /// newer than the stored seconds, the oldest seconds can be dropped. The caller has checked that the second is not
+    /// too far in the future.
     pub(crate) fn add(&mut self, second: i64, requests: u64, bytes: u64) {
-        let position = usize::try_from(second - self.first).ok();
-        if let Some(sum) = position.and_then(|position| self.sums.get_mut(position)) {
+        let surplus = second - self.first - STORED_SECONDS;
+        if surplus > 0 {
+            let dropped = usize::try_from(surplus).unwrap_or(usize::MAX).min(self.sums.len());
+            self.sums.drain(..dropped);
+            self.first += surplus;
+        }
+        let Ok(position) = usize::try_from(second - self.first) else { return };
+        if position >= self.sums.len() {
+            self.sums.resize(position + 1, (0, 0));
+        }
+        if let Some(sum) = self.sums.get_mut(position) {
             sum.0 = sum.0.saturating_add(requests);
             sum.1 = sum.1.saturating_add(bytes);
         }
@@ -66,15 +80,18 @@ impl Seconds {
 }
 
 /// The counts of one provider: its pulls, and the requests at its edge.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Book {
     pulls: AtomicU64,
     bytes: AtomicU64,
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
+    /// The time since which the totals and the log are known, in seconds of Unix time: the start of the process, or the
+    /// last time at which this host's clock was set back.
+    since: f64,
     /// The totals of pulls that [`Offload::sample`] has stored, the oldest first.
     totals: VecDeque<Total>,
     /// The requests and bytes at the edge for each second of the log.
@@ -112,6 +129,13 @@ pub(crate) struct Ratios {
 }
 
 impl Book {
+    /// Creates the book of a provider. `since` is the time at which the process started, in seconds of Unix time.
+    fn new(since: f64) -> Self {
+        let book = Self { pulls: AtomicU64::new(0), bytes: AtomicU64::new(0), kept: Mutex::new(Kept::new(since)) };
+        book.sample(since);
+        book
+    }
+
     /// Counts a pull that has ended. `requests` is 1, or 0 for a retry: the first attempt was already counted for the
     /// request at the edge. Callers do not count health checks here, because no request at the edge causes them.
     pub(crate) fn pull(&self, requests: u64, bytes: u64) {
@@ -142,8 +166,16 @@ impl Book {
     }
 
     fn sample(&self, now: f64) {
-        let total = self.total(now);
+        let mut total = self.total(now);
         let mut kept = self.kept();
+        if let Some(last) = kept.totals.back() {
+            if now + CLOCK_STEP_SECONDS < last.at {
+                *kept = Kept::new(now);
+            } else {
+                // The times of the totals never decrease.
+                total.at = now.max(last.at);
+            }
+        }
         kept.totals.push_back(total);
         let end = now - seconds_f64(STORED_SECONDS);
         // One total that is older than the stored time stays, so that every moment of the stored time is between two
@@ -165,11 +197,11 @@ impl Book {
         (to.0 - from.0, to.1 - from.1)
     }
 
-    /// Calculates the offload. `started` is the time at which the process started, `now` is the current time.
-    fn ratios(&self, started: f64, now: f64) -> Ratios {
-        let (span, late) = {
+    /// Calculates the offload. `now` is the current time.
+    fn ratios(&self, now: f64) -> Ratios {
+        let (since, span, late) = {
             let kept = self.kept();
-            (kept.span, kept.late.0)
+            (kept.since, kept.span, kept.late.0)
         };
         let Some((oldest, newest)) = span else { return Ratios::default() };
         let lag = (now - seconds_f64(newest)).max(0.0);
@@ -178,15 +210,14 @@ impl Book {
         }
         // The incomplete seconds at the end of the log are left out, unless less than a minute of log would remain.
         let newest = if newest - late - oldest >= SHORT_SECONDS { newest - late } else { newest };
-        // Pulls before the start of the process are unknown, so the window begins at the start. During the first minute
+        // Pulls before `since` are unknown, so the window begins there. During the first minute
         // the window can begin up to a minute earlier, because the times in the log can be a little older than the
         // pulls that edgeshim has counted for the same requests.
-        let start =
-            if now - started < seconds_f64(SHORT_SECONDS) { started - seconds_f64(SHORT_SECONDS) } else { started };
+        let start = if now - since < seconds_f64(SHORT_SECONDS) { since - seconds_f64(SHORT_SECONDS) } else { since };
         #[allow(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
         let first = (newest - WINDOW_SECONDS + 1).max(oldest).max(start.ceil() as i64);
         if first > newest {
-            // The whole log is older than the start of the process, so the pulls for its requests are unknown.
+            // The whole log is older than `since`, so the pulls for its requests are unknown.
             return Ratios { lag: Some(lag), ..Ratios::default() };
         }
         // While the log is short, pulls that are a little older than the log (`slack`) count too. Exception: if there
@@ -208,6 +239,11 @@ impl Book {
 }
 
 impl Kept {
+    fn new(since: f64) -> Self {
+        let (totals, edge) = (VecDeque::new(), BTreeMap::new());
+        Self { since, totals, edge, span: None, gap_end: None, late: (0, 0) }
+    }
+
     /// Adds the seconds of a batch to the span. `oldest` and `newest` are the first and the last second of the batch.
     /// `current` is the current total.
     fn extend_span(&mut self, oldest: i64, newest: i64, current: Total) {
@@ -268,12 +304,7 @@ impl Offload {
     pub(crate) fn book(&self, provider: &'static str) -> Arc<Book> {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let started = self.started;
-        let new = || {
-            let book = Book::default();
-            book.sample(started);
-            Arc::new(book)
-        };
-        Arc::clone(books.entry(provider).or_insert_with(new))
+        Arc::clone(books.entry(provider).or_insert_with(|| Arc::new(Book::new(started))))
     }
 
     fn books(&self) -> Vec<(&'static str, Arc<Book>)> {
@@ -290,7 +321,8 @@ impl Offload {
         }
     }
 
-    /// Appends the figures that are known to the metrics page.
+    /// Appends the figures that are known to the metrics page. edgeshim writes these gauges without the exporter,
+    /// because the exporter cannot leave out a series whose value has become unknown.
     pub(super) fn render(&self, page: &mut String) {
         let now = now();
         let books = self.books();
@@ -301,32 +333,13 @@ impl Offload {
         let all: f64 = pulls.iter().map(|(_, pulls)| pulls).sum();
         let shares = pulls.iter().filter(|_| all > 0.0).map(|(name, pulls)| (vec![*name], pulls / all));
         family(page, &describe::SHARE, shares);
-        let ratios: Vec<_> = books.iter().map(|(name, book)| (*name, book.ratios(self.started, now))).collect();
+        let ratios: Vec<_> = books.iter().map(|(name, book)| (*name, book.ratios(now))).collect();
         let of = |of: &'static str, ratio: fn(&Ratios) -> Option<f64>| {
             ratios.iter().filter_map(move |(name, ratios)| Some((vec![*name, of], ratio(ratios)?)))
         };
         family(page, &describe::OFFLOAD, of("requests", |r| r.requests).chain(of("bytes", |r| r.bytes)));
         let lags = ratios.iter().filter_map(|(name, ratios)| Some((vec![*name], ratios.lag?)));
         family(page, &describe::EDGE_LOG_LAG, lags);
-    }
-}
-
-/// Appends the series of one gauge to the page. edgeshim writes these gauges without the exporter, because the exporter
-/// cannot remove a series whose value has become unknown or whose labels have changed.
-pub(super) fn family<'v>(
-    page: &mut String,
-    metric: &describe::Metric<metrics::Gauge>,
-    series: impl Iterator<Item = (Vec<&'v str>, f64)>,
-) {
-    let description = metric.description();
-    let name = description.name;
-    for (position, (values, value)) in series.enumerate() {
-        if position == 0 {
-            let _ = writeln!(page, "# HELP {name} {}\n# TYPE {name} gauge", description.help);
-        }
-        let labels: Vec<_> =
-            description.labels.iter().zip(values).map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let _ = writeln!(page, "{name}{{{}}} {value}", labels.join(","));
     }
 }
 
@@ -354,8 +367,7 @@ mod tests {
 
     impl Traffic {
         fn new() -> Self {
-            let book = Book::default();
-            book.sample(seconds_f64(START));
+            let book = Book::new(seconds_f64(START));
             Self { book, second: START }
         }
 
@@ -380,7 +392,7 @@ mod tests {
         }
 
         fn ratios(&self) -> Ratios {
-            self.book.ratios(seconds_f64(START), seconds_f64(self.second))
+            self.book.ratios(seconds_f64(self.second))
         }
     }
 
@@ -521,8 +533,7 @@ mod tests {
 
     #[test]
     fn offload_when_log_is_short_then_slightly_older_pulls_count_and_newer_pulls_do_not() {
-        let book = Book::default();
-        book.sample(seconds_f64(START));
+        let book = Book::new(seconds_f64(START));
         for _ in 0..10 {
             book.pull(1, 100);
         }
@@ -535,19 +546,50 @@ mod tests {
             book.pull(1, 100);
         }
         book.sample(seconds_f64(START + 5));
-        let ratios = book.ratios(seconds_f64(START), seconds_f64(START) + 5.5);
+        let ratios = book.ratios(seconds_f64(START) + 5.5);
         assert!(near(ratios.requests, 0.9) && near(ratios.bytes, 0.5), "{ratios:?}");
     }
 
     #[test]
     fn offload_when_log_has_no_bytes_then_only_the_share_of_requests_is_known() {
-        let book = Book::default();
-        book.sample(seconds_f64(START));
+        let book = Book::new(seconds_f64(START));
         let mut log = Seconds::new(START + 3);
         log.add(START + 3, 5, 0);
         book.log(&log, START + 3);
-        let ratios = book.ratios(seconds_f64(START), seconds_f64(START + 4));
+        let ratios = book.ratios(seconds_f64(START + 4));
         assert!(near(ratios.requests, 1.0) && ratios.bytes.is_none(), "{ratios:?}");
+    }
+
+    #[test]
+    fn offload_when_clock_is_set_back_then_is_correct_after_the_first_log_of_the_new_time() {
+        for step in [30, 4000] {
+            let mut traffic = Traffic::new();
+            traffic.second += 10_000;
+            traffic.run(400, 10, 1, Some(0));
+            traffic.run(100, 10, 10, None);
+            traffic.run(20, 10, 1, Some(0));
+            traffic.second -= step;
+            traffic.book.sample(seconds_f64(traffic.second));
+            assert_eq!(traffic.ratios(), Ratios::default(), "{step}");
+            for seconds in [2, 60, 400] {
+                traffic.run(seconds, 10, 5, Some(0));
+                let ratios = traffic.ratios();
+                assert!(near(ratios.requests, 0.5) && ratios.lag.is_some_and(|lag| lag < 2.0), "{step}: {ratios:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn seconds_when_batch_arrives_slowly_then_newest_seconds_are_stored_and_memory_is_bounded() {
+        let mut log = Seconds::new(START);
+        log.add(START - WINDOW_SECONDS - 1, 1, 1);
+        for second in 0..5000 {
+            log.add(START + second, 1, 2);
+        }
+        let stored: Vec<_> = log.iter().collect();
+        assert_eq!(stored.len(), usize::try_from(STORED_SECONDS + 1).unwrap());
+        assert_eq!(stored.last(), Some(&(START + 4999, 1, 2)));
+        assert_eq!(stored.first(), Some(&(START + 4999 - STORED_SECONDS, 1, 2)));
     }
 
     #[test]
@@ -561,12 +603,11 @@ mod tests {
     #[test]
     fn offload_when_the_whole_log_is_older_than_the_process_then_absent() {
         for (age, now) in [(130, 1), (1, 61)] {
-            let book = Book::default();
-            book.sample(seconds_f64(START));
+            let book = Book::new(seconds_f64(START));
             let mut log = Seconds::new(START - age);
             log.add(START - age, 5, 100);
             book.log(&log, START - age);
-            let ratios = book.ratios(seconds_f64(START), seconds_f64(START + now));
+            let ratios = book.ratios(seconds_f64(START + now));
             let lag = Some(seconds_f64(age + now));
             assert_eq!(ratios, Ratios { requests: None, bytes: None, lag }, "{age}");
         }

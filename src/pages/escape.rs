@@ -1,5 +1,7 @@
 //! Escaping of values in a page: as HTML text, or percent-encoded in a query.
 
+use crate::wire::hex;
+
 /// How a value is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Escape {
@@ -35,7 +37,10 @@ impl Escape {
                     None => out.push(byte),
                 },
                 Self::Query if is_unreserved(byte) => out.push(byte),
-                Self::Query => out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]),
+                Self::Query => {
+                    out.push(b'%');
+                    out.extend(hex::digits(byte).map(|digit| digit.to_ascii_uppercase()));
+                }
             }
         }
     }
@@ -84,8 +89,4 @@ const fn entity(byte: u8) -> Option<&'static [u8]> {
 /// Returns whether a query can contain the byte without encoding (unreserved characters, RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-fn hex(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
 }

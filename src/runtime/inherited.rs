@@ -3,7 +3,8 @@
 //! their names.
 //!
 //! If the address of a socket is configured, the socket belongs to the listener with this address. Otherwise the name
-//! of the socket selects the listener.
+//! of the socket selects the listener. In a hand-over, the name contains the address in the configuration of the old
+//! process, so that a socket is not matched with a listener whose address was changed.
 
 use std::fmt;
 use std::io;
@@ -14,9 +15,17 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use listenfd::ListenFd;
 
 use crate::config::Listen;
+use crate::wire::hex;
 
 /// The name of the socket on which this process reports to the old process that this process is ready.
 pub(crate) const PREDECESSOR: &str = "edgeshim-predecessor";
+
+/// Returns the name with which a socket is passed in a hand-over. `name` is the name of the socket for systemd, and
+/// `listen` is the address in the configuration.
+pub(crate) fn name_in_hand_over(name: &str, listen: &Listen) -> String {
+    // A name cannot contain a colon.
+    format!("{name}-{}", hex::text(listen.to_string().as_bytes()))
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -77,7 +86,6 @@ impl fmt::Display for Socket {
 pub(crate) struct Inherited {
     sockets: Vec<(String, Socket)>,
     predecessor: Option<UnixDatagram>,
-    any: bool,
 }
 
 impl Inherited {
@@ -89,7 +97,7 @@ impl Inherited {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut found = ListenFd::from_env();
-        let mut inherited = Self { any: found.len() > 0, ..Self::default() };
+        let mut inherited = Self::default();
         for index in 0..found.len() {
             let name = names.next().unwrap_or_default().to_owned();
             if name == PREDECESSOR {
@@ -109,11 +117,6 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Returns whether this process got sockets at its start.
-    pub(crate) fn any(&self) -> bool {
-        self.any
-    }
-
     /// Matches the sockets with addresses. Each address has the name with which a socket can be matched. Returns one
     /// entry for each address, which is `None` if no socket belongs to the address.
     ///
@@ -127,8 +130,10 @@ impl Inherited {
         let mut assigned: Vec<Option<Socket>> = wanted.iter().map(|_| None).collect();
         for by_name in [false, true] {
             for (place, (listen, wanted)) in assigned.iter_mut().zip(wanted) {
-                let is_match = |(name, socket): &(String, Socket)| {
-                    if by_name { name == wanted } else { socket.is_at(listen) }
+                let is_match = |(name, socket): &(String, Socket)| match (by_name, &self.predecessor) {
+                    (false, _) => socket.is_at(listen),
+                    (true, None) => name == wanted,
+                    (true, Some(_)) => *name == name_in_hand_over(wanted, listen),
                 };
                 if place.is_none()
                     && let Some(found) = self.sockets.iter().position(is_match)

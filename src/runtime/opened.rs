@@ -8,8 +8,8 @@ use crate::access_log::AccessLog;
 use crate::cdn::addresses::AddressList;
 use crate::cdn::known::Known;
 use crate::cdn::preset::Preset;
-use crate::cdn::proof::Proofs;
 use crate::cdn::proof::g2o::{Replays, Verifier};
+use crate::cdn::proof::{Authorities, Proofs};
 use crate::config::{AddressSource, Provider, Settings, Verify};
 use crate::edge::request::objects::Objects;
 use crate::edge::request::top::Tops;
@@ -17,7 +17,7 @@ use crate::ids::intern;
 use crate::intake::country::{Countries, CountryError};
 use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
-use crate::intake::server_tls::{ServerTls, Tickets};
+use crate::intake::server_tls::{ProviderCa, ServerTls, Tickets, TypedPath};
 use crate::metrics::Metrics;
 use crate::origin::{Lease, OriginSettings, Resolver, Role, TlsProblem, Upstream};
 
@@ -48,17 +48,25 @@ impl Opened {
             lasting.upstreams.add(&lease);
             Ok(lease)
         })?;
+        let mut cas = Vec::new();
+        let open_ca = |provider, path: &TypedPath| {
+            let ca = ProviderCa::open(provider, path).map_err(BuildError::ServerTls)?;
+            let authorities = ca.authorities();
+            cas.push(ca);
+            Ok(authorities)
+        };
+        let providers = known_providers(settings, &lasting.replays, follow, open_ca)?;
         let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {
             origin,
             stand_in,
-            providers: known_providers(settings, &lasting.replays, follow)?,
+            providers,
             countries: open_countries(settings).map_err(BuildError::Countries)?,
             log: log.map_err(BuildError::Log)?,
             intake: Arc::clone(&lasting.intake),
             objects: Arc::clone(&lasting.objects),
             tops: Arc::clone(&lasting.tops),
-            tls: open_tls(settings, metrics, &lasting.tickets)?,
+            tls: open_tls(settings, cas, metrics, &lasting.tickets)?,
         })
     }
 
@@ -66,7 +74,10 @@ impl Opened {
     pub(super) fn still(settings: &Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let open = |origin, role| upstream(origin, settings, role, &Resolver::default(), metrics);
         let (origin, stand_in) = upstreams(settings, open)?;
-        let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()))?;
+        let open_ca = |provider, path: &TypedPath| {
+            Ok(ProviderCa::open(provider, path).map_err(BuildError::ServerTls)?.authorities())
+        };
+        let providers = known_providers(settings, &Arc::default(), |ranges, _| Ok(ranges.list()), open_ca)?;
         Ok(Self {
             origin,
             stand_in,
@@ -111,6 +122,7 @@ fn known_providers(
     settings: &Settings,
     replays: &Arc<Replays>,
     list: impl Fn(Ranges, &'static str) -> Result<Arc<AddressList>, BuildError>,
+    mut open_ca: impl FnMut(&'static str, &TypedPath) -> Result<Arc<Authorities>, BuildError>,
 ) -> Result<Arc<[Known]>, BuildError> {
     let known = |provider: &Provider| {
         let preset = Preset::named(provider.preset).ok_or_else(|| {
@@ -123,16 +135,21 @@ fn known_providers(
             let ranges = open_ranges(sources).map_err(BuildError::Ranges)?;
             list(ranges, intern(&provider.name))
         };
-        let proofs = |verify: &Verify| {
+        let mut proofs = |verify: &Verify| {
             Ok(Proofs {
                 require: verify.require,
                 secret: verify.secret.clone(),
                 addresses: if verify.addresses.is_empty() { None } else { Some(addresses(&verify.addresses)?) },
                 client_cert: verify.client_cert.clone(),
+                authorities: verify
+                    .client_cert_ca
+                    .as_ref()
+                    .map(|ca| open_ca(intern(&provider.name), ca))
+                    .transpose()?,
                 g2o: verify.g2o.as_ref().map(|keys| Verifier::new(keys, Arc::clone(replays))),
             })
         };
-        let proofs = provider.verify.as_ref().map(proofs).transpose()?;
+        let proofs = provider.verify.as_ref().map(&mut proofs).transpose()?;
         Ok(Known { name: provider.name.clone(), preset, proofs })
     };
     settings.providers.iter().map(known).collect()
@@ -151,14 +168,16 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
     Ranges::open(&files, &networks)
 }
 
-/// Reads the certificates and keys of `[server.tls]` and watches their files for changes.
+/// Reads the certificates and keys of `[server.tls]`. Watches their files and the files with the CAs of the providers
+/// for changes.
 fn open_tls(
     settings: &Settings,
+    provider_cas: Vec<ProviderCa>,
     metrics: &Metrics,
     tickets: &Arc<Tickets>,
 ) -> Result<Option<Arc<ServerTls>>, BuildError> {
     let Some(tls) = &settings.server.tls else { return Ok(None) };
-    let (tls, sources) = ServerTls::open(&tls.files, tickets, metrics)
+    let (tls, sources) = ServerTls::open(&tls.files, provider_cas, tickets, metrics)
         .map_err(|errors| BuildError::Several(errors.into_iter().map(BuildError::ServerTls).collect()))?;
     tls.follow(sources).map(Some).map_err(BuildError::Thread)
 }

@@ -2,6 +2,7 @@
 //! (`drain.rs`). An HTTP/1.1 connection that waits for a request is parked after a short time: hyper's state and
 //! buffers are freed until the next bytes arrive.
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use super::watched::{Socket, Watched};
 use super::worker::Worker;
 use crate::clock::{self, Deadline};
 use crate::ids::Reason;
+use crate::intake::server_tls::ServerTls;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::{Peer, Scheme};
 
@@ -37,11 +39,10 @@ const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 pub(super) async fn serve_tls<E: EdgeService>(
     stream: TcpStream,
     address: IpAddr,
+    tls: Arc<ServerTls>,
     worker: Arc<Worker<E>>,
     permit: Arc<ConnectionPermit>,
 ) {
-    // A reload can have removed the `[server.tls]` block.
-    let Some(tls) = worker.slot.load().tls().cloned() else { return };
     let limits = worker.limits();
     let deadline = Deadline::new();
     deadline.arm(limits.timeouts.header);
@@ -275,6 +276,13 @@ where
     None
 }
 
+/// Returns whether the codec has ended an HTTP/2 connection because the client sends too many frames of a kind, for
+/// example DATA frames that are empty or have only padding.
+fn is_flood(error: &hyper::Error) -> bool {
+    let codec = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    codec.is_some_and(|codec| codec.is_library() && codec.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 async fn drive_h2<S, E>(
     mut connection: http2::Connection<TokioIo<Watched<S>>, Streams<E>, StreamExecutor>,
     state: &State,
@@ -295,7 +303,8 @@ async fn drive_h2<S, E>(
             state.leave();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-            if state.is_flooded() {
+            let is_flooded = state.is_flooded() || ended.as_ref().is_err_and(is_flood);
+            if is_flooded {
                 worker.refused(Reason::Flood);
             }
             if let Err(error) = ended {

@@ -15,6 +15,9 @@ use crate::runtime::Socket;
 /// The length of the queue for connections that are not accepted yet. The kernel's own limit (`somaxconn`) can be
 /// lower.
 const BACKLOG: i32 = 4096;
+/// The largest number of connections that are accepted while a listener closes. A socket of systemd can have a longer
+/// queue than [`BACKLOG`].
+const MOST_QUEUED: usize = 16 * 1024;
 
 /// The address that a listener is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,29 +126,23 @@ impl Incoming {
     /// kernel's queue before it closes the listener, because closing the listener resets all connections in this queue.
     /// The function removes the listener from the runtime first and then accepts the connections directly, because the
     /// runtime would notice these connections only at its next poll.
+    /// At most [`MOST_QUEUED`] connections are returned, so that new connections cannot delay the close.
     pub(super) fn close(self) -> Vec<Detached> {
-        let mut accepted = Vec::new();
+        fn all(accept: impl Fn() -> io::Result<Detached>) -> Vec<Detached> {
+            std::iter::from_fn(|| accept().ok()).take(MOST_QUEUED).collect()
+        }
         match self {
-            Self::Tcp(listener) => {
-                let Ok(listener) = listener.into_std() else { return accepted };
-                while let Ok((stream, address)) = listener.accept() {
-                    accepted.push(Detached::Tcp(stream, address.ip()));
-                }
-            }
-            Self::Tls(listener) => {
-                let Ok(listener) = listener.into_std() else { return accepted };
-                while let Ok((stream, address)) = listener.accept() {
-                    accepted.push(Detached::Tls(stream, address.ip()));
-                }
-            }
+            Self::Tcp(listener) => listener
+                .into_std()
+                .map(|listener| all(|| listener.accept().map(|(stream, address)| Detached::Tcp(stream, address.ip())))),
+            Self::Tls(listener) => listener
+                .into_std()
+                .map(|listener| all(|| listener.accept().map(|(stream, address)| Detached::Tls(stream, address.ip())))),
             Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return accepted };
-                while let Ok((stream, _)) = listener.accept() {
-                    accepted.push(Detached::Unix(stream));
-                }
+                listener.into_std().map(|listener| all(|| listener.accept().map(|(stream, _)| Detached::Unix(stream))))
             }
         }
-        accepted
+        .unwrap_or_default()
     }
 }
 

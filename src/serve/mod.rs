@@ -2,6 +2,7 @@
 
 mod conn;
 mod connection_limits;
+mod discard;
 mod drain;
 mod flag;
 mod listen;
@@ -25,12 +26,11 @@ use std::time::Duration;
 pub use drain::{Cut, Drain};
 pub(crate) use listen::Bound;
 
-use self::flag::Flag;
 use self::listen::Listener;
 use self::permit::{ListenerState, Permits};
 use self::workers::Workers;
 use crate::config::Listen;
-use crate::runtime::{Slot, Socket};
+use crate::runtime::{Slot, Socket, name_in_hand_over};
 
 /// The longest wait for the first worker to close a removed listener.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -130,12 +130,9 @@ impl Server {
     }
 
     fn open(&self, Added { listen, listener, second, owns_file }: Added) -> Open {
-        let state = Arc::new(ListenerState {
-            permits: Arc::clone(&self.permits),
-            drain: Arc::clone(&self.drain),
-            removed: Arc::new(Flag::default()),
-            metrics: self.slot.load().metrics(),
-        });
+        let runtime = self.slot.load();
+        let state = Arc::new(ListenerState::new(&self.permits, &self.drain, runtime.metrics()));
+        state.set_tls(runtime.tls().cloned());
         let closed = self.workers.accept(listener, &state);
         Open { listen, listener: second, state, closed, owns_file }
     }
@@ -176,15 +173,21 @@ impl Server {
         let mut wanted: Vec<&Listen> = wanted.iter().collect();
         let is_kept = |open: &mut Open| take(&mut wanted, |wanted| **wanted == open.listen).is_none();
         let removed: Vec<Open> = listeners.extract_if(.., is_kept).collect();
-        let mut bound = Vec::new();
+        let runtime = self.slot.load();
+        for open in listeners.iter() {
+            open.state.set_tls(runtime.tls().cloned());
+        }
         // If the drain has begun since `prepare`, the new sockets are closed again.
         let added = if self.is_ending.load(Ordering::Acquire) { Vec::new() } else { change.added };
+        let bound: Vec<Bound> = added.iter().map(|added| added.listener.bound().clone()).collect();
+        let kept = listeners.iter().map(|open| open.listener.bound().clone());
+        let still_used: Vec<Bound> = kept.chain(bound.iter().cloned()).collect();
+        // If only the kind of a listener changes, the old and the new listener have the same queue. The connections in
+        // this queue belong to the old listener, so the old listener is closed first.
+        self.close(removed, &still_used);
         for added in added {
-            bound.push(added.listener.bound().clone());
             listeners.push(self.open(added));
         }
-        let still_used: Vec<Bound> = listeners.iter().map(|open| open.listener.bound().clone()).collect();
-        self.close(removed, &still_used);
         bound
     }
 
@@ -218,8 +221,11 @@ impl Server {
     }
 
     /// Returns a descriptor of each listening socket and the name of the socket, for another process.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<(&'static str, Socket)>> {
-        let named = |open: &Open| Ok((open.listen.socket_name(), open.listener.socket().try_clone()?));
+    pub(crate) fn sockets(&self) -> io::Result<Vec<(String, Socket)>> {
+        let named = |open: &Open| {
+            let name = name_in_hand_over(open.listen.socket_name(), &open.listen);
+            Ok((name, open.listener.socket().try_clone()?))
+        };
         self.listeners().iter().map(named).collect()
     }
 

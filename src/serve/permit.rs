@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::drain::Drain;
 use super::flag::Flag;
+use crate::intake::server_tls::ServerTls;
 use crate::metrics::Metrics;
 
 /// The permits for `server.max_connections` connections. A reload can change their number.
@@ -63,6 +64,24 @@ pub(super) struct ListenerState {
     /// Set when a reload has removed the listener.
     pub(super) removed: Arc<Flag>,
     pub(super) metrics: &'static Metrics,
+    tls: Mutex<Option<Arc<ServerTls>>>,
+}
+
+impl ListenerState {
+    pub(super) fn new(permits: &Arc<Permits>, drain: &Arc<Drain>, metrics: &'static Metrics) -> Self {
+        let (permits, drain) = (Arc::clone(permits), Arc::clone(drain));
+        Self { permits, drain, removed: Arc::default(), metrics, tls: Mutex::default() }
+    }
+
+    /// Sets the certificates for the next connections of the listener. They are not changed when the listener is
+    /// removed, so that the connections in its queue can still be served.
+    pub(super) fn set_tls(&self, tls: Option<Arc<ServerTls>>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The permit of one connection. The worker, the drain and the metrics count the connection until its permit is

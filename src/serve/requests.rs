@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
 
+use super::discard::discard;
 use super::permit::ConnectionPermit;
 use super::state::{InFlight, State};
 use super::worker::Worker;
@@ -22,7 +23,7 @@ use crate::fault::Fault;
 use crate::origin::Hold;
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::Peer;
-use crate::wire::names::UPGRADE;
+use crate::wire::names::{EXPECT, UPGRADE};
 use crate::wire::received::Received;
 use crate::wire::values;
 
@@ -57,7 +58,11 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         let client =
             ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
-        let body = Received::new(body, head.version);
+        let mut body = Received::new(body, head.version);
+        // A client that waits for a 100 has not sent the body. Reading the body would send the 100.
+        if !head.headers.contains_key(EXPECT) {
+            body = body.discarded_by(discard);
+        }
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });
         ResponseFuture { inner: self.worker.call(request), client, in_flight: Some(in_flight) }
     }
@@ -164,6 +169,11 @@ impl Body for ResponseBody {
         let mut inner = this.inner;
         let polled = ready!(inner.as_mut().poll_frame(cx));
         let state = this.in_flight.state();
+        if let Some(Ok(frame)) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            state.sent(data.len());
+        }
         let is_last = match &polled {
             Some(Ok(frame)) => state.is_open_ended() && (frame.is_trailers() || inner.is_end_stream()),
             Some(Err(_)) => false,

@@ -51,6 +51,7 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
+    is_h2: bool,
     pub(super) timeouts: Timeouts,
     leaving: AtomicBool,
     flooded: AtomicBool,
@@ -84,6 +85,7 @@ impl State {
             in_flight: AtomicU32::new(0),
             idle_since_ms: AtomicU64::new(0),
             framing: Mutex::new(framing),
+            is_h2,
             timeouts,
             leaving: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
@@ -233,6 +235,16 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Notes that this number of body bytes is sent to the client. On HTTP/2, the client then sends `WINDOW_UPDATE`
+    /// frames, which are no flood.
+    pub(super) fn sent(&self, bytes: usize) {
+        if self.is_h2
+            && let Framing::Frames(tracker) = &mut *self.framing()
+        {
+            tracker.sent(bytes);
+        }
     }
 
     /// Returns whether [`received`](Self::received) has returned an error.

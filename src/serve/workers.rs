@@ -22,10 +22,14 @@ use super::listen::{Accepted, Detached, Incoming, Listener};
 use super::permit::{ConnectionPermit, ListenerState};
 use super::worker::Worker;
 use crate::clock;
+use crate::intake::server_tls::ServerTls;
+use crate::metrics::Throttle;
 use crate::runtime::{EdgeService, Runtime, Slot};
 
 /// The pause of the acceptor after a failed accept. An accept usually fails because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Limits the messages about failed accepts of all listeners.
+static ACCEPT_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
 /// The number of clock sweeps between two calls of [`Worker::prune`].
 const SWEEPS_PER_PRUNE: u32 = 10;
 
@@ -37,7 +41,7 @@ const POLLS_PER_LOOK: u32 = 256;
 /// A message to a worker.
 enum Message {
     /// A connection that the worker must serve.
-    Connection(Detached, ConnectionPermit),
+    Connection(Detached, ConnectionPermit, Option<Arc<ServerTls>>),
     /// A listener whose connections the worker must accept. The sender is dropped when the listener is closed.
     Listener(Listener, Arc<ListenerState>, std::sync::mpsc::Sender<()>),
     /// A listener was removed, so each connection must check whether it belongs to a removed listener.
@@ -113,12 +117,15 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Worke
     for (index, inbox) in inboxes.into_iter().enumerate() {
         let handles = Arc::clone(&handles);
         let drain = Arc::clone(drain);
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = run(slot, &drain, inbox, &handles) {
-                tracing::error!(%error, "worker {index} cannot start");
-            }
+        // The runtime is made here, so that a worker that cannot start ends the process. Otherwise the connections that
+        // are handed to this worker would be lost.
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build();
+        let tokio = tokio.map_err(|error| {
+            let remedy = "raise the limit of open files (ulimit -n), or lower server.workers";
+            io::Error::new(error.kind(), format!("worker {index} cannot start ({error}); {remedy}"))
         })?;
-        threads.push(thread);
+        let name = format!("worker-{index}");
+        threads.push(thread::Builder::new().name(name).spawn(move || run(slot, &drain, inbox, &handles, &tokio))?);
     }
     Ok(Workers { threads: Mutex::new(threads), handles })
 }
@@ -138,8 +145,8 @@ fn run(
     drain: &Arc<Drain>,
     inbox: mpsc::UnboundedReceiver<Message>,
     handles: &Arc<[Handle]>,
-) -> io::Result<()> {
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build()?;
+    tokio: &tokio::runtime::Runtime,
+) {
     clock::on_yield(|cx| {
         // tokio first polls the sockets, and only then wakes a task that has called `yield_now`.
         let waker = Waker::from(Arc::new(NextTurn(cx.waker().clone())));
@@ -149,8 +156,7 @@ fn run(
         let worker = Arc::new(Worker::new(slot, Arc::clone(drain), Runtime::stack));
         tokio::spawn(sweep(Arc::clone(&worker)));
         work(worker, inbox, handles).await;
-        Ok(())
-    })
+    });
 }
 
 /// Serves the connections that are handed to this worker until the drain stops the worker. The caller then drops the
@@ -169,8 +175,8 @@ async fn work<E: EdgeService>(
     loop {
         tokio::select! {
             message = inbox.recv() => match message {
-                Some(Message::Connection(stream, permit)) => match stream.attach() {
-                    Ok(accepted) => spawn(accepted, permit, Arc::clone(&worker)),
+                Some(Message::Connection(stream, permit, tls)) => match stream.attach() {
+                    Ok(accepted) => spawn(accepted, permit, tls, Arc::clone(&worker)),
                     Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
                 },
                 Some(Message::Listener(listener, state, open)) => {
@@ -189,12 +195,22 @@ async fn work<E: EdgeService>(
     }
 }
 
-fn spawn<E: EdgeService>(accepted: Accepted, permit: ConnectionPermit, worker: Arc<Worker<E>>) {
+fn spawn<E: EdgeService>(
+    accepted: Accepted,
+    permit: ConnectionPermit,
+    tls: Option<Arc<ServerTls>>,
+    worker: Arc<Worker<E>>,
+) {
     let address = accepted.address();
     let permit = Arc::new(permit);
     match accepted {
         Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
-        Accepted::Tls(stream, _) => drop(tokio::spawn(conn::serve_tls(stream, address, worker, permit))),
+        Accepted::Tls(stream, _) => {
+            // A listener with TLS always has certificates.
+            if let Some(tls) = tls {
+                drop(tokio::spawn(conn::serve_tls(stream, address, tls, worker, permit)));
+            }
+        }
         Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
     }
 }
@@ -209,6 +225,8 @@ async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open:
             let queued = incoming.close();
             drop(open);
             acceptor.finish(waiting, queued).await;
+            // The thread that follows the certificates runs until its last reference is dropped.
+            state.set_tls(None);
         }
         Err(error) => tracing::error!(%error, "a listener cannot be used; raise the limit of open files (ulimit -n)"),
     }
@@ -252,7 +270,12 @@ impl<E: EdgeService> Acceptor<E> {
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput
                     );
                     if !transient {
-                        tracing::warn!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n)");
+                        if let Some(count) = ACCEPT_MESSAGES.pass() {
+                            tracing::warn!(
+                                "cannot accept a connection ({error}); raise the limit of open files (ulimit -n); \
+                                 failed attempts since the last message: {count}"
+                            );
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -282,13 +305,14 @@ impl<E: EdgeService> Acceptor<E> {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
         let permit = ConnectionPermit::new(&handle.load, &self.state, permit);
+        let tls = if matches!(accepted, Accepted::Tls(..)) { self.state.tls() } else { None };
         if index == 0 {
-            spawn(accepted, permit, Arc::clone(&self.worker));
+            spawn(accepted, permit, tls, Arc::clone(&self.worker));
             return;
         }
         match accepted.detach() {
             // Sending fails only if the worker has ended. In this case the process is ending too.
-            Ok(stream) => drop(handle.messages.send(Message::Connection(stream, permit))),
+            Ok(stream) => drop(handle.messages.send(Message::Connection(stream, permit, tls))),
             Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
         }
     }

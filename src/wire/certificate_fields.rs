@@ -178,6 +178,7 @@ mod tests {
     use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair};
 
+    use super::super::hex;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_600_000_000);
@@ -197,10 +198,6 @@ mod tests {
             headers.append(field.name(), HeaderValue::from_str(line).unwrap());
         }
         field.read(&headers, UNIX_EPOCH + NOW)
-    }
-
-    fn hex(bytes: [u8; 32]) -> String {
-        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     #[test]
@@ -236,7 +233,7 @@ mod tests {
     #[test]
     fn x_forwarded_client_cert_when_elements_repeat_then_last_element_is_read() {
         let (der, pem) = certificate(2020);
-        let hash = hex(fingerprint(&der));
+        let hash = hex::text(&fingerprint(&der));
         let other = "0".repeat(64);
         for (line, names) in [
             (format!("Hash={hash};DNS=a.example;DNS=b.example"), &["a.example", "b.example"][..]),
@@ -260,7 +257,7 @@ mod tests {
     fn x_forwarded_client_cert_when_malformed_or_expired_then_is_unusable() {
         let (der, pem) = certificate(2020);
         let (_, expired) = certificate(2018);
-        let (hash, other) = (hex(fingerprint(&der)), "0".repeat(64));
+        let (hash, other) = (hex::text(&fingerprint(&der)), "0".repeat(64));
         for line in [
             String::new(),
             "DNS=a.example".to_owned(),

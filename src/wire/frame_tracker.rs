@@ -13,15 +13,25 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// The largest number of overhead frames in one window of [`FLOOD_WINDOW_MS`]. An overhead frame is any frame that
-/// carries no part of a request and opens no flow-control window, for example SETTINGS, PING, PRIORITY or an empty DATA
-/// frame. The codec answers most of these frames, so a flood costs CPU time that other connections need. Real clients
-/// send less than a hundred of these frames in a second, and one `RST_STREAM` for each request that they cancel.
+/// carries no part of a request, for example SETTINGS, PING or PRIORITY.
+/// A `WINDOW_UPDATE` frame is an overhead frame if the client has no credit for it. The codec answers most overhead
+/// frames, so a flood costs CPU time that other connections need. Real clients send less than a hundred of these frames
+/// in a second, and one `RST_STREAM` for each request that they cancel.
 const FLOOD_FRAMES: u32 = 10_000;
 const FLOOD_WINDOW_MS: u64 = 1000;
+
+/// The credit for `WINDOW_UPDATE` frames grows by these numbers: with each request, and with each DATA frame that is
+/// sent. A real client sends at most one frame for the stream and one for the connection after each DATA frame. Envoy
+/// uses the same numbers (`max_inbound_window_update_frames_per_data_frame_sent`).
+const CREDIT_OF_REQUEST: u32 = 2;
+const CREDIT_OF_DATA: u32 = 20;
+/// The largest credit.
+const MOST_CREDIT: u32 = FLOOD_FRAMES;
+/// The length of the longest DATA frame that is sent, in bytes.
+const DATA_BYTES: usize = 16 * 1024;
 
 /// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
@@ -35,6 +45,8 @@ pub struct FrameTracker {
     in_head: bool,
     /// Whether the current frame is the last frame of the head.
     is_last: bool,
+    /// The number of `WINDOW_UPDATE` frames that do not count as overhead.
+    credit: u32,
     /// The number of overhead frames since `window_ms`, which is a time of the worker's clock in milliseconds.
     overhead: u32,
     window_ms: u64,
@@ -50,6 +62,7 @@ impl FrameTracker {
             have: 0,
             in_head: false,
             is_last: false,
+            credit: 0,
             overhead: 0,
             window_ms: 0,
         }
@@ -65,6 +78,16 @@ impl FrameTracker {
             (self.overhead, self.window_ms) = (0, now_ms);
         }
         false
+    }
+
+    /// Notes that this number of body bytes is sent to the client.
+    pub fn sent(&mut self, bytes: usize) {
+        let frames = u32::try_from(bytes.div_ceil(DATA_BYTES)).unwrap_or(u32::MAX);
+        self.grant(frames.saturating_mul(CREDIT_OF_DATA));
+    }
+
+    fn grant(&mut self, credit: u32) {
+        self.credit = self.credit.saturating_add(credit).min(MOST_CREDIT);
     }
 
     /// Reads the next bytes of the connection. The bytes can be split at any position.
@@ -91,9 +114,13 @@ impl FrameTracker {
                     HEADERS | CONTINUATION => {
                         self.in_head = true;
                         self.is_last = flags & END_HEADERS != 0;
+                        if kind == HEADERS {
+                            self.grant(CREDIT_OF_REQUEST);
+                        }
                     }
-                    WINDOW_UPDATE => {}
-                    DATA if self.left > 0 || flags & END_STREAM != 0 => {}
+                    WINDOW_UPDATE if self.credit > 0 => self.credit -= 1,
+                    // The codec limits the number of DATA frames that are empty, have only padding or are very short.
+                    DATA => {}
                     _ => self.overhead = self.overhead.saturating_add(1),
                 }
                 self.payload_ended();
@@ -131,7 +158,8 @@ mod tests {
                 tracker.feed(frame);
             }
         };
-        for (kind, flags, payload) in [(4, 0, 6), (4, 1, 0), (6, 0, 8), (2, 0, 5), (3, 0, 4), (DATA, 0, 0), (200, 0, 3)]
+        for (kind, flags, payload) in
+            [(4, 0, 6), (4, 1, 0), (6, 0, 8), (2, 0, 5), (3, 0, 4), (WINDOW_UPDATE, 0, 4), (200, 0, 3)]
         {
             let bytes = frame(kind, flags, payload);
             let mut tracker = FrameTracker::new();
@@ -146,12 +174,34 @@ mod tests {
             tracker.feed(&bytes);
             assert!(tracker.is_flooded(6999) && tracker.is_flooded(9000), "kind {kind}");
         }
-        for (kind, flags, payload) in [(HEADERS, 5, 3), (DATA, 0, 1), (DATA, END_STREAM, 0), (WINDOW_UPDATE, 0, 4)] {
+        for (kind, flags, payload) in [(HEADERS, 5, 3), (DATA, 0, 1)] {
             let mut tracker = FrameTracker::new();
             tracker.feed(&[b'p'; PREFACE_BYTES]);
             all(&mut tracker, &frame(kind, flags, payload), FLOOD_FRAMES + 1);
             assert!(!tracker.is_flooded(1), "kind {kind}");
         }
+    }
+
+    #[test]
+    fn window_updates_when_in_proportion_to_sent_data_then_are_no_flood() {
+        let mut tracker = FrameTracker::new();
+        tracker.feed(&[b'p'; PREFACE_BYTES]);
+        let updates = frame(WINDOW_UPDATE, 0, 4).repeat(2);
+        for _ in 0..FLOOD_FRAMES {
+            tracker.sent(1);
+            tracker.feed(&updates);
+            tracker.feed(&frame(HEADERS, 5, 3));
+            tracker.feed(&updates);
+        }
+        assert!(!tracker.is_flooded(999));
+        tracker.sent(usize::MAX);
+        // The credit is limited.
+        for _ in 0..2 * FLOOD_FRAMES {
+            tracker.feed(&frame(WINDOW_UPDATE, 0, 4));
+        }
+        assert!(!tracker.is_flooded(999));
+        tracker.feed(&frame(WINDOW_UPDATE, 0, 4));
+        assert!(tracker.is_flooded(999));
     }
 
     #[test]

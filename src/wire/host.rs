@@ -7,10 +7,20 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use http::{HeaderMap, HeaderValue};
+
 use super::decimal;
+use super::names::HOST;
 
 /// The longest host name that DNS allows, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
+
+/// Returns the host of a request, with the port if the request names a port. The layer `observe` adds Host to requests
+/// that have their host only in the target, so the authority of the target is not read here. The result is empty if an
+/// HTTP/1.0 request has no host.
+pub(crate) fn host(headers: &HeaderMap) -> &[u8] {
+    headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default()
+}
 
 /// Returns whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 ///

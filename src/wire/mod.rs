@@ -18,6 +18,7 @@ pub(crate) mod etag;
 pub(crate) mod forwarded;
 pub(crate) mod frame_tracker;
 pub(crate) mod head_tracker;
+pub(crate) mod hex;
 pub(crate) mod hops;
 pub(crate) mod host;
 pub(crate) mod json;

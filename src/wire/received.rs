@@ -33,6 +33,8 @@ pub struct Received {
     /// The last frames of an HTTP/2 body, while they wait for `END_STREAM`. The box keeps [`Received`] small, because
     /// each layer moves the body and few bodies need this field.
     held: Option<Box<Held>>,
+    /// Called with the body from hyper if this value is dropped before the end of the body.
+    discard: Option<fn(Incoming)>,
 }
 
 #[derive(Debug, Default)]
@@ -76,28 +78,30 @@ impl Error for Broken {
 impl Received {
     /// Wraps the body of a message. `version` is the HTTP version of the message.
     pub fn new(incoming: Incoming, version: Version) -> Self {
-        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None }
+        Self { incoming: Some(incoming), is_h2: version == Version::HTTP_2, held: None, discard: None }
+    }
+
+    /// Passes the body from hyper to `discard` if this value is dropped before the end of the body.
+    pub(crate) fn discarded_by(self, discard: fn(Incoming)) -> Self {
+        let mut body = self;
+        body.discard = Some(discard);
+        body
     }
 
     /// Returns an empty body, for a message that must not have content: the response to HEAD, a 204 or a 304. If the
     /// sender sends content anyway, edgeshim does not read the content. On HTTP/2, edgeshim then resets the stream.
     pub fn empty() -> Self {
-        Self { incoming: None, is_h2: false, held: None }
+        Self { incoming: None, is_h2: false, held: None, discard: None }
     }
 
     /// Returns a body that counts as not empty. `explain` uses this body for a request without a connection and never
     /// reads the body.
     pub(crate) fn unread() -> Self {
-        Self { incoming: None, is_h2: false, held: Some(Box::default()) }
+        Self { incoming: None, is_h2: false, held: Some(Box::default()), discard: None }
     }
-}
 
-impl Body for Received {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self { incoming, is_h2, held } = &mut *self;
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Self { incoming, is_h2, held, .. } = self;
         let Some(incoming) = incoming else { return Poll::Ready(None) };
         if *is_h2 {
             return poll_h2(incoming, held, cx);
@@ -106,6 +110,30 @@ impl Body for Received {
             Some(frame) => Some(frame.map_err(Broken::Transport)),
             None => missing(incoming).map(Err),
         })
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if let (Some(discard), Some(incoming)) = (self.discard, self.incoming.take())
+            && !incoming.is_end_stream()
+        {
+            discard(incoming);
+        }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = ready!(self.poll_inner(cx));
+        if !matches!(polled, Some(Ok(_))) {
+            // The body has ended, so nothing is left to discard.
+            self.discard = None;
+        }
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::hex;
+
 /// The length of a traceparent, in bytes: `00-`, 32 hex digits, `-`, 16 hex digits, `-` and 2 hex digits.
 const TRACEPARENT_LENGTH: usize = 55;
 /// The flags of a new traceparent: the trace is sampled. Without this flag, a tracer at the origin that follows the
@@ -74,13 +76,12 @@ pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
 /// Writes `bytes` in lower-case hex at `at`. If all bytes are 0, the last digit becomes 1, because an id of zeros is
 /// invalid.
 fn write_hex(text: &mut [u8; TRACEPARENT_LENGTH], at: usize, bytes: &[u8]) {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let all_zero = bytes.iter().all(|&byte| byte == 0);
     let mut slots = text.iter_mut().skip(at);
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 0x0f] {
+        for digit in hex::digits(*byte) {
             if let Some(slot) = slots.next() {
-                *slot = digit(nibble);
+                *slot = digit;
             }
         }
     }

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -271,6 +272,32 @@ class Shim:
         self.process.terminate()
         code = self.process.wait(60)
         expect(code == 0, f"edgeshim exited with {code} after SIGTERM, expected 0")
+
+
+class Peak:
+    """Records the peak of resident memory inside the `with` block, in KiB."""
+
+    def __init__(self, shim):
+        self.shim, self.done = shim, threading.Event()
+
+    def __enter__(self):
+        self.before = self.peak = self.shim.rss_kib()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while not self.done.wait(0.01):
+            self.peak = max(self.peak, self.shim.rss_kib())
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+        self.peak = max(self.peak, self.shim.rss_kib())
+
+    @property
+    def grown_kib(self):
+        return self.peak - self.before
 
 
 class Metrics:

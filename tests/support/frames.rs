@@ -17,6 +17,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 pub const ACK: u8 = 1;
 
 pub const NO_ERROR: u32 = 0;

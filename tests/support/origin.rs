@@ -1,6 +1,7 @@
 //! A scripted origin with one thread for each connection. A closure of the test writes the bytes of the responses. The
 //! origin records all requests, and how the requests break the protocol.
 
+use super::Gate;
 use super::http1::{self, Fields, Framing, Head, NoHead, Reader};
 use rustls::{ClientConnection, StreamOwned};
 use std::collections::BTreeMap;
@@ -93,9 +94,8 @@ impl Conn {
         Ok(Self::of_unix(UnixStream::connect(path)?))
     }
 
-    /// Does a TLS handshake on a new connection by TCP. `first` is sent before the handshake.
-    pub fn tls(addr: SocketAddr, session: ClientConnection, first: &[u8], timeout: Duration) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&addr, timeout)?;
+    /// Does a TLS handshake on a connection. `first` is sent before the handshake.
+    pub fn tls(mut stream: TcpStream, session: ClientConnection, first: &[u8], timeout: Duration) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;
         stream.write_all(first)?;
@@ -525,6 +525,25 @@ pub fn fixed(
     move |request, conn| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         respond(request, conn, status, &fields, &body)
+    }
+}
+
+/// Responds to `/late` after the gate opens, and to other paths at once. For `/half`, sends the first half of the body
+/// at once and the second half after the gate opens.
+pub fn gated(gate: &Gate) -> impl Fn(&Request, &mut Conn) -> After + Send + Sync + 'static {
+    let gate = gate.clone();
+    move |request, conn| match request.target.as_str() {
+        "/late" => {
+            gate.wait();
+            respond(request, conn, 200, &[("Content-Type", "text/plain")], b"late but complete")
+        }
+        "/half" => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nfirst ";
+            let _ = conn.write_all(head.as_bytes());
+            gate.wait();
+            if conn.write_all(b"second").is_ok() { After::Keep } else { After::Close }
+        }
+        _ => respond(request, conn, 200, &[("Content-Type", "text/plain")], b"quick"),
     }
 }
 

@@ -7,8 +7,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, SupportedProtocolVersion};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The settings of a [`TlsClient`].
 pub struct ClientOptions<'a> {
@@ -59,9 +60,15 @@ impl TlsClient {
 
     /// Opens a connection like [`TlsClient::connect`], and sends `first` before the handshake.
     pub fn connect_after(&self, first: &[u8], addr: SocketAddr, name: &str) -> io::Result<Raw> {
+        self.over(TcpStream::connect_timeout(&addr, PATIENCE)?, first, name, PATIENCE)
+    }
+
+    /// Does a handshake on an open connection, like [`TlsClient::connect_after`]. The handshake fails if no byte
+    /// arrives for `timeout`.
+    pub fn over(&self, stream: TcpStream, first: &[u8], name: &str, timeout: Duration) -> io::Result<Raw> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let session = ClientConnection::new(Arc::clone(&self.0), name).expect("a session");
-        Conn::tls(addr, session, first, PATIENCE).map(Raw::over)
+        Conn::tls(stream, session, first, timeout).map(Raw::over)
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::addresses::AddressList;
@@ -124,7 +125,8 @@ pub struct SecretField {
     pub values: Vec<Secret>,
 }
 
-/// A rule for the client certificates of the CDN. At least one of the three lists has an entry.
+/// A rule for the client certificates of the CDN. At least one of the two lists has an entry, or [`Proofs`] has the CAs
+/// of the CDN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateRule {
     /// Host names in lower case. If the list has entries, the certificate must contain at least one of these names.
@@ -133,12 +135,30 @@ pub struct CertificateRule {
     /// The SHA-256 hashes of complete certificates in DER form. If the list has entries, the hash of the certificate
     /// must be in this list.
     pub sha256: Vec<[u8; 32]>,
-    /// SHA-256 of the certificates of the CDN's CAs. If the list has entries, the chain of the certificate must lead to
-    /// one of these CAs.
-    pub ca: Vec<[u8; 32]>,
     /// The field in which a trusted proxy reports the certificate. If it is set, the certificate of the connection is
     /// not read, because the connection is that of the proxy.
     pub field: Option<CertificateField>,
+}
+
+/// SHA-256 of the certificates of the CDN's CAs. The list can be replaced at any time.
+#[derive(Debug)]
+pub(crate) struct Authorities(ArcSwap<Vec<[u8; 32]>>);
+
+impl Authorities {
+    pub(crate) fn new(list: Vec<[u8; 32]>) -> Self {
+        Self(ArcSwap::from_pointee(list))
+    }
+
+    /// Replaces the list. Each check uses either the complete old list or the complete new list.
+    pub(crate) fn replace(&self, list: Vec<[u8; 32]>) {
+        self.0.store(Arc::new(list));
+    }
+
+    /// Returns whether the chain of a certificate leads to one of the CAs.
+    fn issued(&self, certificate: &Certificate) -> bool {
+        let list = self.0.load();
+        certificate.authorities.iter().any(|ca| list.contains(ca))
+    }
 }
 
 /// The keys of Akamai's request signature.
@@ -160,6 +180,8 @@ pub(crate) struct Proofs {
     pub secret: Option<SecretField>,
     pub addresses: Option<Arc<AddressList>>,
     pub client_cert: Option<CertificateRule>,
+    /// The CAs of the CDN. If they are set, the chain of the client certificate must lead to one of them.
+    pub authorities: Option<Arc<Authorities>>,
     pub g2o: Option<g2o::Verifier>,
 }
 
@@ -292,7 +314,7 @@ impl Proofs {
         };
         Some(match certificate {
             None => Err(Failure::NoCertificate),
-            Some(certificate) if rule.admits(certificate) => Ok(Proof::ClientCert),
+            Some(certificate) if rule.admits(certificate, self.authorities.as_deref()) => Ok(Proof::ClientCert),
             Some(_) => Err(Failure::WrongCertificate),
         })
     }
@@ -300,13 +322,14 @@ impl Proofs {
 
 impl CertificateRule {
     /// Returns whether a certificate belongs to the CDN. The certificate must match each list that has entries.
-    fn admits(&self, certificate: &Certificate) -> bool {
+    /// `authorities` are the CAs of the CDN.
+    fn admits(&self, certificate: &Certificate, authorities: Option<&Authorities>) -> bool {
         let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
-        let is_empty = self.san.is_empty() && self.sha256.is_empty() && self.ca.is_empty();
+        let is_empty = self.san.is_empty() && self.sha256.is_empty() && authorities.is_none();
         !is_empty
             && (self.san.is_empty() || self.san.iter().any(named))
             && (self.sha256.is_empty() || self.sha256.contains(&certificate.sha256))
-            && (self.ca.is_empty() || certificate.authorities.iter().any(|ca| self.ca.contains(ca)))
+            && authorities.is_none_or(|authorities| authorities.issued(certificate))
     }
 }
 
@@ -374,6 +397,7 @@ mod tests {
             secret: Some(secret()),
             addresses: Some(addresses()),
             client_cert: Some(rule(&["edge.example"], &[])),
+            authorities: None,
             g2o: Some(signatures()),
         }
     }
@@ -521,7 +545,7 @@ mod tests {
             (&[], &[], &["edge.example"], 1, false),
         ] {
             assert_eq!(
-                rule(san, sha256).admits(&certificate(names, hash)),
+                rule(san, sha256).admits(&certificate(names, hash), None),
                 admits,
                 "{san:?} {sha256:?} {names:?} {hash}"
             );
@@ -543,15 +567,18 @@ mod tests {
 
     #[test]
     fn certificate_when_rule_names_cas_then_chain_must_lead_to_one_of_these_cas() {
-        let rule = CertificateRule { ca: vec![[1; 32], [2; 32]], ..rule(&["edge.example"], &[]) };
+        let (rule, cas) = (rule(&["edge.example"], &[]), Authorities::new(vec![[1; 32], [2; 32]]));
         for (authorities, admits) in [(&[1][..], true), (&[3, 2], true), (&[3], false), (&[], false)] {
             let authorities = authorities.iter().map(|&byte| [byte; 32]).collect();
             let certificate = Certificate { authorities, ..certificate(&["edge.example"], 1) };
-            assert_eq!(rule.admits(&certificate), admits, "{certificate:?}");
+            assert_eq!(rule.admits(&certificate, Some(&cas)), admits, "{certificate:?}");
         }
-        let only_ca = CertificateRule { ca: vec![[1; 32]], ..CertificateRule::default() };
-        assert!(only_ca.admits(&Certificate { authorities: vec![[1; 32]], ..certificate(&[], 1) }));
-        assert!(!only_ca.admits(&certificate(&[], 1)));
+        let only_ca = CertificateRule::default();
+        let issued_by = |ca: u8| Certificate { authorities: vec![[ca; 32]], ..certificate(&[], 1) };
+        assert!(only_ca.admits(&issued_by(1), Some(&cas)));
+        assert!(!only_ca.admits(&certificate(&[], 1), Some(&cas)));
+        cas.replace(vec![[3; 32]]);
+        assert!(!only_ca.admits(&issued_by(1), Some(&cas)) && only_ca.admits(&issued_by(3), Some(&cas)));
     }
 
     #[test]
@@ -562,6 +589,7 @@ mod tests {
             addresses: None,
             g2o: None,
             client_cert: Some(CertificateRule { field: Some(field), ..rule(&["edge.example"], &[]) }),
+            authorities: None,
             require: Require::Any,
         };
         let of_connection = certificate(&["edge.example"], 1);

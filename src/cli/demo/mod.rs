@@ -202,7 +202,7 @@ mod tests {
         tokio.block_on(async {
             let settings = traffic::TrafficSettings {
                 visitors_per_second: 200,
-                until: Some(Duration::from_millis(2500)),
+                visitors: Some(500),
                 log_token: Some(token),
                 ..traffic::TrafficSettings::new(shim)
             };

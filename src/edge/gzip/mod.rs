@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, request, response};
+use http::{Method, StatusCode, request, response};
 use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -57,7 +57,8 @@ use crate::fault::{Begun, Fault};
 use crate::ids::ClassId;
 use crate::metrics::{Ledger, Table, describe};
 use crate::wire::etag::EntityTag;
-use crate::wire::names::{ETAG, HOST};
+use crate::wire::host::host;
+use crate::wire::names::ETAG;
 
 /// The longest time that a response head waits for the whole body, so that the body can be compared with its stored
 /// twin. A nearby origin can send 4 MiB, the longest body that can have a twin, within this time.
@@ -174,10 +175,8 @@ fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Optio
     if !facts.wants_gzip() || head.method != Method::GET {
         return None;
     }
-    // `observe` makes sure that the request has Host, also over HTTP/2.
-    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Some(twins.target(host.unwrap_or_default(), path.as_bytes()))
+    Some(twins.target(host(&head.headers), path.as_bytes()))
 }
 
 pin_project! {

@@ -8,7 +8,8 @@ use super::keys::GzipSettings;
 use super::known_tags::TagKind;
 use crate::cdn::dialect::Dialect;
 use crate::wire::etag::{self, Listed};
-use crate::wire::names::{ACCEPT_ENCODING, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use crate::wire::host::host;
+use crate::wire::names::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use crate::wire::quality::{Coding, gzip_acceptance};
 
 /// The facts about a request that `gzip` needs.
@@ -81,7 +82,7 @@ impl RequestFacts {
 
 fn target(head: &request::Parts) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
-    checksum.update(head.headers.get(HOST).map_or(&[], HeaderValue::as_bytes));
+    checksum.update(host(&head.headers));
     checksum.update(head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
     checksum.finalize()
 }

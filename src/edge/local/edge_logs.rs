@@ -188,7 +188,7 @@ impl EdgeLogs {
             return refuse(BatchResult::TooLarge);
         }
         let from_firehose = head.headers.contains_key(&X_AMZ_FIREHOSE_REQUEST_ID);
-        let batch = Batch::new(&source.form, coding, from_firehose, unix_seconds());
+        let batch = Batch::new(&source.form, coding, from_firehose, unix_seconds);
         let reader = Reader::begin(&parts.intake, source.name, batch);
         let Some(reader) = reader else { return refuse(BatchResult::Busy) };
         Ok((position, Reading { reader: Some(reader), deadline: None, patience: Patience::new(local.body_timeout) }))

@@ -17,7 +17,8 @@ use http::{HeaderMap, request};
 
 use crate::cdn::grant::Grant;
 use crate::ids::{ContentCoding, PullReason};
-use crate::wire::names::{HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
+use crate::wire::host::host;
+use crate::wire::names::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
 
 /// A part of the table. The hash of an object selects one bucket, and the object is searched only in this bucket. A
 /// bucket has the size of one cache line of the processor. The upper half of an entry is a part of the object's hash.
@@ -98,12 +99,8 @@ impl Objects {
 
     /// Returns the hashes of the host, the path and the query of a request.
     pub(crate) fn url(&self, head: &request::Parts) -> UrlHash {
-        let host = match (head.uri.authority(), head.headers.get(HOST)) {
-            (Some(authority), _) => authority.as_str().as_bytes(),
-            (None, host) => host.map(http::HeaderValue::as_bytes).unwrap_or_default(),
-        };
         UrlHash {
-            path: self.hashes.hash_one((host, head.uri.path())),
+            path: self.hashes.hash_one((host(&head.headers), head.uri.path())),
             query: head.uri.query().map_or(0, |query| self.hashes.hash_one(query)),
         }
     }

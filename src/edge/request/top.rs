@@ -20,7 +20,7 @@ use http::request;
 
 use super::objects::UrlHash;
 use crate::ids::ProviderId;
-use crate::wire::names::HOST;
+use crate::wire::host::host;
 use crate::wire::values::cut;
 
 /// Half of the largest number of entries of one generation.
@@ -238,10 +238,7 @@ fn different(set: u32) -> u32 {
 
 /// Returns the host and the path of a request.
 fn text(head: &request::Parts) -> String {
-    let host = match (head.uri.authority(), head.headers.get(HOST)) {
-        (Some(authority), _) => authority.as_str(),
-        (None, host) => host.and_then(|host| host.to_str().ok()).unwrap_or_default(),
-    };
+    let host = str::from_utf8(host(&head.headers)).unwrap_or_default();
     let mut text = cut(host, URL_BYTES).to_owned();
     text.push_str(cut(head.uri.path(), URL_BYTES - text.len()));
     text

@@ -70,6 +70,9 @@ pub(crate) struct Sums {
     pub request_id: Option<String>,
 }
 
+/// A clock that returns the seconds of Unix time.
+pub(crate) type UnixSeconds = fn() -> i64;
+
 /// A batch whose body is arriving.
 pub(crate) struct Batch {
     coding: Coding,
@@ -97,12 +100,13 @@ enum Coding {
 }
 
 impl Batch {
-    /// Begins to read a batch. `now` is the current time in seconds of Unix time. If `from_firehose` is true, the body
-    /// must be an envelope. Otherwise the start of the body decides.
-    pub(crate) fn new(form: &Arc<BatchForm>, coding: BatchCoding, from_firehose: bool, now: i64) -> Self {
+    /// Begins to read a batch. If `from_firehose` is true, the body must be an envelope. Otherwise the start of the
+    /// body decides.
+    pub(crate) fn new(form: &Arc<BatchForm>, coding: BatchCoding, from_firehose: bool, clock: UnixSeconds) -> Self {
+        let begun = clock();
         let sink = Sink {
             shape: if from_firehose { Shape::Envelope(Envelope::new()) } else { Shape::Unknown(Vec::new()) },
-            counter: Counter { form: Arc::clone(form), now, sums: Sums::new(now) },
+            counter: Counter { form: Arc::clone(form), clock, begun, now: begun, sums: Sums::new(begun) },
             left: form.max_bytes.saturating_mul(MOST_INFLATED),
         };
         let coding = match coding {
@@ -247,13 +251,17 @@ impl Sink {
 /// Reads the log line in each record and adds the line to the sums.
 struct Counter {
     form: Arc<BatchForm>,
+    clock: UnixSeconds,
+    /// The time at which the batch began to arrive.
+    begun: i64,
+    /// The latest time that was read from the clock.
     now: i64,
     sums: Sums,
 }
 
 impl Counter {
     fn record(&mut self, record: Record<'_>) {
-        let Self { form, now, sums } = self;
+        let Self { form, clock, begun, now, sums } = self;
         let (line, present) = match record {
             Record::Text(text) if is_test(text) => {
                 sums.is_test = true;
@@ -269,7 +277,11 @@ impl Counter {
             sums.lines[LogLine::Unparsed.position()] += 1;
             return;
         };
-        if line.time > *now + AHEAD_SECONDS || line.time <= *now - WINDOW_SECONDS {
+        if line.time > *now + AHEAD_SECONDS {
+            // The batch can take minutes to arrive, so that its newest lines are newer than its begin.
+            *now = (*now).max(clock());
+        }
+        if line.time > *now + AHEAD_SECONDS || line.time <= *begun - WINDOW_SECONDS {
             sums.lines[LogLine::Outside.position()] += 1;
             return;
         }
@@ -318,6 +330,7 @@ fn is_test(record: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::Write as _;
 
     use base64::Engine as _;
@@ -338,7 +351,7 @@ mod tests {
     }
 
     fn read(pieces: &[&[u8]], max_bytes: u64) -> Result<Sums, BatchError> {
-        let mut batch = Batch::new(&form(max_bytes), BatchCoding::ByContent, false, NOW);
+        let mut batch = Batch::new(&form(max_bytes), BatchCoding::ByContent, false, || NOW);
         for piece in pieces {
             let mut piece = Bytes::copy_from_slice(piece);
             while batch.step(&mut piece)? > 0 {}
@@ -368,6 +381,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn line_when_batch_arrives_slowly_then_compared_with_the_current_time_and_not_with_the_begin() {
+        thread_local! {
+            static CLOCK: Cell<i64> = const { Cell::new(NOW) };
+        }
+        let mut batch = Batch::new(&form(1000), BatchCoding::ByContent, false, || CLOCK.get());
+        let mut feed = |time: i64| {
+            let mut piece = Bytes::from(format!("{{\"time\":{time}}}\n"));
+            while batch.step(&mut piece).expect("the line must be valid") > 0 {}
+        };
+        feed(NOW);
+        CLOCK.set(NOW + 600);
+        feed(NOW + 600);
+        feed(NOW + 661);
+        feed(NOW - WINDOW_SECONDS + 1);
+        feed(NOW - WINDOW_SECONDS);
+        let sums = batch.finish().expect("the body must be a valid batch");
+        assert_eq!((sums.lines, sums.newest), ([3, 0, 2], Some(NOW + 600)));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -384,8 +417,8 @@ mod tests {
                 *byte ^= 1;
             }
             for preset in ["generic", "google", "cloudfront"] {
-                let whole = outcome(preset, &body, usize::MAX, is_firehose, NOW);
-                prop_assert_eq!(whole, outcome(preset, &body, size, is_firehose, NOW));
+                let whole = outcome(preset, &body, usize::MAX, is_firehose, || NOW);
+                prop_assert_eq!(whole, outcome(preset, &body, size, is_firehose, || NOW));
             }
         }
     }
@@ -396,7 +429,7 @@ mod tests {
         let data = STANDARD.encode(line.repeat(100_000));
         let envelope = format!("{{\"requestId\":\"a\",\"records\":[{{\"data\":\"{data}\"}}]}}");
         for body in [envelope.clone().into_bytes(), gzip(envelope.as_bytes()), gzip(&vec![b' '; 4 << 20])] {
-            let mut batch = Batch::new(&form(100 << 20), BatchCoding::ByContent, false, NOW);
+            let mut batch = Batch::new(&form(100 << 20), BatchCoding::ByContent, false, || NOW);
             let (mut input, mut steps) = (Bytes::from(body), 0);
             loop {
                 let cost = batch.step(&mut input).expect("the body must be valid");
@@ -427,7 +460,7 @@ mod tests {
             let time = logs.member(LogField::Time).expect("the time must be a member").to_owned();
             let form = Arc::new(BatchForm::new(logs, 1, 1000));
             let body = [client, own].map(|sender| format!("{{\"{time}\":{NOW},{sender}}}\n")).concat();
-            let mut batch = Batch::new(&form, BatchCoding::ByContent, false, NOW);
+            let mut batch = Batch::new(&form, BatchCoding::ByContent, false, || NOW);
             batch.step(&mut Bytes::from(body.clone())).expect("the body must be valid");
             let sums = batch.finish().expect("the body must be complete");
             assert_eq!((sums.lines, sums.results.iter().sum::<u64>()), ([2, 0, 0], 1), "{preset}: {body}");
@@ -438,7 +471,7 @@ mod tests {
     fn google_line_when_cache_hit_is_absent_then_counted_as_a_miss_without_a_warning() {
         let form =
             Arc::new(BatchForm::new(Preset::named("google").expect("the preset must exist").logs.clone(), 1, 1000));
-        let mut batch = Batch::new(&form, BatchCoding::ByContent, false, NOW);
+        let mut batch = Batch::new(&form, BatchCoding::ByContent, false, || NOW);
         let body = format!("{{\"timestamp\":{NOW},\"httpRequest\":{{\"cacheLookup\":true,\"responseSize\":\"5\"}}}}");
         batch.step(&mut Bytes::from(body)).expect("the body must be valid");
         let sums = batch.finish().expect("the body must be complete");

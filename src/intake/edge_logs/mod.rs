@@ -28,10 +28,10 @@ pub(crate) use self::receiver::Reader;
 
 /// Reads a batch whose body arrives in pieces of `size` bytes. Returns the sums as text, or `None` if the batch is
 /// refused. The property test and the fuzz target use this function.
-pub fn outcome(preset: &str, body: &[u8], size: usize, is_firehose: bool, now: i64) -> Option<String> {
+pub fn outcome(preset: &str, body: &[u8], size: usize, is_firehose: bool, clock: fn() -> i64) -> Option<String> {
     const MAX_BYTES: u64 = 64 * 1024;
     let form = Arc::new(BatchForm::new(Preset::named(preset)?.logs.clone(), 1, MAX_BYTES));
-    let mut batch = Batch::new(&form, BatchCoding::ByContent, is_firehose, now);
+    let mut batch = Batch::new(&form, BatchCoding::ByContent, is_firehose, clock);
     for piece in body.chunks(size.max(1)) {
         let mut piece = Bytes::copy_from_slice(piece);
         while batch.step(&mut piece).ok()? > 0 {}

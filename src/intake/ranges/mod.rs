@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use metrics::Gauge;
 
 use self::entries::{ListError, MOST_BYTES};
 pub use self::list::parse;
@@ -82,9 +81,7 @@ impl Ranges {
         let Self { list, mut sources } = self;
         if !sources.files.is_empty() {
             let failed = metrics.reloads_failed.clone();
-            let age = metrics.series(&describe::RANGES_AGE, &[provider]);
-            // The metric is set here, so that it has a value before the first check of the thread.
-            set_age(&list, &age);
+            let age = metrics.held(&describe::RANGES_AGE, provider, age_seconds(&list));
             follow("ranges", &list, move |list| {
                 for error in sources.check(list) {
                     failed.increment(1);
@@ -93,7 +90,7 @@ impl Ranges {
                         "provider.verify.addresses of {provider}: {path} {error}; the previous list stays in use"
                     );
                 }
-                set_age(list, &age);
+                age.set(age_seconds(list));
             })?;
         }
         Ok(list)
@@ -144,11 +141,9 @@ impl Usable {
     }
 }
 
-/// Sets the metric to the age of the list. If the list was written at a time in the future, its age is 0.
-fn set_age(list: &AddressList, age: &Gauge) {
-    if let Some(as_of) = list.as_of() {
-        age.set(SystemTime::now().duration_since(as_of).unwrap_or_default().as_secs_f64());
-    }
+/// Returns the age of the list. If the list was written at a time in the future, its age is 0.
+fn age_seconds(list: &AddressList) -> f64 {
+    list.as_of().and_then(|as_of| SystemTime::now().duration_since(as_of).ok()).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]

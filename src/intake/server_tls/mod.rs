@@ -7,7 +7,9 @@
 
 mod choice;
 mod clients;
+mod expiry;
 mod pair;
+mod provider_ca;
 mod tickets;
 
 use std::fmt;
@@ -15,10 +17,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, Gauge};
+use metrics::Counter;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
@@ -26,19 +27,18 @@ use rustls::{ServerConfig, version};
 
 use self::choice::Choice;
 use self::clients::Clients;
+use self::expiry::{days_left, unix_now};
 use self::pair::{Pair, PairFile};
+pub(crate) use self::provider_ca::{FOREIGN_CA, ProviderCa};
 pub(crate) use self::tickets::Tickets;
 use super::followed::{Content, Followed, ReadError, follow};
-use crate::clock;
 use crate::ids::{Handshake, intern};
 use crate::keys::{Checked, Keys, Text, Visitor, quote};
-use crate::metrics::{Metrics, describe};
+use crate::metrics::{HeldGauge, Metrics, describe};
 use crate::wire::certificate::Certificate;
 
 /// The largest accepted size of a file with certificates or with a key, in bytes.
 const MOST_BYTES: u64 = 1024 * 1024;
-/// A certificate that expires within this time causes a warning.
-const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
 /// The protocols that edgeshim offers, the preferred protocol first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -102,12 +102,14 @@ impl TlsFiles {
     }
 }
 
-/// The key of `[server.tls]` that names an unusable file.
+/// The key of the configuration that names an unusable file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKey {
     /// A key of a pair. 0 is the pair of `[server.tls]`, and 1 is the first pair of `more`.
     Pair(usize, PairFile),
     ClientCa,
+    /// The CAs of the provider with this name.
+    ProviderCa(&'static str),
 }
 
 impl fmt::Display for FileKey {
@@ -116,11 +118,12 @@ impl fmt::Display for FileKey {
             Self::Pair(0, file) => write!(f, "server.tls.{}", file.key()),
             Self::Pair(number, file) => write!(f, "server.tls.more[{}].{}", number - 1, file.key()),
             Self::ClientCa => f.write_str("server.tls.client_ca"),
+            Self::ProviderCa(provider) => write!(f, "provider[{provider}].verify.client_cert.ca"),
         }
     }
 }
 
-/// The reason why a file of `[server.tls]` cannot be used.
+/// The reason why a file of `[server.tls]` or of a provider's `client_cert` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsError {
     pub(crate) key: FileKey,
@@ -169,16 +172,17 @@ impl Active {
 }
 
 impl ServerTls {
-    /// Reads the files.
+    /// Reads the files. `provider_cas` are the CAs of the providers, which were read already.
     ///
     /// # Errors
     /// Returns an error for each file that cannot be used.
     pub(crate) fn open(
         files: &TlsFiles,
+        provider_cas: Vec<ProviderCa>,
         tickets: &Arc<Tickets>,
         metrics: &Metrics,
     ) -> Result<(Self, Sources), Vec<TlsError>> {
-        let sources = Sources::open(files, Arc::clone(tickets), metrics)?;
+        let sources = Sources { provider_cas, ..Sources::open(files, Arc::clone(tickets), metrics)? };
         let active = sources.active().map_err(|error| vec![error])?;
         let handshakes = Handshake::ALL.map(|result| metrics.series(&describe::TLS_HANDSHAKES, &[result.as_str()]));
         Ok((Self { active: ArcSwap::from_pointee(active), changes: AtomicU64::new(0), handshakes }, sources))
@@ -220,6 +224,7 @@ impl ServerTls {
 pub(crate) struct Sources {
     pairs: Vec<FollowedPair>,
     clients: Option<FollowedClients>,
+    provider_cas: Vec<ProviderCa>,
     tickets: Arc<Tickets>,
     /// `edgeshim_config_reloads_total{result="failed"}`
     failed: Counter,
@@ -236,7 +241,7 @@ struct FollowedPair {
     /// The error in the new contents. If certificate and key are replaced one after the other, they do not match for
     /// a moment. So the error is reported only if the next check finds no further change.
     suspect: Option<TlsError>,
-    expiry: Gauge,
+    expiry: HeldGauge,
     /// The number of days until the expiry at the time of the last warning.
     warned: Option<i64>,
 }
@@ -265,7 +270,8 @@ impl Sources {
             }
         };
         let failed = metrics.reloads_failed.clone();
-        if errors.is_empty() { Ok(Self { pairs, clients, tickets, failed }) } else { Err(errors) }
+        let provider_cas = Vec::new();
+        if errors.is_empty() { Ok(Self { pairs, clients, provider_cas, tickets, failed }) } else { Err(errors) }
     }
 
     /// Prepares the usable certificates and CAs for handshakes.
@@ -303,10 +309,19 @@ impl Sources {
                 None => {}
             }
         }
+        let mut has_new_clients = false;
         match self.clients.as_mut().and_then(FollowedClients::check) {
-            Some(Ok(())) => changed = true,
+            Some(Ok(())) => (changed, has_new_clients) = (true, true),
             Some(Err(error)) => errors.push(error),
             None => {}
+        }
+        let accepted = self.clients.as_ref().map(|clients| &*clients.usable);
+        for ca in &mut self.provider_cas {
+            match ca.check(accepted, has_new_clients) {
+                Some(Ok(())) => changed = true,
+                Some(Err(error)) => errors.push(error),
+                None => {}
+            }
         }
         if changed {
             match self.active() {
@@ -327,11 +342,9 @@ impl Sources {
         let now = unix_now();
         for pair in &mut self.pairs {
             let (_, not_after) = pair.usable.valid;
-            // A metric is a float. Times have less than 52 bits.
-            #[allow(clippy::cast_precision_loss)]
-            pair.expiry.set(not_after as f64);
-            let Some(message) = expiry_warning(pair.usable.valid, now) else { continue };
-            let days = (not_after - now).div_euclid(86_400);
+            pair.expiry.set(seconds_f64(not_after));
+            let Some(message) = expiry::warning(pair.usable.valid, now) else { continue };
+            let days = days_left(not_after, now);
             if pair.warned.replace(days) != Some(days) {
                 let key = FileKey::Pair(pair.number, PairFile::Certificate);
                 tracing::warn!("{key}: {} {message}", quote(&pair.paths.certificate.typed));
@@ -348,6 +361,8 @@ impl FollowedPair {
             read(&paths.certificate.path).map_err(|message| error(PairFile::Certificate, message))?;
         let (key, private) = read(&paths.key.path).map_err(|message| error(PairFile::Key, message))?;
         let usable = Pair::new(&chain.bytes, &private.bytes).map_err(|(file, message)| error(file, message))?;
+        let name = intern(&paths.certificate.typed);
+        let expiry = metrics.held(&describe::CERTIFICATE_EXPIRY, name, seconds_f64(usable.valid.1));
         Ok(Self {
             number,
             paths: paths.clone(),
@@ -356,7 +371,7 @@ impl FollowedPair {
             contents: (Ok(chain.bytes), Ok(private.bytes)),
             usable: Arc::new(usable),
             suspect: None,
-            expiry: metrics.series(&describe::CERTIFICATE_EXPIRY, &[intern(&paths.certificate.typed)]),
+            expiry,
             warned: None,
         })
     }
@@ -417,7 +432,7 @@ pub(crate) fn check(files: &TlsFiles) -> (Vec<TlsError>, Vec<String>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (number, paths) in files.pairs().enumerate() {
         match read_pair(paths) {
-            Ok(pair) => warnings.extend(expiry_warning(pair.valid, unix_now()).map(|message| {
+            Ok(pair) => warnings.extend(expiry::warning(pair.valid, unix_now()).map(|message| {
                 format!(
                     "{}: {} {message}",
                     FileKey::Pair(number, PairFile::Certificate),
@@ -465,32 +480,9 @@ fn unreadable(error: ReadError) -> String {
     }
 }
 
-/// Returns a warning if a certificate is not valid now, or expires within [`WARN_BEFORE`]. The warning continues a
-/// sentence that begins with the path.
-fn expiry_warning((not_before, not_after): (i64, i64), now: i64) -> Option<String> {
-    const REMEDY: &str = "renew the certificate, and write the new certificate and its key to the same files; \
-                          edgeshim reads the files again after a change";
-    let date = |seconds: i64| {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        httpdate::fmt_http_date(time)
-    };
-    let before = i64::try_from(WARN_BEFORE.as_secs()).unwrap_or(i64::MAX);
-    if now < not_before {
-        Some(format!(
-            "is not valid before {}; check the clock of this host, or name a certificate that is valid now",
-            date(not_before)
-        ))
-    } else if now > not_after {
-        Some(format!("expired on {}, so clients refuse the certificate; {REMEDY}", date(not_after)))
-    } else if not_after - now < before {
-        Some(format!("expires in {} days, on {}; {REMEDY}", (not_after - now) / 86_400, date(not_after)))
-    } else {
-        None
-    }
-}
-
-fn unix_now() -> i64 {
-    i64::try_from(clock::unix_time().as_secs()).unwrap_or(i64::MAX)
+#[allow(clippy::cast_precision_loss, reason = "a time in seconds is exact")]
+fn seconds_f64(seconds: i64) -> f64 {
+    seconds as f64
 }
 
 /// Returns the cryptography of all TLS connections with clients.

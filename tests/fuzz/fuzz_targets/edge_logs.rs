@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         body.to_vec()
     };
     for preset in PRESET_NAMES {
-        let whole = edge_log_outcome(preset, &body, usize::MAX, is_firehose, NOW);
-        assert_eq!(whole, edge_log_outcome(preset, &body, usize::from(*size), is_firehose, NOW), "{preset}");
+        let whole = edge_log_outcome(preset, &body, usize::MAX, is_firehose, || NOW);
+        assert_eq!(whole, edge_log_outcome(preset, &body, usize::from(*size), is_firehose, || NOW), "{preset}");
     }
 });

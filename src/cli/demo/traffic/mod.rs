@@ -63,8 +63,8 @@ pub(super) struct TrafficSettings {
     pub(super) shim: SocketAddr,
     /// The number of new visitors per second, for all CDNs together, at most 10,000.
     pub(super) visitors_per_second: u32,
-    /// The time during which visitors arrive. `None`: visitors arrive until the future is dropped.
-    pub(super) until: Option<Duration>,
+    /// The number of visitors. `None`: visitors arrive until the future is dropped.
+    pub(super) visitors: Option<u32>,
     /// The seed of the random choices of the visitors.
     pub(super) seed: u64,
     /// The counts, which can be read during the run.
@@ -76,7 +76,7 @@ pub(super) struct TrafficSettings {
 impl TrafficSettings {
     /// Creates settings with forty visitors per second and without an end.
     pub(super) fn new(shim: SocketAddr) -> Self {
-        Self { shim, visitors_per_second: 40, until: None, seed: 1, live: Arc::default(), log_token: None }
+        Self { shim, visitors_per_second: 40, visitors: None, seed: 1, live: Arc::default(), log_token: None }
     }
 }
 
@@ -96,11 +96,11 @@ impl Live {
     }
 }
 
-/// Sends visitors through the simulated CDNs. When the time `until` is over, waits until the last visitor has been
+/// Sends visitors through the simulated CDNs. After the last visitor has arrived, waits until this visitor has been
 /// served, for at most [`LAST_VISITORS`]. Then waits until each CDN has pushed its log once more. Then returns the
 /// counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
-    let TrafficSettings { shim, visitors_per_second, until, seed, live, log_token } = settings;
+    let TrafficSettings { shim, visitors_per_second, visitors, seed, live, log_token } = settings;
     let token = log_token.as_deref();
     let cdns =
         PROVIDERS.map(|(name, _, dialect, via)| Arc::new(Cdn::new(shim, name, dialect, via, HOST, token.is_some())));
@@ -120,18 +120,16 @@ pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let begun = Instant::now();
     let mut arrived = 0_u128;
-    loop {
+    let mut left = visitors;
+    while left != Some(0) {
         ticks.tick().await;
-        let elapsed = begun.elapsed();
-        if until.is_some_and(|until| elapsed >= until) {
-            break;
-        }
-        let due = elapsed.as_millis() * rate / 1000;
+        let due = begun.elapsed().as_millis() * rate / 1000;
         // If this loop was paused, for example because a laptop was suspended, only the missed visitors of the last
         // second are added.
         arrived = arrived.max(due.saturating_sub(rate));
-        while arrived < due {
+        while arrived < due && left != Some(0) {
             arrived += 1;
+            left = left.map(|left| left - 1);
             while visits.try_join_next().is_some() {}
             let (index, visit) = crowd.next_visit();
             let Some(cdn) = cdns.get(index).filter(|_| visits.len() < MAX_VISITORS) else {
@@ -278,11 +276,8 @@ mod tests {
         let shim = listener.local_addr().expect("the listener has an address");
         let (pulls, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let server = tokio::spawn(cached_site(listener, Arc::clone(&pulls), Arc::clone(&bytes)));
-        let settings = TrafficSettings {
-            visitors_per_second: 1_000,
-            until: Some(Duration::from_secs(1)),
-            ..TrafficSettings::new(shim)
-        };
+        let settings =
+            TrafficSettings { visitors_per_second: 1_000, visitors: Some(1_000), ..TrafficSettings::new(shim) };
         let report = run(settings).await;
         server.abort();
         for one in &report {
@@ -300,11 +295,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
         let shim = listener.local_addr().expect("the listener has an address");
         let server = tokio::spawn(site::serve(listener, Box::leak(Box::default())));
-        let settings = TrafficSettings {
-            visitors_per_second: 300,
-            until: Some(Duration::from_millis(400)),
-            ..TrafficSettings::new(shim)
-        };
+        let settings = TrafficSettings { visitors_per_second: 300, visitors: Some(120), ..TrafficSettings::new(shim) };
         let report = run(settings).await;
         server.abort();
         for one in &report {
@@ -319,11 +310,7 @@ mod tests {
             .await
             .and_then(|listener| listener.local_addr())
             .expect("the listener has an address");
-        let settings = TrafficSettings {
-            visitors_per_second: 200,
-            until: Some(Duration::from_millis(200)),
-            ..TrafficSettings::new(gone)
-        };
+        let settings = TrafficSettings { visitors_per_second: 200, visitors: Some(40), ..TrafficSettings::new(gone) };
         let live = Arc::clone(&settings.live);
         let report = run(settings).await;
         assert_eq!(report, live.report());
