@@ -68,6 +68,14 @@ pub mod internals {
     pub use crate::wire::secret::Secret;
     pub use crate::wire::vary::merge_accept_encoding;
 
+    /// Returns a function that decides the provider of a pull, as the layer `identify` does. The function returns the
+    /// id of the provider.
+    pub fn identifier(runtime: &Runtime) -> impl Fn(&http::HeaderMap) -> u16 + use<> {
+        let parts = runtime.parts();
+        let identifier = crate::edge::identify::Identifier::new(parts.identify, parts.providers);
+        move |headers| identifier.identify(headers).0.0
+    }
+
     pub mod config {
         pub use crate::access_log::{LogFormat, LogOutput};
         pub use crate::config::{AddressSource, Settings, load, parse};

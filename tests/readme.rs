@@ -36,6 +36,7 @@ const EXPLAIN: &str = "deploy/EXPLAIN.md";
 const CONTRIBUTING: &str = "CONTRIBUTING.md";
 const SECURITY: &str = "SECURITY.md";
 const SMOKE: &str = "deploy/SMOKE.md";
+const BENCHES: &str = "benches/README.md";
 /// A line in a document before a block that needs other programs than curl.
 const ELSEWHERE: &str = "<!-- tests/real/documents runs this block -->";
 /// The first line of a block of commands that no test runs. The reason follows.
@@ -43,7 +44,8 @@ const NOT_RUN: &str = "# not run: ";
 
 /// Returns the paths of all documents.
 fn documents() -> Vec<String> {
-    let fixed = [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY, SMOKE].map(str::to_owned);
+    let fixed =
+        [README, ARCHITECTURE, RUNBOOK, CHANGELOG, EXPLAIN, CONTRIBUTING, SECURITY, SMOKE, BENCHES].map(str::to_owned);
     let mut pages = Vec::new();
     for entry in std::fs::read_dir(repository("deploy/docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -341,7 +343,8 @@ fn configuration_when_in_a_document_then_check_accepts_the_configuration() {
             let configuration = block.lines.join("\n");
             let folder = temp_dir();
             let path = folder.write("block.toml", &configuration);
-            let names = secret.captures_iter(&configuration).map(|found| (found[1].to_owned(), "a-secret"));
+            let names =
+                secret.captures_iter(&configuration).map(|found| (found[1].to_owned(), "a-secret-of-some-length"));
             let output = binary().arg("check").arg("--config").arg(path).envs(names).output().expect("edgeshim runs");
             let problems = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{document}:\n{configuration}\n{problems}");

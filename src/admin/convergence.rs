@@ -5,17 +5,16 @@
 //!
 //! The look of a step is the time from this step to the next step, or until now.
 //!
-//! A step is announced with `POST /annotations`, or it is detected in the shares. An announcement
-//! names providers and their new weights. So each of these providers has a wanted share, and only the pulls of these
-//! providers count. The shares of a detected step are shares of all pulls, and its wanted share is the share at the end
-//! of its look. When a step is detected, a part
-//! of its change has arrived. The step begins at the moment when half of this part had arrived. This moment is some
-//! seconds late, so the times of the step are too short by these seconds.
+//! A step is announced with `POST /annotations`, or it is detected in the shares. An announcement names providers and
+//! their new weights. So each of these providers has a wanted share, and only the pulls of these providers count. The
+//! shares of a detected step are shares of all pulls, and its wanted share is the share at the end of its look. When a
+//! step is detected, a part of its change has arrived. The step begins at the moment when half of this part had
+//! arrived. This moment is some seconds late, so the times of the step are too short by these seconds.
 //!
-//! **Method:** the middle is halfway between the old and the wanted share. If a share rises, t50 is the moment that best
-//! separates the seconds with a share below the middle from the seconds with a share above the middle. At this moment, the running sum of `pulls of the provider - middle
-//! × all pulls` from the start of the look has its minimum. The method needs no smoothing, so fast and slow changes are
-//! found with the same precision.
+//! **Method:** the middle is halfway between the old and the wanted share. If a share rises, t50 is the moment that
+//! best separates the seconds with a share below the middle from the seconds with a share above the middle. At this
+//! moment, the running sum of `pulls of the provider - middle × all pulls` from the start of the look has its minimum.
+//! The method needs no smoothing, so fast and slow changes are found with the same precision.
 //!
 //! **Error:** if chance does not move the shares, a time is right to one second, which is the length of a sample. With
 //! random pulls, each time has an earliest and a latest value. If chance moves the shares by at most two standard
@@ -209,8 +208,8 @@ impl Shares {
 
     /// Returns the seconds that end after `from`, up to `to`.
     fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Second> {
-        // Because of rounding, the end of a sample can be slightly after `from` or `to`. With the tolerance, such an end
-        // counts as equal to `from` or `to`.
+        // Because of rounding, the end of a sample can be slightly after `from` or `to`. With the tolerance, such an
+        // end counts as equal to `from` or `to`.
         let first = self.seconds.partition_point(|second| second.at <= from + 1e-6);
         self.seconds.iter().skip(first).take_while(move |second| second.at <= to + 1e-6)
     }

@@ -58,8 +58,8 @@ struct FieldSignals {
     field: HeaderName,
     /// The presets for which the presence of the field is the signal.
     present: Presets,
-    /// The presets that are recognised by a name in this header field, each with the name. The value of the header field
-    /// is a list.
+    /// The presets that are recognised by a name in this header field, each with the name. The value of the header
+    /// field is a list.
     named: Vec<(Presets, String)>,
     /// The presets that are recognised by another test of the field's value, each with the test.
     tested: Vec<(Presets, Test)>,

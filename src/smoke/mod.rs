@@ -5,17 +5,17 @@
 //! the client. The functions in `checks` decide about recorded responses, so these functions can be tested without a
 //! socket. `score` compares two CDNs.
 
+mod cache_result;
 mod checks;
-mod lookup;
 mod place;
 mod probe;
 mod recorded;
+mod results;
 mod score;
 mod session;
 mod signed;
 mod targets;
 mod trust;
-mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ use self::checks::timing;
 pub(crate) use self::checks::timing::millis;
 pub(crate) use self::place::{Server, Url};
 use self::probe::{Probe, Question};
+pub(crate) use self::results::{Check, Flaw, Report, Verdict};
 pub(crate) use self::score::{Card, Row, compare};
 use self::targets::probe_of;
 pub(crate) use self::targets::{Named, Note, Options, Target};
 pub(crate) use self::trust::Trust;
-pub(crate) use self::verdict::{Check, Flaw, Report, Verdict};
 use crate::wire::names::ACCEPT_ENCODING;
 
 /// The number of targets that are checked at the same time.

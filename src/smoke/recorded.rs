@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::verdict::Verdict;
+use super::results::Verdict;
 use crate::wire::cache_control::CacheControl;
 use crate::wire::etag::EntityTag;
 use crate::wire::json::is_active;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cache_result::served;
 use super::checks::timing::{self, TOLERANCE, deviation};
-use super::lookup::served;
 use super::probe::Probe;
 use super::recorded::Outcome;
 use super::signed::{Signer, id_of};

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::cache_result::{Served, served};
 use super::checks::caching::{self, Lifetimes, Repeated};
 use super::checks::shim::NO_TOKEN;
 use super::checks::validation::{self, Variants};
 use super::checks::{forms, reached, shim};
-use super::lookup::{Served, served};
 use super::probe::{Probe, Question};
 use super::recorded::{Outcome, Recorded, spelled};
+use super::results::{Check, Report, Verdict};
 use super::signed::{self, Signed};
 use super::targets::{Note, Options, Target, probe_of};
-use super::verdict::{Check, Report, Verdict};
 use crate::wire::names::{
     ACCEPT_ENCODING, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, USER_AGENT, X_CDN_PROVIDER,
 };

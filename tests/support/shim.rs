@@ -156,8 +156,8 @@ impl Shim {
         command.arg("run").arg("--config").arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
         let mut child = command.spawn().expect("the edgeshim binary starts");
-        // `prepare` can put file descriptors of the test into the command. The drop closes these descriptors, so only the
-        // binary has them.
+        // `prepare` can put file descriptors of the test into the command. The drop closes these descriptors, so only
+        // the binary has them.
         drop(command);
         let stderr = Lines::drain(child.stderr.take().expect("a pipe"));
         let stdout = Lines::drain(child.stdout.take().expect("a pipe"));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::smoke::lookup::{Served, age};
+use crate::smoke::cache_result::{Served, age};
 use crate::smoke::recorded::Recorded;
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 use crate::wire::cache_control::CacheControl;
 use crate::wire::names::{
     CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SET_COOKIE, SURROGATE_CONTROL,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
 use crate::smoke::recorded::{Recorded, TOO_LARGE, is_same_version, spelled};
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 use crate::wire::decimal;
 use crate::wire::media_types::essence;
 use crate::wire::names::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, VARY};

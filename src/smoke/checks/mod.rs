@@ -17,10 +17,10 @@ mod tests {
     use super::{caching, forms, reached, shim, validation};
     use crate::cdn::preset::Preset;
     use crate::intake::echo_report::EchoReport;
-    use crate::smoke::lookup::served;
+    use crate::smoke::cache_result::served;
     use crate::smoke::recorded::Recorded;
     use crate::smoke::recorded::tests::response;
-    use crate::smoke::verdict::Verdict;
+    use crate::smoke::results::Verdict;
 
     /// Fields that the checks read, with values that an edge can send, and any other values.
     fn field() -> impl Strategy<Value = (&'static str, String)> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::smoke::recorded::{Outcome, Recorded, Trouble, shown, spelled};
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 use crate::wire::names::{LOCATION, PROXY_STATUS, SERVER};
 use crate::wire::tokens::{members, with_parameters};
 

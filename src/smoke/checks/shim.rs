@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::intake::echo_report::EchoReport;
 use crate::smoke::recorded::{Outcome, Recorded, shown};
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 use crate::wire::forwarded::entry_address;
 use crate::wire::names::SET_COOKIE;
 use crate::wire::tokens::of_line;

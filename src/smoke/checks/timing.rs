@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 
 /// The allowed deviation from the baseline.
 pub(crate) const TOLERANCE: f64 = 0.05;

@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 
-use crate::smoke::lookup::Served;
+use crate::smoke::cache_result::Served;
 use crate::smoke::recorded::{Recorded, is_same_version, shown, spelled};
-use crate::smoke::verdict::Verdict;
+use crate::smoke::results::Verdict;
 use crate::wire::names::{ETAG, LAST_MODIFIED, VARY};
 use crate::wire::tokens::tokens;
 

@@ -59,8 +59,8 @@ fn zlib(data: &[u8]) -> Vec<u8> {
 }
 
 /// Makes a baseline JPEG (ITU-T T.81) from blocks of 8×8 pixels, each block in a single colour. The file has only DC
-/// coefficients, so the encoder needs no cosine transform, and its two Huffman tables are trivial. `across` and `down` are
-/// numbers of blocks.
+/// coefficients, so the encoder needs no cosine transform, and its two Huffman tables are trivial. `across` and `down`
+/// are numbers of blocks.
 pub(super) fn jpeg(across: u16, down: u16, palette: &Palette) -> Vec<u8> {
     let mut file = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00".to_vec();
     // All quantisers are 8. So a DC coefficient is the mean of its block minus 128.
