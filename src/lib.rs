@@ -10,6 +10,8 @@ mod serve;
 mod admin;
 // The checks of `edgeshim smoke`.
 mod smoke;
+// The weights of the CDNs in DNS: a command of its own, which `run` does not use.
+mod balance;
 // The runtime: all layers and tables of one configuration. A runtime is built once and replaced only as a whole.
 mod runtime;
 // The configuration file, and the list of the mistakes in it.

@@ -14,8 +14,19 @@ use support::presets::presets;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
-const COMMANDS: [&str; 10] =
-    ["run", "check", "demo", "explain", "smoke", "verify-log", "bundle", "providers", "whoopsie", "completions"];
+const COMMANDS: [&str; 11] = [
+    "run",
+    "check",
+    "demo",
+    "explain",
+    "smoke",
+    "verify-log",
+    "bundle",
+    "providers",
+    "whoopsie",
+    "balance",
+    "completions",
+];
 
 /// Runs the binary in a folder. Returns the exit code, stdout and stderr.
 fn run_in(dir: &TempDir, arguments: &[&str]) -> (i32, String, String) {
@@ -263,8 +274,9 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
             let arguments = example.trim().strip_prefix("edgeshim ");
             let arguments =
                 arguments.unwrap_or_else(|| panic!("the help of {command} wraps an example before {example:?}"));
-            if ["run", "demo", "smoke"].contains(&command) {
-                // `run` and `demo` run until a signal arrives, and `smoke` needs a server. Other tests check them.
+            if ["run", "demo", "smoke", "balance"].contains(&command) {
+                // `run` and `demo` run until a signal arrives, `smoke` needs a server, and `balance` needs a DNS service. So
+                // other tests check these commands.
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();

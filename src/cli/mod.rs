@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod admin_client;
+mod balance;
 mod bundle;
 mod check;
 mod completions;
@@ -100,6 +101,8 @@ enum Command {
     /// Export the pages for failures of the origin.
     #[command(after_help = "Example:\n  edgeshim whoopsie export --out pages")]
     Whoopsie(export_pages::WhoopsieArguments),
+    /// Show and change how much of the traffic each CDN gets: its weight in DNS.
+    Balance(balance::BalanceArguments),
     /// Write completions for a shell to standard output.
     #[command(after_help = "Example:\n  edgeshim completions bash > /etc/bash_completion.d/edgeshim")]
     Completions(completions::CompletionsArguments),
@@ -109,9 +112,9 @@ enum Command {
 }
 
 /// Runs the command in the arguments. The exit code is 0 for success. The exit code is 1 if `check` finds a problem,
-/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check of `smoke` fails, or a
-/// part of a `bundle` is missing. The exit code is 2 if the command line is wrong, if the configuration of a command
-/// other than `check` is wrong, or if a command fails.
+/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check of `smoke` fails, a part
+/// of a `bundle` is missing, or `balance` refuses a change or fails. The exit code is 2 if the command line is wrong,
+/// if the configuration of a command other than `check` is wrong, or if a command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::VerifyLog(arguments) => verify_log::verify_log(&arguments),
         Command::Providers(arguments) => list_providers::providers(&arguments),
         Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
+        Command::Balance(arguments) => balance::balance(arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),
         Command::Man(arguments) => man_pages::man(&arguments, Arguments::command()),
     }

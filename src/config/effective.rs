@@ -72,6 +72,17 @@ impl Visitor for Shown {
         self.insert(name, json!(values));
     }
 
+    fn named_blocks<T: Keys>(
+        &mut self,
+        name: &'static str,
+        _: &str,
+        _: &Text<String>,
+        values: &mut BTreeMap<String, T>,
+    ) {
+        let blocks: Map<_, _> = values.iter_mut().map(|(name, value)| (name.clone(), shown(value))).collect();
+        self.insert(name, blocks);
+    }
+
     fn block(&mut self, name: &'static str, keys: impl FnOnce(&mut Self)) {
         let mut block = Self::default();
         keys(&mut block);

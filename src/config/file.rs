@@ -5,6 +5,8 @@
 //! once. So this module reads each key by its name. If a value is wrong, the module reports the problem and continues
 //! with the default. At the end, the module reports the unknown keys, which are the keys that no code has read.
 
+mod named_blocks;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -104,7 +106,7 @@ pub(super) enum Entry<'n> {
 }
 
 /// One block of the file. If the file does not have the block, the section has no keys.
-pub(super) struct Section<'f> {
+pub(crate) struct Section<'f> {
     file: &'f TypedFile<'f>,
     key: String,
     line: Option<usize>,
@@ -113,7 +115,7 @@ pub(super) struct Section<'f> {
 
 impl<'f> Section<'f> {
     /// Returns the folder at which relative paths in the file start.
-    pub(super) fn folder(&self) -> &'f Path {
+    pub(crate) fn folder(&self) -> &'f Path {
         self.file.folder
     }
 
@@ -132,12 +134,12 @@ impl<'f> Section<'f> {
     }
 
     /// Whether the file has the key `name` in this block.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
     /// Whether a problem has been reported for the key `name`, or for a key or an entry below this key.
-    pub(super) fn is_bad(&self, name: &str) -> bool {
+    pub(crate) fn is_bad(&self, name: &str) -> bool {
         let path = self.path(name);
         let problems = self.file.problems.borrow();
         problems.iter().any(|problem| {
@@ -310,7 +312,7 @@ impl<'f> Section<'f> {
 
     /// Opens the block `[name]`. If this block was opened before, a value that is not a block is not reported
     /// again.
-    pub(super) fn section(&mut self, name: &'static str) -> Self {
+    pub(crate) fn section(&mut self, name: &'static str) -> Self {
         let again = self.is_known(name);
         let item = self.take(name);
         let mut block = Section { file: self.file, key: self.path(name), line: None, table: None };
@@ -352,7 +354,7 @@ impl<'f> Section<'f> {
     }
 
     /// Reports a problem with the key `name`, if the file has this key.
-    pub(super) fn reject(&self, name: &str, message: impl Into<String>) {
+    pub(crate) fn reject(&self, name: &str, message: impl Into<String>) {
         if let Some(item) = self.find(name) {
             self.complain(&item, message.into());
         }
@@ -378,7 +380,7 @@ impl<'f> Section<'f> {
     }
 
     /// Reports that the key `name` is missing. The problem has the line of the block.
-    pub(super) fn missing(&self, name: &str, message: impl Into<String>) {
+    pub(crate) fn missing(&self, name: &str, message: impl Into<String>) {
         self.file.report(self.path(name), self.line, String::new(), message.into());
     }
 
@@ -394,11 +396,11 @@ impl<'f> Section<'f> {
     }
 
     /// Reports the unknown keys in this block and in the blocks below it.
-    fn reject_unknown(&self) {
+    pub(super) fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // In some blocks the operator chooses the names. `read_map` has already checked these names. Such a block has
-        // no entry in `known`, so no name of the block is unknown here.
+        // In some blocks the operator chooses the names. `read_map` and `named_sections` have already checked these
+        // names. Such a block has no entry in `known`, so no name of the block is unknown here.
         let Some(known) = known else { return };
         for (name, value) in table {
             let typed: &str = name.get_ref();

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::keys::{Keys as _, quote};
+use crate::keys::{Keys, quote};
 
 mod changed_keys;
 mod checks;
@@ -28,6 +28,7 @@ mod shown;
 mod sources;
 mod tls_block;
 
+pub(crate) use file::Section;
 pub(crate) use listeners::Listen;
 pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
@@ -47,21 +48,48 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// contains only this problem. Otherwise each unknown key, each missing required key and each wrong value is a problem.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let origin_name = path.display().to_string();
+    parse(&text_of(path, &origin_name)?, &origin_name, folder_of(path))
+}
+
+/// Reads a file whose keys are those of `K`. `check` checks whether the values of different keys fit together. The
+/// problems are reported as [`load`] reports them.
+pub(crate) fn load_keys<K: Keys>(path: &Path, check: fn(&mut K, &mut Section<'_>)) -> Result<K, Problems> {
+    let origin_name = path.display().to_string();
+    parse_keys(&text_of(path, &origin_name)?, &origin_name, folder_of(path), check)
+}
+
+/// Reads keys as [`load_keys`] does, from a text in memory.
+pub(crate) fn parse_keys<K: Keys>(
+    text: &str,
+    origin_name: &str,
+    folder: &Path,
+    check: fn(&mut K, &mut Section<'_>),
+) -> Result<K, Problems> {
+    read_root(text, origin_name, folder, |root| {
+        let mut settings = K::default();
+        settings.keys(root);
+        check(&mut settings, root);
+        settings
+    })
+}
+
+fn text_of(path: &Path, origin_name: &str) -> Result<String, Problems> {
     let bytes = read_bytes(path).map_err(|error| {
         let remedy = "with --config FILE, name a file that exists and that this user may read";
         let message = format!("cannot be read ({error}); {remedy}");
-        Problems::one(&origin_name, Problem::of_file(quote(&origin_name), message))
+        Problems::one(origin_name, Problem::of_file(quote(origin_name), message))
     })?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &origin_name, folder_of(path)),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
         Err(error) => {
+            let (bytes, error) = (error.as_bytes(), error.utf8_error());
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let bad = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
             let (line, column) = problems::position(good);
             let mut problem = Problem::of_file(format!("byte 0x{bad:02x}"), "is not UTF-8; save the file as UTF-8");
             problem.line = Some(line);
             problem.column = Some(column);
-            Err(Problems::one(&origin_name, problem))
+            Err(Problems::one(origin_name, problem))
         }
     }
 }
@@ -90,6 +118,25 @@ fn read_text(path: &Path) -> io::Result<String> {
 ///
 /// Returns the same problems as [`load`], except for the two problems that the file cannot be read or is not UTF-8.
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
+    read_root(text, origin_name, folder, |root| {
+        let mut settings = Settings::default();
+        settings.keys(root);
+        checks::check(&mut settings, root);
+        classes::check(&settings.classes, root.bounded_sections("class"));
+        let surroundings = Surroundings::of(&settings);
+        settings.providers = provider_blocks::providers(root.bounded_sections("provider"), &surroundings);
+        settings
+    })
+}
+
+/// Parses a text as TOML, and calls `read` with the block that contains all other blocks. Returns the result of `read`,
+/// or all problems.
+fn read_root<S>(
+    text: &str,
+    origin_name: &str,
+    folder: &Path,
+    read: impl FnOnce(&mut Section<'_>) -> S,
+) -> Result<S, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("is longer than {MAX_FILE_BYTES} bytes; name a configuration file with --config FILE");
         return Err(Problems::one(origin_name, Problem::of_file(quote(origin_name), message)));
@@ -97,13 +144,7 @@ pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, P
     let tree =
         toml::de::DeTable::parse(text).map_err(|error| Problems::one(origin_name, problems::syntax(text, &error)))?;
     let file = file::TypedFile::new(text, folder);
-    let mut root = file.root(tree.get_ref());
-    let mut settings = Settings::default();
-    settings.keys(&mut root);
-    checks::check(&mut settings, &mut root);
-    classes::check(&settings.classes, root.bounded_sections("class"));
-    let surroundings = Surroundings::of(&settings);
-    settings.providers = provider_blocks::providers(root.bounded_sections("provider"), &surroundings);
+    let settings = read(&mut file.root(tree.get_ref()));
     let problems = file.into_problems(tree.get_ref());
     if problems.is_empty() { Ok(settings) } else { Err(Problems::new(origin_name, problems)) }
 }

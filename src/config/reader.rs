@@ -81,6 +81,28 @@ impl Visitor for Section<'_> {
             .put(values);
     }
 
+    fn named_blocks<T: Keys>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        names: &Text<String>,
+        values: &mut BTreeMap<String, T>,
+    ) {
+        let folder = self.folder();
+        let mut sections = self.named_sections(name, example, |typed| (names.read)(typed, folder));
+        if sections.len() > MAX_BLOCKS {
+            let count = sections.len();
+            self.reject(name, format!("has {count} blocks; write at most {MAX_BLOCKS} blocks"));
+            sections.truncate(MAX_BLOCKS);
+        }
+        for (name, mut section) in sections {
+            let mut value = T::default();
+            value.keys(&mut section);
+            section.reject_unknown();
+            values.insert(name, value);
+        }
+    }
+
     fn block(&mut self, name: &'static str, keys: impl FnOnce(&mut Self)) {
         keys(&mut self.section(name));
     }
@@ -107,7 +129,7 @@ impl Visitor for Section<'_> {
 
 impl<'f> Section<'f> {
     /// Returns the blocks `[[name]]`, at most [`MAX_BLOCKS`] of them. If the file has more blocks, reports a problem.
-    pub(super) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
+    pub(crate) fn bounded_sections(&mut self, name: &'static str) -> Vec<Section<'f>> {
         let mut sections = self.sections(name);
         if sections.len() > MAX_BLOCKS {
             if !self.is_bad(name) {

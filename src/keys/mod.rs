@@ -62,6 +62,16 @@ pub(crate) trait Visitor {
         values: &mut BTreeMap<String, String>,
     );
 
+    /// A block whose keys are names that the operator chooses. The values are blocks. `example` is one line of the
+    /// block.
+    fn named_blocks<T: Keys>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        names: &Text<String>,
+        values: &mut BTreeMap<String, T>,
+    );
+
     /// The block `[name]`.
     fn block(&mut self, name: &'static str, keys: impl FnOnce(&mut Self));
 

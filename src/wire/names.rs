@@ -47,6 +47,8 @@ pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub static X_AMZ_FIREHOSE_ACCESS_KEY: HeaderName = HeaderName::from_static("x-amz-firehose-access-key");
 /// Amazon Firehose: the id of a batch, which is the same when the batch is sent again.
 pub static X_AMZ_FIREHOSE_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-firehose-request-id");
+/// PowerDNS: the key of its HTTP API.
+pub static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// RFC 1864: a digest of the body.
 pub static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// RFC 3230: a digest of the representation.

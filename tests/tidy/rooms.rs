@@ -9,7 +9,7 @@ use crate::source::{Breach, Source, is_word, words};
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["serve", "admin", "smoke"],
+    &["serve", "admin", "smoke", "balance"],
     &["runtime"],
     &["config"],
     &["edge"],
@@ -27,6 +27,7 @@ const READING_ORDER: &[&str] = &[
     "serve",
     "admin",
     "smoke",
+    "balance",
     "runtime",
     "config",
     "edge",
@@ -42,8 +43,9 @@ const READING_ORDER: &[&str] = &[
     "wire",
 ];
 
-const SERDE_ROOMS: &[&str] = &["config", "intake", "admin", "cli"];
-const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "cli"];
+/// `balance` is in both lists, because it is a program of its own: it calls the APIs of DNS services, which speak JSON.
+const SERDE_ROOMS: &[&str] = &["config", "intake", "admin", "balance", "cli"];
+const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "balance", "cli"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

@@ -1,0 +1,106 @@
+//! Announces a change to the shims, which mark it on their pages. A failure is only a warning.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::api_call::Caller;
+use super::balance_file::BalanceFile;
+use super::journal::Entry;
+use super::share::Shares;
+use crate::wire::names::AUTHORIZATION;
+
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Posts an annotation to each shim. Returns a warning for each failure.
+pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry) -> Vec<String> {
+    let mut fields = HeaderMap::new();
+    if let Some(token) = &file.shims_token
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+    {
+        value.set_sensitive(true);
+        fields.insert(AUTHORIZATION, value);
+    }
+    let text = text(entry);
+    let plain = json!({ "text": text }).to_string();
+    let with_share = share(entry).map(|share| json!({ "text": text, "share": share }).to_string());
+    let mut warnings = Vec::new();
+    for shim in &file.shims {
+        let post =
+            async |body: &str| caller.call(shim, (Method::POST, "/annotations"), &fields, body.as_bytes(), LIMIT).await;
+        let mut reply = post(with_share.as_deref().unwrap_or(&plain)).await;
+        // A shim that does not have all of these providers takes at least the text.
+        if with_share.is_some() && reply.as_ref().is_ok_and(|reply| reply.status == 400) {
+            reply = post(&plain).await;
+        }
+        match reply {
+            Ok(reply) if (200..300).contains(&reply.status) => {}
+            Ok(reply) if reply.status == 401 => warnings.push(format!("{shim} rejects shims_token (401)")),
+            Ok(reply) => warnings.push(format!("{shim} did not take the annotation ({})", reply.status)),
+            Err(error) => warnings.push(error),
+        }
+    }
+    warnings
+}
+
+fn text(entry: &Entry) -> String {
+    let targets: Vec<&str> = entry.to.keys().map(String::as_str).collect();
+    let provider = entry.provider.as_ref().map(|provider| format!("{provider} ")).unwrap_or_default();
+    let why = entry.why.as_ref().or(entry.force.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+    format!("balance {}: {provider}{} by {}{why}", targets.join(", "), entry.action, entry.who)
+}
+
+/// Returns the shares for the shims, in per cent, if all targets have the same shares.
+fn share(entry: &Entry) -> Option<Value> {
+    let percents = |shares: &Shares| -> BTreeMap<String, u32> {
+        let served = shares.served();
+        let weights: Vec<u64> = served.values().map(|&weight| weight.into()).collect();
+        let mut parts: BTreeMap<String, u32> = shares.0.keys().map(|name| (name.clone(), 0)).collect();
+        parts.extend(served.into_keys().map(str::to_owned).zip(super::share::apportion(10_000, &weights)));
+        parts
+    };
+    let mut all = entry.to.values().map(percents);
+    let first = all.next()?;
+    let is_useful = first.len() >= 2 && first.values().any(|&part| part > 0);
+    if !is_useful || all.any(|other| other != first) {
+        return None;
+    }
+    let number = |(name, part): (String, u32)| (name, json!(f64::from(part) / 100.0));
+    Some(first.into_iter().map(number).collect::<serde_json::Map<_, _>>().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::share::{Mode, Share};
+
+    #[test]
+    fn annotation_when_targets_have_equal_shares_then_has_their_shares() {
+        let shares = |a: u32| {
+            let share = |weight| Share::new(Mode::Obey, weight);
+            Shares(BTreeMap::from([
+                ("a".to_owned(), share(a)),
+                ("b".to_owned(), share(3)),
+                ("c".to_owned(), Share::new(Mode::No, 15)),
+            ]))
+        };
+        let mut entry = Entry {
+            time: String::new(),
+            id: String::new(),
+            who: "alice".to_owned(),
+            action: "weight 1".to_owned(),
+            provider: Some("a".to_owned()),
+            from: BTreeMap::new(),
+            to: BTreeMap::from([("html".to_owned(), shares(1)), ("images".to_owned(), shares(1))]),
+            why: Some("test".to_owned()),
+            force: None,
+            result: String::new(),
+        };
+        assert_eq!(text(&entry), "balance html, images: a weight 1 by alice: test");
+        assert_eq!(share(&entry), Some(json!({ "a": 25.0, "b": 75.0, "c": 0.0 })));
+        entry.to.insert("static".to_owned(), shares(2));
+        assert_eq!(share(&entry), None, "the targets have different shares");
+    }
+}

@@ -1,0 +1,192 @@
+//! Calls of HTTP APIs: one request a connection, with a time limit and a limit on the size of the response.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::base_url::BaseUrl;
+use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+
+/// The largest response body, in bytes. The API of PowerDNS returns complete zones.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How often a call is repeated if the service asks to repeat it later, and how long all these waits may take together.
+const MAX_REPEATS: u32 = 3;
+const MAX_WAIT: Duration = Duration::from_mins(1);
+
+/// The response to a call.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+/// Writes a line to standard error. An error is ignored: `eprintln!` would end the process in the middle of a change if
+/// the reader of standard error has gone.
+pub(crate) fn report(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Makes calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Whether each call is reported on standard error.
+    pub is_verbose: bool,
+}
+
+impl Caller {
+    /// Makes one call. If the response is 429 or 503 with Retry-After, waits for that time and repeats the call.
+    ///
+    /// # Errors
+    /// Returns a message if no complete response arrives within the time limit.
+    pub(crate) async fn call(
+        &self,
+        url: &BaseUrl,
+        (method, path): (Method, &str),
+        fields: &HeaderMap,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Reply, String> {
+        let shown = format!("{method} {url}{path}");
+        let mut waited = Duration::ZERO;
+        for repeat in 0.. {
+            let started = Instant::now();
+            let request = request(url, &method, path, fields, body)?;
+            let result = match timeout(limit, exchange(url, request)).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
+            };
+            if self.is_verbose {
+                let outcome = match &result {
+                    Ok((reply, _)) => format!("{}, {} bytes", reply.status, reply.body.len()),
+                    Err(error) => error.clone(),
+                };
+                report(&format!("{shown}: {outcome}, {} ms", started.elapsed().as_millis()));
+            }
+            let (reply, fields) = result.map_err(|error| format!("{shown}: {error}"))?;
+            let Some(wait) = retry_after(reply.status, &fields) else { return Ok(reply) };
+            if repeat >= MAX_REPEATS || waited.saturating_add(wait) > MAX_WAIT {
+                return Ok(reply);
+            }
+            waited += wait;
+            if self.is_verbose {
+                report(&format!("{shown}: repeated after {} s, as the service asks", wait.as_secs()));
+            }
+            sleep(wait).await;
+        }
+        Err(format!("{shown}: no response"))
+    }
+}
+
+fn request(
+    url: &BaseUrl,
+    method: &Method,
+    path: &str,
+    fields: &HeaderMap,
+    body: &[u8],
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = format!("{}{path}", url.path).parse().map_err(|_| format!("{path:?} is no path of a URL"))?;
+    let host = HeaderValue::from_str(&url.authority()).map_err(|_| format!("{url} has no valid host"))?;
+    let headers = request.headers_mut();
+    headers.extend(fields.clone());
+    headers.insert(HOST, host);
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("edgeshim/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if !body.is_empty() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    Ok(request)
+}
+
+async fn exchange(url: &BaseUrl, request: Request<Full<Bytes>>) -> Result<(Reply, HeaderMap), String> {
+    let socket = TcpStream::connect((url.host.as_str(), url.port)).await;
+    let socket = socket.map_err(|error| format!("no connection ({error})"))?;
+    if url.tls {
+        let name = ServerName::try_from(url.host.clone())
+            .map_err(|_| "the host is not a name that a certificate can have".to_owned())?;
+        let stream = TlsConnector::from(tls_config()?).connect(name, socket).await;
+        send(stream.map_err(|error| format!("TLS failed ({error})"))?, request).await
+    } else {
+        send(socket, request).await
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(Reply, HeaderMap), String> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| format!("no valid response ({error})"))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(|error| format!("the response is cut or longer than {MAX_BODY_BYTES} bytes ({error})"))?;
+        Ok((Reply { status: head.status.as_u16(), body: body.to_bytes() }, head.headers))
+    };
+    let result = exchange.await;
+    connection.abort();
+    result
+}
+
+fn tls_config() -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err("this system has no certificate authorities; install the package ca-certificates, or name a PEM \
+                    file in the environment variable SSL_CERT_FILE"
+            .to_owned());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Returns how long to wait before the call is repeated. `None`: the service does not ask for that.
+fn retry_after(status: u16, fields: &HeaderMap) -> Option<Duration> {
+    if !matches!(status, 429 | 503) {
+        return None;
+    }
+    let value = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_when_status_or_value_is_another_then_is_ignored() {
+        let fields = |value: &'static str| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+        assert_eq!(retry_after(429, &fields("2")), Some(Duration::from_secs(2)));
+        assert_eq!(retry_after(503, &fields(" 0 ")), Some(Duration::ZERO));
+        assert_eq!(retry_after(429, &fields("Sun, 06 Nov 1994 08:49:37 GMT")), Some(Duration::ZERO));
+        for (status, value) in [(500, "2"), (200, "2"), (429, "soon"), (429, "-1"), (429, "")] {
+            assert_eq!(retry_after(status, &fields(value)), None, "{status} {value}");
+        }
+        assert_eq!(retry_after(429, &HeaderMap::new()), None);
+    }
+}

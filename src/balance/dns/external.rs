@@ -1,0 +1,215 @@
+//! A program of the operator that reads and writes the weights, for services that edgeshim does not know. The program
+//! gets one JSON object on standard input and ends. `deploy/balance/README.md` describes the objects.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{Wanted, Write};
+use crate::balance::api_call::report;
+use crate::balance::balance_file::{ServiceKeys, TargetKeys};
+use crate::balance::node::{Found, Holding, Record};
+use crate::balance::share::Shares;
+use crate::keys::quote;
+
+/// The longest output that is read, in bytes.
+const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A program, which stands for a DNS service.
+#[derive(Debug)]
+pub(crate) struct External {
+    name: String,
+    command: Vec<String>,
+    limit: Duration,
+    is_verbose: bool,
+}
+
+impl External {
+    pub(super) fn new(keys: &ServiceKeys, is_verbose: bool) -> Self {
+        Self { name: keys.name.clone(), command: keys.command.clone(), limit: keys.timeout, is_verbose }
+    }
+
+    pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
+        let output = self.run(&json!({ "op": "read", "zone": target.zone, "nodes": target.nodes })).await?;
+        let answer: Value = serde_json::from_slice(&output).map_err(|error| {
+            format!(
+                "{}: the program's answer to read is not JSON ({error}); it must be {{\"nodes\": {{…}}}}",
+                self.name
+            )
+        })?;
+        let Some(nodes) = answer.get("nodes").and_then(Value::as_object) else {
+            return Err(format!("{}: the program's answer to read has no object \"nodes\"", self.name));
+        };
+        let found = |node: &String| match nodes.get(node) {
+            None => Err(format!("{}: the program's answer to read has no entry for {node}", self.name)),
+            Some(raw) => Ok((node.clone(), Found { holding: holding(target, raw), raw: raw.clone() })),
+        };
+        target.nodes.iter().map(found).collect()
+    }
+
+    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), String> {
+        let state = |write: &Write<'_>| match write.wanted {
+            Wanted::Record(record) => state(target, record),
+            Wanted::Raw(raw) => raw.clone(),
+        };
+        let nodes: Map<_, _> = writes.iter().map(|write| (write.node.to_owned(), state(write))).collect();
+        self.run(&json!({ "op": "write", "zone": target.zone, "nodes": nodes })).await.map(|_| ())
+    }
+
+    /// Runs the program with this input. Returns its output.
+    async fn run(&self, input: &Value) -> Result<Vec<u8>, String> {
+        let name = &self.name;
+        let (program, arguments) = self.command.split_first().ok_or_else(|| format!("{name}: command is empty"))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // The program must not get the terminal's SIGINT, because a change must not be cut in its middle.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("{name}: {} cannot be started ({error})", quote(program)))?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let input = input.to_string();
+        let exchange = async {
+            let write = async {
+                if let Some(mut stdin) = stdin {
+                    // A program may ignore its input. Its exit code decides whether it has succeeded.
+                    let _ = stdin.write_all(input.as_bytes()).await;
+                }
+            };
+            let ((), output, errors) = tokio::join!(write, all_of(stdout), all_of(stderr));
+            (child.wait().await, output, errors)
+        };
+        let (status, output, errors) = timeout(self.limit, exchange).await.map_err(|_| {
+            format!("{name}: {} did not end within {} ms, and was killed", quote(program), self.limit.as_millis())
+        })?;
+        let status = status.map_err(|error| format!("{name}: {} failed ({error})", quote(program)))?;
+        if self.is_verbose {
+            report(&format!("{name}: {}: {status}, {} bytes", quote(program), output.len()));
+        }
+        if status.success() {
+            return Ok(output);
+        }
+        let errors = String::from_utf8_lossy(&errors);
+        let last = errors.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {}", quote(line.trim())));
+        Err(format!("{name}: {} failed ({status}){}", quote(program), last.unwrap_or_default()))
+    }
+}
+
+async fn all_of(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(stream) = stream {
+        // What arrived before an error is enough for the message or for the parser.
+        let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// Returns the state of a node that the program stores.
+fn state(target: &TargetKeys, record: &Record) -> Value {
+    let mut providers = record.shares.to_json();
+    for (name, keys) in &target.providers {
+        let stored = record.weights.iter().find(|run| run.0 == *name).map_or(0, |run| run.1);
+        if let Some(provider) = providers.get_mut(name) {
+            provider["cname"] = keys.cname.clone().into();
+            provider["dns_weight"] = stored.into();
+        }
+    }
+    json!({ "ttl": target.ttl.as_secs(), "providers": providers })
+}
+
+fn holding(target: &TargetKeys, raw: &Value) -> Holding {
+    if raw.is_null() {
+        return Holding::Nothing;
+    }
+    let Some(providers) = raw.get("providers") else {
+        return match raw.get("cname").and_then(Value::as_str) {
+            Some(cname) => match target.provider_of(cname) {
+                Some(provider) => Holding::Cname(provider.to_owned()),
+                None => Holding::Foreign(format!("a CNAME to {}", quote(cname))),
+            },
+            None => Holding::Foreign(format!("a state without providers: {}", quote(&raw.to_string()))),
+        };
+    };
+    let Some(shares) = Shares::from_json(providers) else {
+        let shown = quote(&providers.to_string());
+        return Holding::Foreign(format!("providers without a valid mode and weight: {shown}"));
+    };
+    let weight = |name: &String| {
+        let weight = providers.get(name)?.get("dns_weight")?.as_u64()?;
+        Some((name.clone(), u32::try_from(weight).ok().filter(|weight| *weight > 0)?))
+    };
+    let record = Record { weights: shares.0.keys().filter_map(weight).collect(), shares };
+    // A provider that balance.toml no longer has is reported by its name.
+    if record.weights.iter().all(|run| target.providers.contains_key(&run.0)) && !fits(raw, &state(target, &record)) {
+        return Holding::Edited(record, "its ttl, cname or dns_weight is not as in balance.toml".to_owned());
+    }
+    Holding::Ours(record)
+}
+
+/// Whether a state has everything that `wanted` has. It may have more, and need not have providers without weight.
+fn fits(state: &Value, wanted: &Value) -> bool {
+    match (state, wanted) {
+        (Value::Object(state), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| state.get(key).is_some_and(|state| fits(state, wanted)))
+        }
+        _ => state == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::balance_file::ProviderKeys;
+    use crate::balance::share::{Mode, Share};
+
+    fn target() -> TargetKeys {
+        let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
+        TargetKeys { providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() }
+    }
+
+    fn sample() -> Record {
+        let shares = [("a", Share::new(Mode::Obey, 5)), ("b", Share::new(Mode::No, 15))];
+        Record {
+            shares: Shares(shares.map(|(name, share)| (name.to_owned(), share)).into()),
+            weights: vec![("a".to_owned(), 1)],
+        }
+    }
+
+    #[test]
+    fn state_when_read_back_then_is_the_same_record() {
+        let mut raw = state(&target(), &sample());
+        assert_eq!(
+            raw,
+            json!({ "ttl": 60, "providers": {
+                "a": { "mode": "obey", "weight": 5, "cname": "a.example.net", "dns_weight": 1 },
+                "b": { "mode": "no", "weight": 15, "cname": "b.example.net", "dns_weight": 0 },
+            } })
+        );
+        assert_eq!(holding(&target(), &raw), Holding::Ours(sample()));
+        raw["note"] = "of the program".into();
+        assert_eq!(holding(&target(), &raw), Holding::Ours(sample()), "the program may store more");
+    }
+
+    #[test]
+    fn state_when_of_another_form_then_is_foreign_or_edited() {
+        assert_eq!(holding(&target(), &Value::Null), Holding::Nothing);
+        assert_eq!(holding(&target(), &json!({ "cname": "b.example.net." })), Holding::Cname("b".to_owned()));
+        for raw in [json!(7), json!({}), json!({ "cname": "c.example" }), json!({ "providers": { "a": {} } })] {
+            assert!(matches!(holding(&target(), &raw), Holding::Foreign(_)), "{raw}");
+        }
+        let mut edited = state(&target(), &sample());
+        edited["ttl"] = 61.into();
+        assert!(matches!(holding(&target(), &edited), Holding::Edited(..)));
+        let mut edited = state(&target(), &sample());
+        edited["providers"]["a"]["cname"] = "old.example.net".into();
+        assert!(matches!(holding(&target(), &edited), Holding::Edited(..)));
+    }
+}

@@ -1,0 +1,201 @@
+//! Lookups over UDP, as a client's resolver makes them (RFC 1035), with a client subnet (RFC 7871).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+const TYPE_A: u16 = 1;
+const TYPE_CNAME: u16 = 5;
+const TYPE_OPT: u16 = 41;
+const CLASS_IN: u16 = 1;
+/// The option with the client's subnet (RFC 7871 §6).
+const OPTION_SUBNET: u16 = 8;
+/// The largest answer over UDP that the query asks for, in bytes.
+const MAX_ANSWER_BYTES: u16 = 1232;
+/// How often a query is sent, since UDP loses packets.
+const TRIES: u32 = 2;
+
+/// The answer to a query for a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The name is a CNAME to this name, in lower case, without the final dot.
+    Cname(String),
+    NoCname,
+    /// The server reports an error, for example SERVFAIL.
+    Error(String),
+}
+
+/// Asks a server for a name, as a client of a random network.
+pub(super) async fn cname(server: SocketAddr, name: &str, limit: Duration) -> io::Result<Answer> {
+    let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(local).await?;
+    socket.connect(server).await?;
+    let id = fastrand::u16(..);
+    let client = [fastrand::u8(1..=223), fastrand::u8(..), fastrand::u8(..), fastrand::u8(1..)];
+    let query = query(id, name, client);
+    for _ in 0..TRIES {
+        socket.send(&query).await?;
+        let mut buffer = [0; MAX_ANSWER_BYTES as usize];
+        let received = timeout(limit.min(Duration::from_secs(3)) / TRIES, async {
+            loop {
+                let length = socket.recv(&mut buffer).await?;
+                // A packet that is not the answer to this query is ignored.
+                if let Some(answer) = buffer.get(..length).and_then(|packet| answer(packet, id, name)) {
+                    return io::Result::Ok(answer);
+                }
+            }
+        });
+        if let Ok(answer) = received.await {
+            return answer;
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
+}
+
+fn query(id: u16, name: &str, client: [u8; 4]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(64 + name.len());
+    // The question asks for no recursion. It has one name, no answer, no authority and one additional record.
+    for word in [id, 0, 1, 0, 0, 1] {
+        packet.extend_from_slice(&word.to_be_bytes());
+    }
+    for label in name.split('.') {
+        packet.push(u8::try_from(label.len()).unwrap_or(0));
+        packet.extend_from_slice(label.as_bytes());
+    }
+    packet.push(0);
+    for word in [TYPE_A, CLASS_IN] {
+        packet.extend_from_slice(&word.to_be_bytes());
+    }
+    packet.push(0);
+    // The extension (RFC 6891 §6.1): type, size of answers, extended code and flags, length of the options.
+    for word in [TYPE_OPT, MAX_ANSWER_BYTES, 0, 0, 12, OPTION_SUBNET, 8, 1] {
+        packet.extend_from_slice(&word.to_be_bytes());
+    }
+    packet.extend_from_slice(&[32, 0]);
+    packet.extend_from_slice(&client);
+    packet
+}
+
+/// Reads the answer to the query `id` for `name`. Returns `None` if the packet is something else.
+fn answer(packet: &[u8], id: u16, name: &str) -> Option<Answer> {
+    let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let flags = word(2)?;
+    if word(0)? != id || flags & 0x8000 == 0 {
+        return None;
+    }
+    let (questions, answers) = (word(4)?, word(6)?);
+    let mut at = 12;
+    for _ in 0..questions {
+        let (asked, end) = read_name(packet, at)?;
+        if asked != name.to_ascii_lowercase() {
+            return None;
+        }
+        at = end + 4;
+    }
+    match flags & 0xF {
+        0 | 3 => {}
+        2 => return Some(Answer::Error("SERVFAIL".to_owned())),
+        5 => return Some(Answer::Error("REFUSED".to_owned())),
+        code => return Some(Answer::Error(format!("the error {code}"))),
+    }
+    for _ in 0..answers {
+        let (owner, end) = read_name(packet, at)?;
+        let (kind, length) = (word(end)?, usize::from(word(end + 8)?));
+        let data = end + 10;
+        if kind == TYPE_CNAME && owner == name.to_ascii_lowercase() {
+            return Some(Answer::Cname(read_name(packet, data)?.0));
+        }
+        at = data + length;
+    }
+    Some(Answer::NoCname)
+}
+
+/// Reads a name, which can point to earlier names (RFC 1035 §4.1.4). Returns the name and the position after it.
+fn read_name(packet: &[u8], start: usize) -> Option<(String, usize)> {
+    let mut name = String::new();
+    let (mut at, mut end) = (start, None);
+    // A name has at most 127 labels. With the limit, a circle of pointers ends too.
+    for _ in 0..256 {
+        let length = usize::from(*packet.get(at)?);
+        match length {
+            0 => return Some((name, end.unwrap_or(at + 1))),
+            1..=63 => {
+                let label = packet.get(at + 1..at + 1 + length)?;
+                if !name.is_empty() {
+                    name.push('.');
+                }
+                let plain =
+                    |&byte: &u8| if byte.is_ascii_graphic() { char::from(byte.to_ascii_lowercase()) } else { '?' };
+                name.extend(label.iter().map(plain));
+                at += 1 + length;
+            }
+            0xC0..=0xFF => {
+                end = end.or(Some(at + 2));
+                at = (length & 0x3F) << 8 | usize::from(*packet.get(at + 1)?);
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An answer to `img.example.com` with a compressed CNAME.
+    fn packet(code: u8, records: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x12, 0x34, 0x84, code, 0, 1, 0, u8::from(!records.is_empty()), 0, 0, 0, 0];
+        packet.extend_from_slice(b"\x03IMG\x07example\x03com\x00\x00\x01\x00\x01");
+        packet.extend_from_slice(records);
+        packet
+    }
+
+    const CNAME: &[u8] = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x04\x01a\xc0\x10";
+
+    #[test]
+    fn answer_when_complete_then_cname_or_error_is_read() {
+        let read = |packet: &[u8]| answer(packet, 0x1234, "img.example.com");
+        assert_eq!(read(&packet(0, CNAME)), Some(Answer::Cname("a.example.com".to_owned())));
+        assert_eq!(read(&packet(0, b"")), Some(Answer::NoCname));
+        assert_eq!(read(&packet(2, b"")), Some(Answer::Error("SERVFAIL".to_owned())));
+        assert_eq!(read(&packet(5, b"")), Some(Answer::Error("REFUSED".to_owned())));
+    }
+
+    #[test]
+    fn answer_when_cut_or_to_another_query_then_is_ignored() {
+        let whole = packet(0, CNAME);
+        for length in 0..whole.len() {
+            assert_eq!(answer(&whole[..length], 0x1234, "img.example.com"), None, "{length} bytes");
+        }
+        assert_eq!(answer(&whole, 0x1235, "img.example.com"), None);
+        assert_eq!(answer(&whole, 0x1234, "other.example.com"), None);
+        let circle = packet(0, b"\xc0\x26\x00\x05");
+        assert_eq!(answer(&circle, 0x1234, "img.example.com"), None);
+    }
+
+    #[test]
+    fn query_when_written_then_has_the_name_and_the_subnet() {
+        let query = query(0x1234, "img.example.com", [192, 0, 2, 1]);
+        assert_eq!(read_name(&query, 12), Some(("img.example.com".to_owned(), 29)));
+        assert!(query.ends_with(b"\x00\x08\x00\x08\x00\x01\x20\x00\xc0\x00\x02\x01"), "{query:x?}");
+    }
+
+    proptest! {
+        #[test]
+        fn answer_when_bytes_are_arbitrary_then_read_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let _ = answer(&bytes, 0, "a");
+            let mut packet = packet(0, b"");
+            packet[7] = 9;
+            packet.extend(bytes);
+            let _ = answer(&packet, 0x1234, "img.example.com");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! PowerDNS, over its HTTP API: it reads a zone's records with GET and writes them with PATCH.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::{Answers, Wanted, Write, lookup, lua};
+use crate::balance::api_call::{Caller, Reply};
+use crate::balance::balance_file::{ServiceKeys, TargetKeys};
+use crate::balance::base_url::BaseUrl;
+use crate::balance::node::{Found, Holding, Record};
+use crate::keys::quote;
+use crate::wire::names::X_API_KEY;
+
+/// The type of a record with a program.
+const LUA: &str = "LUA";
+/// How many clients each lookup after a change imitates.
+const SAMPLES: u32 = 8;
+
+/// A PowerDNS server.
+#[derive(Debug)]
+pub(crate) struct PowerDns {
+    name: String,
+    url: BaseUrl,
+    key: HeaderMap,
+    limit: Duration,
+    lookup: Option<SocketAddr>,
+    caller: Caller,
+}
+
+impl PowerDns {
+    pub(super) fn new(keys: &ServiceKeys, caller: Caller) -> Result<Self, String> {
+        let (Some(url), Some(key)) = (&keys.url, &keys.key) else {
+            return Err(format!("the DNS service {} has no url or no key", keys.name));
+        };
+        let mut value = HeaderValue::from_str(key.expose())
+            .map_err(|_| format!("the key of the DNS service {} cannot be sent in a header field", keys.name))?;
+        value.set_sensitive(true);
+        Ok(Self {
+            name: keys.name.clone(),
+            url: url.clone(),
+            key: HeaderMap::from_iter([(X_API_KEY.clone(), value)]),
+            limit: keys.timeout,
+            lookup: keys.lookup,
+            caller,
+        })
+    }
+
+    async fn call(&self, method: Method, target: &TargetKeys, body: &[u8]) -> Result<Reply, String> {
+        let path = format!("/api/v1/servers/localhost/zones/{}.", target.zone);
+        let reply = self.caller.call(&self.url, (method, &path), &self.key, body, self.limit).await;
+        let reply = reply.map_err(|error| format!("{}: {error}", self.name))?;
+        if (200..300).contains(&reply.status) { Ok(reply) } else { Err(self.error(target, &reply)) }
+    }
+
+    fn error(&self, target: &TargetKeys, reply: &Reply) -> String {
+        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let said = body.get("error").and_then(Value::as_str).map(|said| format!(": {}", quote(said)));
+        let said = said.unwrap_or_default();
+        let (name, status, zone) = (&self.name, reply.status, &target.zone);
+        match status {
+            401 | 403 => format!(
+                "{name}: the API rejects the key ({status}); write the value of api-key in pdns.conf as key of the DNS \
+                 service"
+            ),
+            404 => format!("{name}: there is no zone {zone}{said}; create the zone, or correct zone in balance.toml"),
+            409 | 422 => format!("{name}: the API rejects the record ({status}{said})"),
+            429 => format!("{name}: too many requests ({status}{said}); try again later"),
+            _ => format!("{name}: the API failed ({status}{said})"),
+        }
+    }
+
+    pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
+        let reply = self.call(Method::GET, target, b"").await?;
+        let zone: Value = serde_json::from_slice(&reply.body)
+            .map_err(|error| format!("{}: the zone {} is not JSON ({error})", self.name, target.zone))?;
+        let Some(all) = zone.get("rrsets").and_then(Value::as_array) else {
+            return Err(format!(
+                "{}: the zone {} has no list of records; is url the API of PowerDNS?",
+                self.name, target.zone
+            ));
+        };
+        let found = |node: &String| {
+            let name = |rrset: &&Value| {
+                let name = rrset.get("name").and_then(Value::as_str).unwrap_or_default();
+                name.trim_end_matches('.').eq_ignore_ascii_case(node)
+            };
+            let mut own: Vec<&Value> = all.iter().filter(name).collect();
+            own.sort_by_key(|rrset| kind(rrset));
+            (node.clone(), Found { holding: holding(target, &own), raw: json!(own) })
+        };
+        Ok(target.nodes.iter().map(found).collect())
+    }
+
+    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), String> {
+        let rrsets: Vec<Value> = writes.iter().flat_map(|write| changes(target, write)).collect();
+        let body = json!({ "rrsets": rrsets }).to_string();
+        self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
+    }
+
+    /// Asks for the node as several clients. Each answer must be a CNAME to a served provider. PowerDNS accepts
+    /// programs that fail, and its clients then get SERVFAIL.
+    pub(super) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
+        let address = match self.lookup {
+            Some(address) => address,
+            None => match tokio::net::lookup_host((self.url.host.as_str(), 53)).await.map(|mut all| all.next()) {
+                Ok(Some(address)) => address,
+                _ => return Answers::Unknown(format!("{} has no address", self.url.host)),
+            },
+        };
+        let served: BTreeSet<&str> = record.weights.iter().map(|run| run.0.as_str()).collect();
+        let expected = served.iter().copied().collect::<Vec<_>>().join(", ");
+        for _ in 0..SAMPLES {
+            let answer = lookup::cname(address, node, self.limit).await;
+            let wrong = match answer {
+                Err(error) => return Answers::Unknown(format!("a lookup at {address} failed ({error})")),
+                Ok(lookup::Answer::Cname(cname)) => match target.provider_of(&cname) {
+                    Some(provider) if served.contains(provider) => continue,
+                    _ => format!("a CNAME to {}", quote(&cname)),
+                },
+                Ok(lookup::Answer::NoCname) if served.is_empty() => continue,
+                Ok(lookup::Answer::NoCname) => "no CNAME".to_owned(),
+                Ok(lookup::Answer::Error(code)) => code,
+            };
+            let expected = if expected.is_empty() { "no CNAME" } else { &expected };
+            return Answers::Wrong(format!(
+                "a lookup at {address} answers {wrong} instead of {expected}; if it is SERVFAIL, set \
+                 enable-lua-records=yes in pdns.conf"
+            ));
+        }
+        Answers::Right
+    }
+}
+
+fn kind(rrset: &Value) -> String {
+    rrset.get("type").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
+    let contents = |rrset: &Value| -> Vec<String> {
+        let records = rrset.get("records").and_then(Value::as_array);
+        let content = |record: &Value| record.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
+        records.map(|records| records.iter().map(content).collect()).unwrap_or_default()
+    };
+    let kinds: Vec<String> = rrsets.iter().map(|rrset| kind(rrset)).collect();
+    let described = |skipped: &str| {
+        let parts = rrsets.iter().zip(&kinds).filter(|(_, kind)| *kind != skipped).map(|(rrset, kind)| {
+            let content = contents(rrset).into_iter().next().unwrap_or_default();
+            format!("{kind} {}", quote(&content))
+        });
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let foreign = || Holding::Foreign(format!("another record ({})", described("")));
+    let [rrset] = rrsets else {
+        // PowerDNS accepts other records beside a LUA record. The data of the LUA record still counts.
+        let lua = rrsets.iter().find(|rrset| kind(rrset) == LUA).map(|rrset| contents(rrset));
+        let lua = lua.as_deref().and_then(|contents| Some(lua::holding(target, contents.first()?)));
+        return match lua {
+            Some(Holding::Ours(record) | Holding::Edited(record, _)) => {
+                Holding::Edited(record, format!("another record is beside it ({})", described(LUA)))
+            }
+            _ if rrsets.is_empty() => Holding::Nothing,
+            _ => foreign(),
+        };
+    };
+    let contents = contents(rrset);
+    let ([content], [kind]) = (contents.as_slice(), kinds.as_slice()) else { return foreign() };
+    match kind.as_str() {
+        "CNAME" => target.provider_of(content).map_or_else(foreign, |provider| Holding::Cname(provider.to_owned())),
+        LUA => match lua::holding(target, content) {
+            Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
+                Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
+            }
+            holding => holding,
+        },
+        _ => foreign(),
+    }
+}
+
+/// Returns the changes of record sets that lead from the present record sets of a name to the wanted ones.
+fn changes(target: &TargetKeys, write: &Write<'_>) -> Vec<Value> {
+    let name = format!("{}.", write.node);
+    let wanted: Vec<Value> = match write.wanted {
+        Wanted::Record(record) => vec![json!({
+            "name": name,
+            "type": LUA,
+            "ttl": target.ttl.as_secs(),
+            "records": [{ "content": lua::content(target, record), "disabled": false }],
+        })],
+        Wanted::Raw(raw) => raw.as_array().cloned().unwrap_or_default(),
+    };
+    let kinds: Vec<String> = wanted.iter().map(kind).collect();
+    let present = write.now.raw.as_array().map(Vec::as_slice).unwrap_or_default();
+    // A CNAME must go before another record comes.
+    let removed = present.iter().map(kind).filter(|kind| !kinds.contains(kind));
+    let removed = removed.map(|kind| json!({ "name": name, "type": kind, "changetype": "DELETE" }));
+    let mut changes: Vec<Value> = removed.collect();
+    changes.extend(wanted.into_iter().map(|mut rrset| {
+        rrset["changetype"] = "REPLACE".into();
+        rrset
+    }));
+    changes
+}

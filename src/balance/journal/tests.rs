@@ -1,0 +1,141 @@
+//! Tests of the journal. They use real files.
+
+use std::fs;
+
+use super::*;
+use crate::balance::share::{Mode, Share};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path =
+            std::env::temp_dir().join(format!("edgeshim-journal-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.join("balance.jsonl")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn shares(weight: u32) -> Shares {
+    Shares(BTreeMap::from([("a".to_owned(), Share::new(Mode::Obey, weight))]))
+}
+
+fn entry(id: &str, from: Option<u32>, to: u32, result: &str) -> Entry {
+    Entry {
+        time: now(),
+        id: id.to_owned(),
+        who: "alice \"al\"\n".to_owned(),
+        action: "weight 5".to_owned(),
+        provider: Some("a".to_owned()),
+        from: BTreeMap::from([("images".to_owned(), from.map(shares))]),
+        to: BTreeMap::from([("images".to_owned(), shares(to))]),
+        why: Some("a test".to_owned()),
+        force: None,
+        result: result.to_owned(),
+    }
+}
+
+fn append(path: &Path, entry: &Entry) {
+    Writer::open(path, "alice").expect("the journal is free").append(entry).expect("the journal can be written");
+}
+
+#[test]
+fn journal_when_written_then_has_one_line_a_change_and_is_read_back() {
+    let folder = Folder::new();
+    let entries =
+        [entry("1", None, 5, "done"), entry("2", Some(5), 6, "put back: x"), entry("3", Some(5), 7, "done, y")];
+    for entry in &entries {
+        append(&folder.journal(), entry);
+    }
+    let text = fs::read_to_string(folder.journal()).expect("the journal");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    let keys: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    for key in ["time", "id", "who", "action", "targets", "provider", "from", "to", "why", "force", "result"] {
+        assert!(keys.get(key).is_some(), "{key} is missing: {keys}");
+    }
+    let journal = Journal::read(&folder.journal()).expect("the journal can be read");
+    assert_eq!(journal.entries, entries);
+    assert_eq!(journal.last["images"], shares(7), "a change that was put back does not count");
+    assert!(journal.bad_lines.is_empty());
+}
+
+#[test]
+fn journal_when_missing_then_is_empty() {
+    let journal = Journal::read(&Folder::new().journal()).expect("an empty journal");
+    assert!(journal.entries.is_empty() && journal.before(1).is_err());
+}
+
+#[test]
+fn last_line_when_cut_then_is_skipped_and_next_change_begins_a_new_line() {
+    let folder = Folder::new();
+    append(&folder.journal(), &entry("1", None, 5, "done"));
+    append(&folder.journal(), &entry("2", Some(5), 6, "done"));
+    let bytes = fs::read(folder.journal()).expect("the journal");
+    fs::write(folder.journal(), &bytes[..bytes.len() - 20]).expect("the cut journal");
+    let journal = Journal::read(&folder.journal()).expect("the journal can be read");
+    assert_eq!((journal.entries.len(), journal.bad_lines.as_slice()), (1, [2].as_slice()));
+    append(&folder.journal(), &entry("3", Some(5), 7, "done"));
+    let journal = Journal::read(&folder.journal()).expect("the journal can be read");
+    assert_eq!((journal.entries.len(), journal.bad_lines.as_slice()), (2, [2].as_slice()));
+    assert_eq!(journal.last["images"], shares(7));
+}
+
+#[test]
+fn journal_when_it_has_other_bytes_then_is_read_without_panic() {
+    let folder = Folder::new();
+    for text in [&b"\xff\xfe\n"[..], b"{}\n[]\n7\n", b"\n\n", br#"{"time":1}"#] {
+        fs::write(folder.journal(), text).expect("a file");
+        let journal = Journal::read(&folder.journal()).expect("the journal can be read");
+        assert!(journal.entries.is_empty());
+    }
+    assert!(Journal::read(&folder.0).is_err(), "a folder is no journal");
+}
+
+#[test]
+fn rollback_when_changes_are_counted_then_failed_changes_do_not_count() {
+    let mut journal = Journal::default();
+    for entry in [
+        entry("1", Some(1), 2, "done"),
+        entry("2", Some(2), 9, "put back: x"),
+        entry("3", Some(2), 3, "done"),
+        entry("4", Some(3), 9, "split: x"),
+    ] {
+        journal.add(entry);
+    }
+    assert_eq!(journal.before(1).map(|to| to["images"].clone()), Ok(shares(2)));
+    assert_eq!(journal.before(2).map(|to| to["images"].clone()), Ok(shares(1)));
+    assert!(journal.before(3).is_err_and(|error| error.contains("2 changes")));
+    assert!(!journal.last.contains_key("images"), "after a split, the state of the nodes is not known");
+    journal.add(entry("5", None, 4, "done"));
+    assert!(journal.before(1).is_err_and(|error| error.contains("nothing to go back to")));
+}
+
+#[test]
+fn second_writer_when_first_is_open_then_is_refused_with_the_name_of_the_first() {
+    let folder = Folder::new();
+    let first = Writer::open(&folder.journal(), "alice").expect("the journal is free");
+    let error = Writer::open(&folder.journal(), "bob").expect_err("the journal is locked");
+    assert!(error.contains("in progress") && error.contains("alice"), "{error}");
+    drop(first);
+    assert!(Writer::open(&folder.journal(), "bob").is_ok());
+}
+
+#[test]
+fn journal_when_not_writable_then_message_says_that_no_change_is_made() {
+    let folder = Folder::new();
+    fs::create_dir(folder.journal()).expect("a folder in place of the journal");
+    let error = Writer::open(&folder.journal(), "alice").expect_err("a folder");
+    assert!(error.contains("no change is made"), "{error}");
+    let error = Writer::open(&folder.0.join("no/such/folder"), "alice").expect_err("no folder");
+    assert!(error.contains("cannot be written"), "{error}");
+}

@@ -1,0 +1,27 @@
+//! How much each CDN gets: the weights of the CDNs in DNS.
+//!
+//! `edgeshim balance` is a process of its own with a file of its own (`balance.toml`), so that `run` never has the keys
+//! of DNS services. The DNS service holds the truth: the modes and weights are data in its records. The journal says
+//! who changed what and why.
+//!
+//! A change goes through these files: `balance_file` reads the keys, `dns` reads what the services have, `plan`
+//! computes what to write, `refuse` says what speaks against it, `tables` shows it, and `transaction` writes it and
+//! reads it back, or puts everything back. `journal` notes the result, and `announce` tells the shims.
+//! `observed_shares` asks the shims for the observed shares. `share`, `grid` and `runs` have the arithmetic. `plan`,
+//! `refuse` and the arithmetic use neither sockets nor files.
+
+pub(crate) mod announce;
+pub(crate) mod api_call;
+pub(crate) mod balance_file;
+mod base_url;
+mod dns;
+mod grid;
+pub(crate) mod journal;
+mod node;
+pub(crate) mod observed_shares;
+pub(crate) mod plan;
+pub(crate) mod refuse;
+mod runs;
+pub(crate) mod share;
+pub(crate) mod tables;
+pub(crate) mod transaction;

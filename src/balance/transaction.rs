@@ -1,0 +1,238 @@
+//! Reads all nodes of some targets, and writes a plan at all of them or at none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::api_call::Caller;
+use super::balance_file::{BalanceFile, TargetKeys};
+use super::dns::{Answers, Service, Wanted, Write};
+use super::node::{Found, Holding, Node, place};
+use super::plan::{NodePlan, Plan, TargetPlan};
+
+/// How often the undo of a change is tried at each service.
+const UNDO_TRIES: u32 = 2;
+
+/// Whether a signal asks to stop. A change stops before its next write, and is put back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How the writing of a plan ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All nodes have the new weights. The texts say what could not be checked.
+    Done(Vec<String>),
+    /// A write failed, and all nodes are as before.
+    PutBack(String),
+    /// A write failed, and these nodes are not as before.
+    Split { error: String, differences: Vec<String> },
+}
+
+/// All DNS services of the file.
+#[derive(Debug)]
+pub(crate) struct Services<'f> {
+    file: &'f BalanceFile,
+    by_name: BTreeMap<&'f str, Service>,
+    interrupt: Interrupt,
+}
+
+/// The nodes of one target at one service, which are written together.
+struct Batch<'p> {
+    target: &'p TargetKeys,
+    service: &'p Service,
+    service_name: &'p str,
+    nodes: Vec<&'p NodePlan>,
+}
+
+impl<'f> Services<'f> {
+    /// # Errors
+    /// Returns a message if the keys of a service cannot be used.
+    pub(crate) fn new(file: &'f BalanceFile, caller: &Caller, interrupt: Interrupt) -> Result<Self, String> {
+        let service =
+            |keys: &'f super::balance_file::ServiceKeys| Ok((keys.name.as_str(), Service::new(keys, caller.clone())?));
+        let services = file.services.iter().map(service).collect::<Result<_, String>>()?;
+        Ok(Self { file, by_name: services, interrupt })
+    }
+
+    /// Reads all nodes of some targets.
+    ///
+    /// # Errors
+    /// Returns all failures.
+    pub(crate) async fn read(&self, targets: &[&TargetKeys]) -> Result<Vec<Node>, Vec<String>> {
+        let (mut nodes, mut errors) = (Vec::new(), Vec::new());
+        for target in targets {
+            for name in &target.services {
+                let Some(service) = self.by_name.get(name.as_str()) else { continue };
+                match service.read(target).await {
+                    Ok(mut found) => nodes.extend(target.nodes.iter().filter_map(|node| {
+                        Some(Node {
+                            target: target.name.clone(),
+                            service: name.clone(),
+                            name: node.clone(),
+                            found: found.remove(node)?,
+                        })
+                    })),
+                    // The same failure of two targets is reported once.
+                    Err(error) if errors.contains(&error) => {}
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if errors.is_empty() { Ok(nodes) } else { Err(errors) }
+    }
+
+    /// Writes a plan. If a write fails, puts back what was written.
+    pub(crate) async fn apply(&self, plan: &Plan) -> Outcome {
+        let batches = self.batches(plan);
+        let mut error = None;
+        let mut tried = 0;
+        for batch in &batches {
+            // The task that waits for signals runs first.
+            tokio::task::yield_now().await;
+            if self.interrupt.is_set() {
+                error = Some("interrupted by a signal".to_owned());
+                break;
+            }
+            tried += 1;
+            if let Err(failed) = batch.write().await {
+                error = Some(failed);
+                break;
+            }
+        }
+        let mut unknown = Vec::new();
+        if error.is_none() {
+            for batch in &batches {
+                match batch.verify().await {
+                    Ok(texts) => unknown.extend(texts),
+                    Err(failed) => {
+                        error = Some(failed);
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(error) = error else { return Outcome::Done(unknown) };
+        let mut differences = Vec::new();
+        for batch in batches.iter().take(tried).rev() {
+            differences.extend(batch.undo().await);
+        }
+        if differences.is_empty() { Outcome::PutBack(error) } else { Outcome::Split { error, differences } }
+    }
+
+    /// Puts back a plan that was written. Returns a text for each node that is not as before.
+    pub(crate) async fn put_back(&self, plan: &Plan) -> Vec<String> {
+        let mut differences = Vec::new();
+        for batch in self.batches(plan).iter().rev() {
+            differences.extend(batch.undo().await);
+        }
+        differences
+    }
+
+    fn batches<'p>(&'p self, plan: &'p Plan) -> Vec<Batch<'p>> {
+        let batches_of = |planned: &'p TargetPlan| {
+            let target = self.file.target(&planned.name)?;
+            let batch = move |(name, service): (&&'p str, &'p Service)| {
+                let nodes = planned.nodes.iter().filter(|node| node.node.service == **name && node.is_changed());
+                let nodes: Vec<&NodePlan> = nodes.collect();
+                (!nodes.is_empty()).then_some(Batch { target, service, service_name: name, nodes })
+            };
+            Some(self.by_name.iter().filter_map(batch))
+        };
+        plan.targets.iter().filter_map(batches_of).flatten().collect()
+    }
+}
+
+impl Batch<'_> {
+    async fn write(&self) -> Result<(), String> {
+        let write = |node: &&'_ NodePlan| -> (String, Found) { (node.node.name.clone(), node.node.found.clone()) };
+        let present: Vec<_> = self.nodes.iter().map(write).collect();
+        let writes: Vec<Write<'_>> = self
+            .nodes
+            .iter()
+            .zip(&present)
+            .map(|(node, (name, now))| Write { node: name, now, wanted: Wanted::Record(&node.after) })
+            .collect();
+        self.service.write(self.target, &writes).await
+    }
+
+    /// Reads the nodes back and looks them up. Returns what could not be checked.
+    async fn verify(&self) -> Result<Vec<String>, String> {
+        let found = self.service.read(self.target).await?;
+        let mut unknown = Vec::new();
+        for node in &self.nodes {
+            let name = &node.node.name;
+            let place = place(name, self.service_name);
+            match found.get(name).map(|found| (&found.holding, found)) {
+                Some((Holding::Ours(record), _)) if record.equals(&node.after) => {}
+                Some((_, found)) => return Err(format!("{place} has {} after the write", found.describe())),
+                None => return Err(format!("{place} is missing after the write")),
+            }
+            match self.service.look_up(self.target, name, &node.after).await {
+                Answers::Right => {}
+                Answers::Unknown(text) => unknown.push(format!("{place}: {text}")),
+                Answers::Wrong(text) => return Err(format!("{place}: {text}")),
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// Writes what was there before. Returns a text for each node that is not as before.
+    async fn undo(&self) -> Vec<String> {
+        let mut differences = Vec::new();
+        for _ in 0..UNDO_TRIES {
+            differences.clear();
+            let found = match self.service.read(self.target).await {
+                Ok(found) => found,
+                Err(error) => {
+                    differences = self.texts(|_| Some(format!("is not known ({error})")));
+                    continue;
+                }
+            };
+            let changed: Vec<_> = self
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node, found.get(&node.node.name)?)))
+                .filter(|(node, now)| now.raw != node.node.found.raw)
+                .collect();
+            if changed.is_empty() {
+                return Vec::new();
+            }
+            let writes: Vec<Write<'_>> = changed
+                .iter()
+                .map(|(node, now)| Write { node: &node.node.name, now, wanted: Wanted::Raw(&node.node.found.raw) })
+                .collect();
+            let result = self.service.write(self.target, &writes).await;
+            differences = match self.service.read(self.target).await {
+                Ok(found) => self.texts(|node| {
+                    let now = found.get(&node.node.name)?;
+                    (now.raw != node.node.found.raw).then(|| format!("has {}", now.describe()))
+                }),
+                Err(error) => {
+                    self.texts(|_| Some(format!("is not known ({})", result.as_ref().err().unwrap_or(&error))))
+                }
+            };
+            if differences.is_empty() {
+                return differences;
+            }
+        }
+        differences
+    }
+
+    fn texts(&self, now: impl Fn(&NodePlan) -> Option<String>) -> Vec<String> {
+        let text = |node: &&NodePlan| {
+            let before = node.node.found.describe();
+            Some(format!("{}: had {before}; now {}", node.node.place(), now(node)?))
+        };
+        self.nodes.iter().filter_map(text).collect()
+    }
+}

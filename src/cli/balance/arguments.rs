@@ -1,0 +1,262 @@
+//! The arguments of `edgeshim balance`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Result};
+use crate::balance::balance_file::{BalanceFile, DEFAULT_FILE};
+use crate::balance::share::{Mode, PERMILLE, WEIGHTS};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
+#[command(
+    after_help = "Modes: always (served whatever a probe reports), obey (not served while away), remove (away until \
+        it is set again), no (never served).\n\
+        Exit code: 0 done or nothing to do, 1 refused or failed, 2 wrong usage or configuration.\n\n\
+        Examples:\n  \
+        edgeshim balance -t images --show\n  \
+        edgeshim balance -t images -p fastly --pct 5 --why 'first step'\n  \
+        edgeshim balance --all -p fastly -m no --force 'fastly is down'\n  \
+        edgeshim balance rollback"
+)]
+pub(in crate::cli) struct BalanceArguments {
+    #[command(subcommand)]
+    pub(super) command: Option<BalanceCommand>,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BalanceCommand {
+    /// Write the first weights: where a name has no record, or a plain CNAME to one of the target's providers.
+    #[command(
+        after_help = "A CNAME keeps its traffic: its provider gets all of it. Without a record, all providers get \
+            equal weights.\n\n\
+            Example:\n  edgeshim balance init -t images"
+    )]
+    Init(InitFlags),
+    /// Show whether DNS has what the last change wrote.
+    #[command(after_help = "Exit code: 1 if a target is not as it should be.\n\n\
+            Example:\n  edgeshim balance status")]
+    Status(StatusFlags),
+    /// Show the last changes: who, what, why, and how each change ended.
+    #[command(after_help = "Example:\n  edgeshim balance history 5")]
+    History(HistoryFlags),
+    /// Go back to the weights before the last changes.
+    #[command(
+        after_help = "max_step does not limit a rollback. A rollback is a change too, so a second rollback takes \
+            the first rollback back.\n\n\
+            Example:\n  edgeshim balance rollback --why 'too early'"
+    )]
+    Rollback(RollbackFlags),
+    /// Check balance.toml and list every problem in it.
+    #[command(after_help = "Exit code: 0 if there is no problem, 1 if there are problems.\n\n\
+            Example:\n  edgeshim balance check --config balance.toml")]
+    Check(Common),
+}
+
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each flag of the command line is one field")]
+pub(super) struct Flags {
+    /// A target of balance.toml. Several -t are changed together.
+    #[arg(short = 't', long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// All targets.
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+    /// Show the weights. This is the default without -p.
+    #[arg(long, conflicts_with = "provider")]
+    pub show: bool,
+    /// Show the weights as JSON.
+    #[arg(long, conflicts_with = "provider")]
+    pub json: bool,
+    /// Write the weights to `cdn_TARGET.json` in the folder of -o, by default the present folder.
+    #[arg(long, conflicts_with = "provider")]
+    pub write: bool,
+    /// The provider to change.
+    #[arg(short = 'p', long, value_name = "PROVIDER")]
+    pub provider: Option<String>,
+    /// The new weight, from 1 to 15.
+    #[arg(short = 'w', long, value_name = "N", value_parser = weight, allow_hyphen_values = true)]
+    pub weight: Option<u32>,
+    /// The new mode: always, obey, remove or no.
+    #[arg(short = 'm', long, value_name = "MODE", value_parser = mode)]
+    pub mode: Option<Mode>,
+    /// The new share in per cent, from 0 to 100. The other providers keep their ratio.
+    #[arg(long, value_name = "N", value_parser = permille, conflicts_with = "weight", allow_hyphen_values = true)]
+    pub pct: Option<u32>,
+    /// The folder for `cdn_TARGET.json`, which is also written after a change.
+    #[arg(short = 'o', long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub confirm: Confirm,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitFlags {
+    /// A target of balance.toml.
+    #[arg(short = 't', long = "target", value_name = "TARGET", required_unless_present = "all")]
+    pub targets: Vec<String>,
+    /// All targets.
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+    /// The folder for `cdn_TARGET.json`, which is written after the change.
+    #[arg(short = 'o', long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub confirm: Confirm,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusFlags {
+    /// A target of balance.toml. Without -t: all targets.
+    #[arg(short = 't', long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Show the status as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryFlags {
+    /// How many changes to show.
+    #[arg(value_name = "N", default_value_t = 20)]
+    pub changes: usize,
+    /// Show the lines of the journal.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackFlags {
+    /// How many changes to take back, as one change.
+    #[arg(value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub changes: u16,
+    /// The folder for `cdn_TARGET.json`, which is written after the change.
+    #[arg(short = 'o', long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub confirm: Confirm,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// How a change is confirmed.
+#[derive(Debug, Args)]
+pub(super) struct Confirm {
+    /// Show the change and what speaks against it, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Make the change without a question.
+    #[arg(long)]
+    pub yes: bool,
+    /// The reason for the change, for the journal.
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Make the change although it is refused. The reason goes into the journal.
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    pub force: Option<String>,
+}
+
+impl Confirm {
+    pub(super) fn is_used(&self) -> bool {
+        self.dry_run || self.yes || self.why.is_some() || self.force.is_some()
+    }
+}
+
+/// The arguments of all commands.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// The file with the DNS services and targets. The default is `balance.toml` in the present folder.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Report each call of a DNS service.
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+}
+
+impl Common {
+    pub(super) fn path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into())
+    }
+
+    pub(super) fn load(&self) -> Result<BalanceFile> {
+        BalanceFile::load(&self.path())
+            .map_err(|problems| Failure::Usage(problems.to_string().lines().map(str::to_owned).collect()))
+    }
+}
+
+fn weight(text: &str) -> std::result::Result<u32, String> {
+    text.parse().ok().filter(|weight| WEIGHTS.contains(weight)).ok_or_else(|| {
+        format!(
+            "write a whole number from {} to {}; --pct 0 takes all traffic away, -m no switches the provider off",
+            WEIGHTS.start(),
+            WEIGHTS.end()
+        )
+    })
+}
+
+fn mode(text: &str) -> std::result::Result<Mode, String> {
+    Mode::named(text).ok_or_else(|| {
+        let names: Vec<&str> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("write one of {}", names.join(", "))
+    })
+}
+
+/// Reads a number of per cent with at most one decimal. Returns thousandths.
+fn permille(text: &str) -> std::result::Result<u32, String> {
+    let (whole, tenths) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let tenths = tenths.trim_end_matches('0');
+    let tenths = if tenths.is_empty() { "0" } else { tenths };
+    if digits(whole) && tenths.len() > 1 && tenths.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("the smallest step is 0.1 %; write a number with at most one decimal".to_owned());
+    }
+    let parsed = whole.parse::<u32>().ok().zip(tenths.parse::<u32>().ok()).filter(|_| digits(whole) && digits(tenths));
+    parsed
+        .map(|(whole, tenths)| whole * 10 + tenths)
+        .filter(|permille| *permille <= PERMILLE)
+        .ok_or_else(|| "write a number of per cent from 0 to 100, for example 5 or 0.5".to_owned())
+}
+
+fn reason(text: &str) -> std::result::Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("write the reason, for example --force 'fastly is down'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permille_when_number_is_out_of_range_or_too_fine_then_is_rejected() {
+        for (text, permille_) in [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333)] {
+            assert_eq!(permille(text), Ok(permille_), "{text}");
+        }
+        for bad in
+            ["", "101", "100.1", "-1", "5x", "5 %", "1e2", ".5", "5.", "0.05", "12.34", "9999999999", "NaN", "+5"]
+        {
+            assert!(permille(bad).is_err() || bad == "5.", "{bad}");
+        }
+        assert!(permille("0.05").is_err_and(|message| message.contains("0.1 %")));
+    }
+
+    #[test]
+    fn weight_when_not_from_1_to_15_then_is_rejected() {
+        assert_eq!((weight("1"), weight("15")), (Ok(1), Ok(15)));
+        for bad in ["0", "16", "5x", "", "-1", "1.5"] {
+            assert!(weight(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `edgeshim balance history`: the last changes of the journal.
+
+use std::process::ExitCode;
+
+use super::arguments::HistoryFlags;
+use super::{Failure, Result};
+use crate::balance::balance_file::BalanceFile;
+use crate::balance::journal::{Entry, Journal};
+use crate::cli::terminal::print;
+
+pub(super) fn history(file: &BalanceFile, flags: &HistoryFlags) -> Result {
+    let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
+    warn_about(file, &journal);
+    let skipped = journal.entries.len().saturating_sub(flags.changes);
+    let mut text = String::new();
+    for entry in journal.entries.iter().skip(skipped) {
+        text += &if flags.json { entry.to_json().to_string() } else { line(entry) };
+        text.push('\n');
+    }
+    if journal.entries.is_empty() && !flags.json {
+        text = format!("{} has no changes yet\n", file.journal.display());
+    }
+    print(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reports lines of the journal that are not changes.
+pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
+    if let Some(line) = journal.bad_lines.first() {
+        let more = match journal.bad_lines.len() {
+            1 => String::new(),
+            count => format!(" and {} more lines", count - 1),
+        };
+        let path = file.journal.display();
+        complain!("warning: line {line}{more} of {path} is cut or not a change, and is skipped");
+    }
+}
+
+/// Writes a change as one line.
+pub(super) fn line(entry: &Entry) -> String {
+    let targets: Vec<&str> = entry.to.keys().map(String::as_str).collect();
+    let provider = entry.provider.as_ref().map(|provider| format!("{provider} ")).unwrap_or_default();
+    let reason = |word: &str, text: &Option<String>| text.as_ref().map(|text| format!(", {word} {text:?}"));
+    let line = format!(
+        "{} {} {} {}: {provider}{}{}{}: {}",
+        entry.time,
+        entry.id,
+        entry.who,
+        targets.join(", "),
+        entry.action,
+        reason("why", &entry.why).unwrap_or_default(),
+        reason("forced", &entry.force).unwrap_or_default(),
+        entry.result
+    );
+    // Someone could have written control characters into the journal.
+    line.chars().filter(|character| !character.is_control()).collect()
+}

@@ -1,0 +1,160 @@
+//! `edgeshim balance`: shows and changes the weights of the CDNs in DNS.
+
+/// Writes a line to standard output.
+macro_rules! say {
+    ($($text:tt)*) => {
+        crate::cli::terminal::print(&(format!($($text)*) + "\n"))
+    };
+}
+
+/// Writes a line to standard error, after the name of the command.
+macro_rules! complain {
+    ($($text:tt)*) => {
+        crate::balance::api_call::report(&format!("edgeshim balance: {}", format_args!($($text)*)))
+    };
+}
+
+mod arguments;
+mod change_history;
+mod make_change;
+mod present;
+mod prompt;
+mod target_file;
+
+use std::process::ExitCode;
+
+pub(super) use self::arguments::BalanceArguments;
+use self::arguments::{BalanceCommand, Flags};
+use self::make_change::Request;
+use super::terminal::{USAGE, WRONG};
+use crate::balance::balance_file::{BalanceFile, TargetKeys};
+
+/// The result of a command: the exit code after success, or what went wrong.
+type Result<T = ExitCode> = std::result::Result<T, Failure>;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+enum Failure {
+    /// The command line or the configuration is wrong.
+    Usage(Vec<String>),
+    /// The change was refused, was not confirmed, or a service failed.
+    Failed(Vec<String>),
+    /// A signal ended the command before anything was changed.
+    Interrupted,
+}
+
+impl Failure {
+    fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(vec![text.into()])
+    }
+
+    fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(vec![text.into()])
+    }
+}
+
+pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
+    let result = match arguments.command {
+        None => without_command(arguments.flags),
+        Some(BalanceCommand::Check(argument)) => return check(&argument),
+        Some(BalanceCommand::Init(flags)) => flags.common.load().and_then(|file| {
+            let targets = chosen(&file, &flags.targets, flags.all)?;
+            make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &targets, Request::Init)
+        }),
+        Some(BalanceCommand::Rollback(flags)) => flags.common.load().and_then(|file| {
+            let request = Request::Rollback(flags.changes);
+            make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &[], request)
+        }),
+        Some(BalanceCommand::Status(flags)) => flags.common.load().and_then(|file| {
+            let targets = chosen(&file, &flags.targets, flags.targets.is_empty())?;
+            present::status(&file, &flags.common, &targets, flags.json)
+        }),
+        Some(BalanceCommand::History(flags)) => {
+            flags.common.load().and_then(|file| change_history::history(&file, &flags))
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(Failure::Usage(texts)) => print(&texts, USAGE),
+        Err(Failure::Failed(texts)) => print(&texts, WRONG),
+        Err(Failure::Interrupted) => print(&["interrupted; nothing was changed".to_owned()], WRONG),
+    }
+}
+
+fn print(texts: &[String], code: u8) -> ExitCode {
+    for text in texts {
+        complain!("{text}");
+    }
+    ExitCode::from(code)
+}
+
+/// The flags of cdncontrol: they show or change targets.
+fn without_command(flags: Flags) -> Result {
+    let asks_for_change = flags.provider.is_some();
+    if !asks_for_change && (flags.weight.is_some() || flags.mode.is_some() || flags.pct.is_some()) {
+        return Err(Failure::usage("-w, -m and --pct change a provider; write also -p PROVIDER"));
+    }
+    if asks_for_change && flags.weight.is_none() && flags.mode.is_none() && flags.pct.is_none() {
+        return Err(Failure::usage("-p PROVIDER needs what to change; write -w N, -m MODE or --pct N"));
+    }
+    if !flags.all && flags.targets.is_empty() {
+        return Err(Failure::usage(
+            "there is no target; write -t TARGET or --all, or a command; edgeshim balance --help shows examples",
+        ));
+    }
+    let file = flags.common.load()?;
+    let targets = chosen(&file, &flags.targets, flags.all)?;
+    let Some(provider) = flags.provider else {
+        if flags.confirm.is_used() {
+            return Err(Failure::usage(
+                "--dry-run, --yes, --why and --force belong to a change; write also -p PROVIDER",
+            ));
+        }
+        return present::show(&file, &flags.common, &targets, flags.json, flags.write, flags.out.as_deref());
+    };
+    let provider = provider.to_ascii_lowercase();
+    for target in &targets {
+        if !target.providers.contains_key(&provider) {
+            let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();
+            let text = format!(
+                "-p {provider:?}: the target {} has no such provider; write one of {}",
+                target.name,
+                names.join(", ")
+            );
+            return Err(Failure::usage(text));
+        }
+    }
+    let request = Request::Set { provider, weight: flags.weight, mode: flags.mode, permille: flags.pct };
+    make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &targets, request)
+}
+
+/// Returns the targets with these names, in the order of the file.
+fn chosen<'f>(file: &'f BalanceFile, names: &[String], all: bool) -> Result<Vec<&'f TargetKeys>> {
+    if all {
+        return Ok(file.targets.iter().collect());
+    }
+    let wanted: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    if let Some(unknown) = wanted.iter().find(|name| file.target(name).is_none()) {
+        let known: Vec<&str> = file.targets.iter().map(|target| target.name.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "-t {unknown:?}: there is no such target; write one of {}",
+            known.join(", ")
+        )));
+    }
+    Ok(file.targets.iter().filter(|target| wanted.contains(&target.name)).collect())
+}
+
+fn check(argument: &arguments::Common) -> ExitCode {
+    let name = argument.path().display().to_string();
+    match BalanceFile::load(&argument.path()) {
+        Ok(_) => {
+            say!("{name}: fine");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            let count = problems.len();
+            say!("{problems}\n{name}: {count} problem{}", if count == 1 { "" } else { "s" });
+            ExitCode::from(WRONG)
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Shows the present weights, and writes them to files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use super::arguments::Common;
+use super::change_history::{line, warn_about};
+use super::prompt::{Stop, with_runtime};
+use super::target_file;
+use super::{Failure, Result};
+use crate::balance::api_call::Caller;
+use crate::balance::balance_file::{BalanceFile, TargetKeys};
+use crate::balance::journal::{Entry, Journal};
+use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
+use crate::balance::plan::{Action, Trouble, compute};
+use crate::balance::refuse::refusals;
+use crate::balance::share::Shares;
+use crate::balance::tables::{shown_json, table};
+use crate::balance::transaction::Services;
+use crate::cli::terminal::{WRONG, print};
+
+/// The weights of one target, and what is not as it should be.
+struct Present<'f> {
+    target: &'f TargetKeys,
+    shares: Shares,
+    observed: Option<Observed>,
+    problems: Vec<String>,
+}
+
+/// Shows the weights of targets, or writes them to files.
+pub(super) fn show(
+    file: &BalanceFile,
+    common: &Common,
+    targets: &[&TargetKeys],
+    as_json: bool,
+    to_files: bool,
+    out: Option<&Path>,
+) -> Result {
+    let present = read(file, common, targets, None, as_json || !to_files)?;
+    let problems: Vec<String> = present.iter().flat_map(|present| present.problems.clone()).collect();
+    if as_json {
+        let all: Map<_, _> = present
+            .iter()
+            .map(|present| (present.target.name.clone(), shown_json(&present.shares, present.observed.as_ref())))
+            .collect();
+        print(&format!("{:#}\n", Value::from(all)));
+    } else if !to_files {
+        print(
+            &present
+                .iter()
+                .map(|one| table(one.target, &one.shares, one.observed.as_ref()))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
+    }
+    if !problems.is_empty() {
+        return Err(Failure::Failed(problems));
+    }
+    if to_files {
+        for present in &present {
+            let path = target_file::write(out.unwrap_or(Path::new(".")), &present.target.name, &present.shares);
+            say!("{}", path.map_err(Failure::failed)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows whether each target is as the journal says.
+pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys], as_json: bool) -> Result {
+    let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
+    warn_about(file, &journal);
+    let present = read(file, common, targets, Some(&journal), true)?;
+    let last = |name: &str| journal.entries.iter().rev().find(|entry| entry.to.contains_key(name));
+    if as_json {
+        let one = |present: &Present<'_>| {
+            let last = last(&present.target.name).map(Entry::to_json);
+            let value = json!({
+                "providers": shown_json(&present.shares, present.observed.as_ref()),
+                "problems": present.problems,
+                "last": last,
+            });
+            (present.target.name.clone(), value)
+        };
+        print(&format!("{:#}\n", Value::from(present.iter().map(one).collect::<Map<_, _>>())));
+    } else {
+        for (number, one) in present.iter().enumerate() {
+            let gap = if number > 0 { "\n" } else { "" };
+            print(&format!("{gap}{}", table(one.target, &one.shares, one.observed.as_ref())));
+            match last(&one.target.name) {
+                Some(entry) => say!("  last change: {}", line(entry)),
+                None => say!("  last change: none in the journal"),
+            }
+            match one.problems.as_slice() {
+                [] => say!("  all nodes are as they should be"),
+                problems => problems.iter().for_each(|problem| say!("  WRONG: {problem}")),
+            }
+        }
+    }
+    let is_fine = present.iter().all(|present| present.problems.is_empty());
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
+}
+
+/// Reads the targets. The problems are those for which a change would be refused too.
+fn read<'f>(
+    file: &'f BalanceFile,
+    common: &Common,
+    targets: &[&'f TargetKeys],
+    journal: Option<&Journal>,
+    with_observed: bool,
+) -> Result<Vec<Present<'f>>> {
+    let mut found = Vec::new();
+    with_runtime(async {
+        let mut stop = Stop::watch()?;
+        let caller = Caller { is_verbose: common.verbose };
+        let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
+        let has_looks = with_observed && !file.shims.is_empty();
+        let first = if has_looks { Some(stop.or(look(file, &caller)).await?) } else { None };
+        let started = Instant::now();
+        let nodes = stop.or(services.read(targets)).await?.map_err(Failure::Failed)?;
+        let looks = match first {
+            None => None,
+            Some(Ok(first)) => {
+                stop.or(sleep_until(started + BETWEEN_LOOKS)).await?;
+                stop.or(look(file, &caller)).await?.map(|second| (first, second)).map_err(warn).ok()
+            }
+            Some(Err(error)) => {
+                warn(error);
+                None
+            }
+        };
+        let nothing = BTreeMap::new();
+        for target in targets {
+            // A plan for first weights keeps the weights that the nodes have.
+            let plan = compute(file, &[target], &nodes, Action::Init).map_err(|trouble| match trouble {
+                Trouble::Usage(text) | Trouble::Refused(text) => Failure::failed(text),
+            })?;
+            let mut problems: Vec<String> = refusals(file, &plan, journal.map_or(&nothing, |journal| &journal.last))
+                .into_iter()
+                .map(|refusal| refusal.text)
+                .collect();
+            let planned = plan.targets.first();
+            let nodes: Vec<_> = planned.map(|planned| planned.nodes.iter().collect()).unwrap_or_default();
+            let bare = |node: &&&crate::balance::plan::NodePlan| node.node.found.record().is_none();
+            if let Some(node) = nodes.iter().find(bare)
+                && problems.is_empty()
+            {
+                problems.push(format!(
+                    "{}: {} has {}, and no weights; write the first weights with: edgeshim balance init -t {}",
+                    target.name,
+                    node.node.place(),
+                    node.node.found.describe(),
+                    target.name
+                ));
+            }
+            let has_weights = nodes.iter().any(|node| node.node.found.record().is_some());
+            let shares = planned.filter(|_| has_weights).map(|planned| planned.after.clone()).unwrap_or_default();
+            let names: Vec<&String> = target.providers.keys().collect();
+            let observed = looks.as_ref().and_then(|(first, second)| between(first, second, &names));
+            found.push(Present { target, shares, observed, problems });
+        }
+        Ok(ExitCode::SUCCESS)
+    })?;
+    Ok(found)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature that map_err needs")]
+fn warn(error: String) {
+    complain!("warning: the observed shares are not known: {error}");
+}

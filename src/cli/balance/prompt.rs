@@ -1,0 +1,91 @@
+//! The runtime of a command, the question before a change, and the signals that stop a command.
+
+use std::io::{BufRead as _, Write as _};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::{Failure, Result};
+use crate::balance::transaction::Interrupt;
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: u64 = 1024;
+
+/// Runs the work of a command.
+pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?.block_on(work)
+}
+
+/// Whether SIGINT, SIGTERM or SIGHUP has arrived.
+pub(super) struct Stop {
+    pub interrupt: Interrupt,
+    arrived: watch::Receiver<bool>,
+}
+
+impl Stop {
+    /// Starts to wait for the signals.
+    pub(super) fn watch() -> Result<Self> {
+        let interrupt = Interrupt::default();
+        let (sender, arrived) = watch::channel(false);
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let mut signal = signal(kind).map_err(|error| Failure::failed(format!("no signal handler ({error})")))?;
+            let (interrupt, sender) = (interrupt.clone(), sender.clone());
+            tokio::spawn(async move {
+                while signal.recv().await.is_some() {
+                    interrupt.set();
+                    sender.send_replace(true);
+                }
+            });
+        }
+        Ok(Self { interrupt, arrived })
+    }
+
+    /// Waits for a future, unless a signal arrives first. Only for steps that change nothing.
+    pub(super) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            _ = self.arrived.wait_for(|arrived| *arrived) => Err(Failure::Interrupted),
+            value = future => Ok(value),
+        }
+    }
+}
+
+/// Asks whether to make the change. The end of the input means no.
+pub(super) async fn confirm(stop: &mut Stop) -> Result<()> {
+    let (sender, mut lines) = mpsc::channel(1);
+    // The thread can wait for input for ever. It ends with the process.
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = String::new();
+            let read = std::io::Read::take(&mut input, MAX_ANSWER_BYTES).read_line(&mut line);
+            let line = read.ok().filter(|&length| length > 0).map(|_| line);
+            let is_end = line.is_none();
+            if sender.blocking_send(line).is_err() || is_end {
+                return;
+            }
+        }
+    });
+    loop {
+        crate::cli::terminal::print("\nMake this change? [y/N] ");
+        let _ = std::io::stdout().flush();
+        let line = match stop.or(lines.recv()).await {
+            Ok(line) => line.flatten(),
+            Err(failure) => {
+                say!("");
+                return Err(failure);
+            }
+        };
+        match line.as_deref().map(|line| line.trim().to_ascii_lowercase()).as_deref() {
+            Some("y" | "yes") => return Ok(()),
+            Some("n" | "no" | "") => return Err(Failure::failed("not confirmed; nothing was changed")),
+            Some(_) => say!("Write y or n."),
+            None => {
+                say!("");
+                let text = "the input ended without an answer; nothing was changed (--yes answers in scripts)";
+                return Err(Failure::failed(text));
+            }
+        }
+    }
+}

@@ -1,0 +1,968 @@
+//! `edgeshim balance`, with the API of PowerDNS and its DNS server played on real sockets, and with a real program.
+
+#![allow(clippy::unwrap_used)] // a test fails by a panic
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use support::origin::respond;
+use support::shim::{binary, repository};
+use support::{After, Conn, Gate, Origin, PATIENCE, Request, TempDir, origin, temp_dir, wait_until};
+
+const KEY: &str = "s3cret";
+
+/// What the API does with a PATCH in place of the usual response.
+#[derive(Clone)]
+enum Plant {
+    Status(u16),
+    /// 429 with Retry-After, once.
+    Later,
+    /// Writes the records, and closes the connection before the response.
+    WriteAndCut,
+    /// Waits until the client gives up. The records are not written.
+    Hang,
+    /// Waits for the gate, then writes the records.
+    Wait(Arc<Gate>, Arc<Gate>),
+}
+
+#[derive(Default)]
+struct Zone {
+    /// The record sets, by name and type.
+    rrsets: BTreeMap<(String, String), Value>,
+    /// What happens to the PATCH with this number. The numbers start at 0.
+    plants: BTreeMap<usize, Plant>,
+    patches: usize,
+    /// What every request gets.
+    always: Option<Plant>,
+    servfail: bool,
+}
+
+/// A PowerDNS with its API and its DNS server.
+struct Dns {
+    api: Origin,
+    lookup: SocketAddr,
+    zone: Arc<Mutex<Zone>>,
+}
+
+fn lock(zone: &Mutex<Zone>) -> MutexGuard<'_, Zone> {
+    zone.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Dns {
+    fn start() -> Self {
+        let zone = Arc::new(Mutex::new(Zone::default()));
+        let shared = Arc::clone(&zone);
+        let api = Origin::start(move |request, conn| api(&shared, request, conn));
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let lookup = socket.local_addr().expect("the port's number");
+        let shared = Arc::clone(&zone);
+        std::thread::spawn(move || serve_dns(&socket, &shared));
+        Self { api, lookup, zone }
+    }
+
+    fn zone(&self) -> MutexGuard<'_, Zone> {
+        lock(&self.zone)
+    }
+
+    fn patches(&self) -> usize {
+        self.zone().patches
+    }
+
+    /// Returns the contents of all records, for comparison.
+    fn contents(&self) -> BTreeMap<(String, String), Value> {
+        self.zone().rrsets.clone()
+    }
+
+    fn plant(&self, patch: usize, plant: Plant) {
+        let number = self.patches() + patch;
+        self.zone().plants.insert(number, plant);
+    }
+
+    fn put(&self, name: &str, kind: &str, content: &str) {
+        let rrset =
+            json!({ "name": name, "type": kind, "ttl": 60, "records": [{ "content": content, "disabled": false }] });
+        self.zone().rrsets.insert((name.to_owned(), kind.to_owned()), rrset);
+    }
+
+    fn service(&self, name: &str) -> String {
+        format!(
+            "[[dns]]\nname = \"{name}\"\nkind = \"powerdns\"\nurl = \"http://{}\"\nkey = \"{KEY}\"\nlookup = \"{}\"\n\
+             timeout = \"10s\"\n",
+            self.api.addr, self.lookup
+        )
+    }
+}
+
+fn api(zone: &Mutex<Zone>, request: &Request, conn: &mut Conn) -> After {
+    let error = |conn: &mut Conn, status, text: &str| {
+        respond(request, conn, status, &[], json!({ "error": text }).to_string().as_bytes())
+    };
+    if request.field("x-api-key") != Some(KEY) {
+        return error(conn, 401, "Unauthorized");
+    }
+    let always = lock(zone).always.clone();
+    let plant = match request.method.as_str() {
+        "PATCH" => {
+            let mut zone = lock(zone);
+            zone.patches += 1;
+            let number = zone.patches - 1;
+            always.or_else(|| zone.plants.remove(&number))
+        }
+        _ => always,
+    };
+    match plant {
+        Some(Plant::Status(status)) => return error(conn, status, "planted\u{1b}[2J"),
+        Some(Plant::Later) => return respond(request, conn, 429, &[("Retry-After", "0")], b""),
+        Some(Plant::Hang) => return origin::silent()(request, conn),
+        Some(Plant::Wait(arrived, go_on)) => {
+            arrived.open();
+            go_on.wait();
+        }
+        Some(Plant::WriteAndCut) => {
+            patch(zone, request);
+            return After::Close;
+        }
+        None => {}
+    }
+    if request.target != "/api/v1/servers/localhost/zones/example.com." {
+        return error(conn, 404, "Could not find domain");
+    }
+    if request.method == "PATCH" {
+        patch(zone, request);
+        return respond(request, conn, 204, &[], b"");
+    }
+    let rrsets: Vec<Value> = lock(zone).rrsets.values().cloned().collect();
+    respond(request, conn, 200, &[], json!({ "rrsets": rrsets }).to_string().as_bytes())
+}
+
+fn patch(zone: &Mutex<Zone>, request: &Request) {
+    let body: Value = serde_json::from_slice(&request.body).expect("JSON");
+    for rrset in body["rrsets"].as_array().expect("record sets") {
+        let mut rrset = rrset.clone();
+        let change = rrset.as_object_mut().expect("a record set").remove("changetype");
+        let key = (rrset["name"].as_str().unwrap().to_owned(), rrset["type"].as_str().unwrap().to_owned());
+        match change.as_ref().and_then(Value::as_str) {
+            Some("DELETE") => lock(zone).rrsets.remove(&key),
+            Some("REPLACE") => lock(zone).rrsets.insert(key, rrset),
+            other => panic!("an unknown change: {other:?}"),
+        };
+    }
+}
+
+/// Answers each query by a CNAME to the first provider of the LUA record, or by SERVFAIL. The name is at byte 12.
+fn serve_dns(socket: &UdpSocket, zone: &Mutex<Zone>) {
+    let mut packet = [0; 512];
+    while let Ok((length, peer)) = socket.recv_from(&mut packet) {
+        let question = &packet[12..length];
+        let end = question.iter().position(|&byte| byte == 0).expect("the end of the name");
+        let mut name = String::new();
+        let mut at = 0;
+        while question[at] != 0 {
+            let label = &question[at + 1..=at + usize::from(question[at])];
+            let _ = write!(name, "{}.", String::from_utf8_lossy(label));
+            at += 1 + label.len();
+        }
+        let zone = lock(zone);
+        let content = zone.rrsets.get(&(name, "LUA".to_owned()));
+        let content = content.and_then(|rrset| rrset["records"][0]["content"].as_str()).unwrap_or_default().to_owned();
+        let failing = zone.servfail;
+        drop(zone);
+        let cname = content.split_once(",'").and_then(|(_, rest)| rest.split_once('\'')).map(|(cname, _)| cname);
+        let mut answer = packet[..2].to_vec();
+        answer.extend([0x84, if failing { 2 } else { 0 }, 0, 1, 0, u8::from(cname.is_some() && !failing), 0, 0, 0, 0]);
+        answer.extend(&question[..end + 5]);
+        if let Some(cname) = cname.filter(|_| !failing) {
+            let labels: Vec<u8> = cname
+                .split_terminator('.')
+                .flat_map(|label| std::iter::once(u8::try_from(label.len()).unwrap()).chain(label.bytes()))
+                .chain([0])
+                .collect();
+            answer.extend([0xC0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, u8::try_from(labels.len()).unwrap()]);
+            answer.extend(labels);
+        }
+        let _ = socket.send_to(&answer, peer);
+    }
+}
+
+const PROVIDERS: &str = "{ akamai = { cname = \"a.akamai.example\" }, edgecast = { cname = \"e.edgecast.example\" }, \
+                         fastly = { cname = \"f.fastly.example\" } }";
+
+fn target(name: &str, services: &str, nodes: &str) -> String {
+    format!(
+        "[[target]]\nname = \"{name}\"\ndns = [{services}]\nzone = \"example.com\"\nnodes = [{nodes}]\n\
+         providers = {PROVIDERS}\n"
+    )
+}
+
+/// A folder with a `balance.toml`.
+struct Desk {
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Desk {
+    fn new(config: &str) -> Self {
+        let dir = temp_dir();
+        dir.write("balance.toml", config);
+        Self { dir }
+    }
+
+    /// Three targets at one service. The first target has two nodes.
+    fn of_three(dns: &Dns) -> Self {
+        Self::new(&format!(
+            "{}{}{}{}",
+            dns.service("pdns"),
+            target("html", "\"pdns\"", "\"www.example.com\""),
+            target("images", "\"pdns\"", "\"img0.example.com\", \"img1.example.com\""),
+            target("static", "\"pdns\"", "\"static.example.com\""),
+        ))
+    }
+
+    /// Makes all calls fail after a second.
+    fn hurry(&self) {
+        let config = std::fs::read_to_string(self.dir.join("balance.toml")).expect("the configuration");
+        self.dir.write("balance.toml", config.replace("timeout = \"10s\"", "timeout = \"1s\""));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = binary();
+        command.arg("balance").args(arguments).current_dir(&*self.dir).env_remove("SUDO_USER").env("USER", "alice");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let output = self.command(arguments).stdin(Stdio::null()).output().expect("the edgeshim binary starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ended { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Runs a command that must succeed.
+    fn fine(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{arguments:?}: {}", ended.out);
+        ended.out
+    }
+
+    /// Runs a command that must fail with this code. Standard error must contain all parts.
+    fn fails(&self, code: i32, arguments: &[&str], parts: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!(ended.code, code, "{arguments:?}: {}{}", ended.out, ended.err);
+        for part in parts {
+            assert!(ended.err.contains(part), "{arguments:?}: no {part:?} in:\n{}", ended.err);
+        }
+        assert!(!ended.err.contains(KEY) && !ended.err.contains('\u{1b}'), "{}", ended.err);
+        ended.err
+    }
+
+    fn journal(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.join("balance.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Starts a command whose question waits for an answer.
+    fn ask(&self, arguments: &[&str]) -> Child {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the edgeshim binary starts");
+        let mut out = BufReader::new(child.stdout.as_mut().expect("standard output"));
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"[y/N] ") {
+            assert!(out.read_until(b' ', &mut seen).expect("output") > 0, "{}", String::from_utf8_lossy(&seen));
+        }
+        child
+    }
+}
+
+fn answer(mut child: Child, text: &str) -> Ended {
+    child.stdin.take().expect("standard input").write_all(text.as_bytes()).expect("the command reads");
+    ended(child)
+}
+
+fn ended(mut child: Child) -> Ended {
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().expect("standard output").read_to_string(&mut out).expect("UTF-8");
+    child.stderr.take().expect("standard error").read_to_string(&mut err).expect("UTF-8");
+    Ended { code: child.wait().expect("the command ends").code().unwrap_or(-1), out, err }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
+    assert!(status.expect("kill starts").success());
+}
+
+/// A desk with first weights of 15 for each provider of each target.
+fn started() -> (Dns, Desk) {
+    let dns = Dns::start();
+    let desk = Desk::of_three(&dns);
+    desk.fine(&["init", "--all", "--yes"]);
+    (dns, desk)
+}
+
+fn weights(dns: &Dns, node: &str) -> BTreeMap<String, u32> {
+    let rrsets = dns.contents();
+    let content = rrsets[&(format!("{node}."), "LUA".to_owned())]["records"][0]["content"].as_str().unwrap().to_owned();
+    let mut weights = BTreeMap::new();
+    for part in content.split('{').filter(|part| part.contains(",'")) {
+        let (weight, rest) = part.split_once(",'").unwrap();
+        *weights.entry(rest.split_once('.').unwrap().0.to_owned()).or_default() += weight.parse::<u32>().unwrap();
+    }
+    weights
+}
+
+// ---- a change -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn weight_when_changed_then_every_node_and_the_journal_have_it() {
+    let (dns, desk) = started();
+    let out = desk.fine(&["-t", "images", "-p", "Fastly", "-w", "5", "--yes", "--why", "a test", "-o", "."]);
+    assert!(out.contains("15 -> 5") && out.contains("33.3 % -> 14.3 %"), "{out}");
+    for node in ["img0.example.com", "img1.example.com"] {
+        let weights = weights(&dns, node);
+        assert_eq!(weights.values().sum::<u32>(), 1000);
+        assert_eq!(weights["f"], 143, "{weights:?}");
+    }
+    assert_eq!(weights(&dns, "www.example.com")["f"], 333, "another target must stay as it is");
+    let journal = desk.journal();
+    let last = journal.last().expect("a change");
+    assert_eq!(
+        (&last["who"], &last["why"], &last["result"], &last["provider"], &last["targets"]),
+        (&json!("alice"), &json!("a test"), &json!("done"), &json!("fastly"), &json!(["images"]))
+    );
+    assert_eq!(last["from"]["images"]["fastly"], json!({ "mode": "obey", "weight": 15 }));
+    assert_eq!(last["to"]["images"]["fastly"], json!({ "mode": "obey", "weight": 5 }));
+    let file = std::fs::read_to_string(desk.dir.join("cdn_images.json")).expect("the file of -o");
+    let file: Value = serde_json::from_str(&file).expect("JSON");
+    assert_eq!(file["fastly"], json!({ "enabled": true, "weight": 5, "pct": 14.28 }));
+}
+
+#[test]
+fn change_when_nothing_differs_then_writes_nothing() {
+    let (dns, desk) = started();
+    let (patches, lines) = (dns.patches(), desk.journal().len());
+    let out = desk.fine(&["--all", "-p", "fastly", "-w", "15", "-m", "obey"]);
+    assert!(out.contains("Nothing to do."), "{out}");
+    desk.fine(&["init", "--all"]);
+    assert_eq!((dns.patches(), desk.journal().len()), (patches, lines));
+}
+
+#[test]
+fn dry_run_when_change_is_possible_or_refused_then_writes_nothing() {
+    let (dns, desk) = started();
+    let patches = dns.patches();
+    let out = desk.fine(&["--all", "-p", "fastly", "-w", "5", "--dry-run"]);
+    assert!(out.contains("Dry run: nothing was written."), "{out}");
+    desk.fails(1, &["--all", "-p", "fastly", "-m", "no", "--dry-run"], &["refused: ", "max_step"]);
+    assert_eq!((dns.patches(), desk.journal().len()), (patches, 1));
+}
+
+#[test]
+fn answer_when_no_then_exit_code_is_1_and_nothing_is_written() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    let change = ["-t", "images", "-p", "fastly", "-w", "5"];
+    for text in ["n\n", "N\n", "no\n", "\n", "what\nn\n"] {
+        let ended = answer(desk.ask(&change), text);
+        assert_eq!(ended.code, 1, "{text:?}: {ended:?}");
+        assert!(ended.err.contains("not confirmed; nothing was changed"), "{ended:?}");
+    }
+    let ended = answer(desk.ask(&change), "");
+    assert!(ended.code == 1 && ended.err.contains("the input ended without an answer"), "{ended:?}");
+    for name in ["INT", "TERM", "HUP"] {
+        let child = desk.ask(&change);
+        signal(&child, name);
+        let ended = ended_with_open_input(child);
+        assert!(ended.code == 1 && ended.err.contains("interrupted; nothing was changed"), "{name}: {ended:?}");
+    }
+    assert_eq!((dns.contents(), desk.journal().len()), (before, 1));
+    let ended = answer(desk.ask(&change), "maybe\nY\n");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(weights(&dns, "img1.example.com")["f"], 143);
+}
+
+/// Waits for the end of a command whose input stays open.
+fn ended_with_open_input(mut child: Child) -> Ended {
+    let input = child.stdin.take();
+    let ended = ended(child);
+    drop(input);
+    ended
+}
+
+#[test]
+fn first_weights_when_names_have_other_records_then_are_written_adopted_or_refused() {
+    let dns = Dns::start();
+    let desk = Desk::of_three(&dns);
+    dns.put("www.example.com.", "CNAME", "F.fastly.example.");
+    dns.put("img1.example.com.", "A", "192.0.2.1");
+    desk.fails(1, &["-t", "html", "--show"], &["a plain CNAME to fastly", "edgeshim balance init -t html"]);
+    desk.fine(&["init", "-t", "html", "--yes"]);
+    assert_eq!(weights(&dns, "www.example.com"), BTreeMap::from([("f".to_owned(), 1000)]), "the traffic must stay");
+    assert!(!dns.contents().contains_key(&("www.example.com.".to_owned(), "CNAME".to_owned())));
+    let patches = dns.patches();
+    let parts = ["img1.example.com at pdns has another record (A \"192.0.2.1\")", "--force REASON"];
+    desk.fails(1, &["init", "-t", "images", "--yes"], &parts);
+    dns.put("static.example.com.", "CNAME", "elsewhere.example.");
+    desk.fails(1, &["init", "-t", "static", "--yes"], &["another record (CNAME \"elsewhere.example.\")"]);
+    assert_eq!(dns.patches(), patches);
+    let ended = desk.run(&["init", "-t", "images", "--yes", "--force", "the old server is gone"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(!dns.contents().contains_key(&("img1.example.com.".to_owned(), "A".to_owned())));
+    assert_eq!(desk.journal().last().unwrap()["force"], "the old server is gone");
+}
+
+// ---- refusals -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn dangerous_change_when_not_forced_then_is_refused_and_writes_nothing() {
+    let (dns, desk) = started();
+    let patches = dns.patches();
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-m", "no", "--yes"], &["fall by 33.3 points", "--force REASON"]);
+    desk.fails(1, &["-t", "html", "-p", "fastly", "--pct", "59", "--yes"], &["rise by 25.7 points"]);
+    assert_eq!(dns.patches(), patches);
+    for provider in ["fastly", "akamai"] {
+        let ended = desk.run(&["-t", "html", "-p", provider, "-m", "no", "--yes", "--force", "both are down"]);
+        assert!(ended.code == 0 && ended.err.contains("forced: html: "), "{ended:?}");
+    }
+    let last = ["-t", "html", "-p", "edgecast", "-m", "no", "--yes"];
+    desk.fails(1, &last, &["takes away the last provider that is served"]);
+    desk.fails(
+        1,
+        &["-t", "html", "-p", "edgecast", "--pct", "0", "--yes", "--force", "x"],
+        &["is the only enabled provider"],
+    );
+    // Nobody is served, because a person insists.
+    let ended = desk.run(&["-t", "html", "-p", "edgecast", "-m", "no", "--yes", "--force", "the site is closed"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(weights(&dns, "www.example.com").is_empty());
+    desk.fine(&["rollback", "3", "--yes"]);
+    assert_eq!(weights(&dns, "www.example.com")["f"], 333);
+}
+
+#[test]
+fn weights_when_all_would_be_0_then_force_does_not_help() {
+    let dns = Dns::start();
+    let desk = Desk::of_three(&dns);
+    dns.put("www.example.com.", "CNAME", "f.fastly.example.");
+    desk.fine(&["init", "-t", "html", "--yes"]);
+    let change = ["-t", "html", "-p", "fastly", "-m", "no", "--yes", "--force", "x"];
+    desk.fails(1, &change, &["refused: html: all weights would be 0"]);
+    assert_eq!(dns.patches(), 1);
+}
+
+#[test]
+fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
+    let (dns, desk) = started();
+    let change = ["-t", "images", "-p", "fastly", "-w", "14", "--yes"];
+    let key = ("img1.example.com.".to_owned(), "LUA".to_owned());
+    let good = dns.contents()[&key].clone();
+    // Another TTL.
+    dns.zone().rrsets.get_mut(&key).unwrap()["ttl"] = 61.into();
+    desk.fails(1, &change, &["img1.example.com at pdns was changed without edgeshim: its TTL is not 60 s"]);
+    // Another program in the record.
+    let content = good["records"][0]["content"].as_str().unwrap().replace("{333,", "{332,");
+    dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);
+    dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["content"] = content.into();
+    desk.fails(1, &change, &["the program in the record does not fit"]);
+    // The record of another target, with the same providers and other weights.
+    desk.fine(&["-t", "html", "-p", "fastly", "-w", "10", "--yes"]);
+    let mut other = dns.contents()[&("www.example.com.".to_owned(), "LUA".to_owned())].clone();
+    other["name"] = "img1.example.com.".into();
+    dns.zone().rrsets.insert(key.clone(), other);
+    desk.fails(1, &change, &["the nodes disagree: img0.example.com", "not as the last change in the journal left it"]);
+    assert_eq!(desk.run(&["status", "-t", "images"]).code, 1);
+    // Another record beside the record. PowerDNS accepts it.
+    dns.zone().rrsets.insert(key.clone(), good.clone());
+    dns.put("img1.example.com.", "A", "192.0.2.1");
+    desk.fails(1, &change, &["another record is beside it (A \"192.0.2.1\")"]);
+    dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "A".to_owned()));
+    // A record that is gone.
+    dns.zone().rrsets.remove(&key);
+    desk.fails(1, &change, &["img1.example.com at pdns has no record, and no weights"]);
+    dns.zone().rrsets.insert(key, good);
+    desk.fine(&change);
+    desk.fine(&["status"]);
+}
+
+#[test]
+fn command_line_when_wrong_then_exits_with_2_and_lists_the_choices() {
+    let (dns, desk) = started();
+    let requests = dns.api.count();
+    let change = |more: &[&'static str]| [&["-t", "images", "-p", "fastly", "--yes"], more].concat();
+    for (arguments, part) in [
+        (vec!["-t", "imags", "--show"], "write one of html, images, static"),
+        (vec!["-t", "images", "-p", "fastl", "-w", "5"], "write one of akamai, edgecast, fastly"),
+        (change(&["-m", "up"]), "write one of always, obey, remove, no"),
+        (change(&["-w", "0"]), "write a whole number from 1 to 15"),
+        (change(&["-w", "16"]), "write a whole number from 1 to 15"),
+        (change(&["-w", "5x"]), "write a whole number from 1 to 15"),
+        (change(&["-w", "-1"]), "write a whole number from 1 to 15"),
+        (change(&["--pct", "101"]), "from 0 to 100"),
+        (change(&["--pct", "0.05"]), "the smallest step is 0.1 %"),
+        (change(&["--pct", "5", "-w", "5"]), "cannot be used with"),
+        (change(&["-w", "5", "--force"]), "a value is required"),
+        (change(&["-w", "5", "--force", " "]), "write the reason"),
+        (change(&["-w", "5", "-o", "no/such/folder"]), "there is no such folder"),
+        (change(&[]), "write -w N, -m MODE or --pct N"),
+        (vec!["-t", "images", "-w", "5"], "write also -p PROVIDER"),
+        (vec!["-p", "fastly", "-w", "5"], "write -t TARGET or --all"),
+        (vec![], "write -t TARGET or --all"),
+        (vec!["-t", "images", "--all"], "cannot be used with"),
+        (vec!["rollback", "0"], "0 is not in 1..=1000"),
+        (vec!["-t", "images", "--show", "--config", "absent.toml"], "cannot be read"),
+    ] {
+        desk.fails(2, &arguments, &[part]);
+    }
+    assert_eq!(dns.api.count(), requests, "a wrong command line must not cause a request");
+}
+
+#[test]
+fn percent_when_changed_then_weights_no_longer_fit_and_rollback_goes_back() {
+    let (dns, desk) = started();
+    desk.fine(&["-t", "images", "-p", "fastly", "--pct", "12.5", "--yes"]);
+    assert_eq!(weights(&dns, "img0.example.com")["f"], 125);
+    desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &["write --pct N"]);
+    desk.fine(&["-t", "images", "-p", "fastly", "--pct", "0", "--yes"]);
+    assert_eq!(weights(&dns, "img0.example.com").get("f"), None);
+    let table = desk.fine(&["-t", "images", "--show"]);
+    let row = table.lines().find(|line| line.contains("fastly")).expect("a row");
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["fastly", "obey", "0", "0.0", "%"]);
+    desk.fine(&["rollback", "2", "--yes", "--why", "too early"]);
+    assert_eq!(weights(&dns, "img0.example.com")["f"], 333);
+    desk.fine(&["-t", "images", "-p", "fastly", "-w", "5", "--yes"]);
+    let history = desk.fine(&["history", "2"]);
+    assert!(history.lines().count() == 2 && history.contains("rollback 2, why \"too early\": done"), "{history}");
+    desk.fails(1, &["rollback", "9", "--yes"], &["the journal has 5 changes"]);
+    desk.fails(1, &["rollback", "5", "--yes"], &["nothing to go back to"]);
+}
+
+// ---- failures -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn write_when_it_fails_at_any_target_then_all_nodes_are_put_back() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    for target in 0..3 {
+        for plant in [Plant::Status(500), Plant::Status(422), Plant::WriteAndCut, Plant::Hang] {
+            if matches!(plant, Plant::Hang) {
+                desk.hurry();
+            }
+            dns.plant(target, plant);
+            let error = desk.fails(1, &["--all", "-p", "fastly", "-w", "5", "--yes"], &["all nodes are as before"]);
+            assert!(!error.contains("NOT"), "{error}");
+            assert_eq!(dns.contents(), before, "the failure at write {target} left a difference");
+            let journal = desk.journal();
+            assert!(journal.last().unwrap()["result"].as_str().unwrap().starts_with("put back: pdns: "));
+        }
+    }
+    assert_eq!(desk.journal().len(), 1 + 12, "each failed change must have one line");
+    desk.fine(&["--all", "-p", "fastly", "-w", "5", "--yes"]);
+    desk.fine(&["status"]);
+}
+
+#[test]
+fn undo_when_it_fails_too_then_the_exact_difference_is_printed() {
+    let (dns, desk) = started();
+    // The third write fails, and so does the undo of the second write, twice.
+    for patch in 2..=4 {
+        dns.plant(patch, Plant::Status(500));
+    }
+    let error = desk.fails(1, &["--all", "-p", "fastly", "-w", "5", "--yes"], &["NOT all nodes could be put back:"]);
+    let now = "now has akamai obey 15, edgecast obey 15, fastly obey 5";
+    let had = "had akamai obey 15, edgecast obey 15, fastly obey 15";
+    let differences: Vec<&str> = error.lines().filter(|line| line.contains("; now ")).collect();
+    assert_eq!(
+        differences,
+        [
+            format!("edgeshim balance: img0.example.com at pdns: {had}; {now}"),
+            format!("edgeshim balance: img1.example.com at pdns: {had}; {now}"),
+        ]
+    );
+    assert_eq!(weights(&dns, "www.example.com")["f"], 333);
+    assert_eq!(weights(&dns, "static.example.com")["f"], 333);
+    let journal = desk.journal();
+    let result = journal.last().unwrap()["result"].as_str().unwrap().to_owned();
+    assert!(result.starts_with("split: ") && result.contains("img1.example.com"), "{result}");
+    // All services agree again after the same change. Nobody needs --force for that, since no node is in between.
+    assert_eq!(desk.run(&["status"]).code, 0, "the two nodes of images agree, and the journal knows of the split");
+    desk.fine(&["--all", "-p", "fastly", "-w", "5", "--yes"]);
+}
+
+#[test]
+fn api_when_it_fails_then_message_says_what_to_do() {
+    let (dns, desk) = started();
+    let show = ["-t", "images", "--show"];
+    for (status, part) in [
+        (403, "the API rejects the key (403)"),
+        (404, "there is no zone example.com: \"planted\\u{1b}[2J\"; create the zone"),
+        (409, "the API rejects the record (409"),
+        (422, "the API rejects the record (422"),
+        (429, "too many requests (429"),
+        (500, "the API failed (500"),
+    ] {
+        dns.zone().always = Some(Plant::Status(status));
+        desk.fails(1, &show, &[part]);
+        desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &[part]);
+    }
+    dns.zone().always = Some(Plant::Hang);
+    desk.hurry();
+    desk.fails(1, &show, &["no complete response within 1000 ms"]);
+    dns.zone().always = None;
+    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
+    desk.dir.write("wrong.toml", config.replace(KEY, "wrong"));
+    let ended = desk.run(&["-t", "images", "--show", "-c", "wrong.toml"]);
+    assert!(ended.code == 1 && ended.err.contains("rejects the key (401)"), "{ended:?}");
+    let cut = Origin::start(origin::cut(1000, 10));
+    let closed = support::origin::ClosedPort::new();
+    for (address, part) in [(cut.addr, "the response is cut"), (closed.addr, "no connection")] {
+        desk.dir.write("other.toml", config.replace(&dns.api.addr.to_string(), &address.to_string()));
+        let ended = desk.run(&["-t", "images", "--show", "-c", "other.toml"]);
+        assert!(ended.code == 1 && ended.err.contains(part), "{ended:?}");
+    }
+    let page = Origin::start(origin::fixed(200, &[], "<html>"));
+    desk.dir.write("page.toml", config.replace(&dns.api.addr.to_string(), &page.addr.to_string()));
+    let ended = desk.run(&["-t", "images", "--show", "-c", "page.toml"]);
+    assert!(ended.code == 1 && ended.err.contains("is not JSON"), "{ended:?}");
+}
+
+#[test]
+fn api_when_it_asks_to_wait_then_call_is_repeated() {
+    let (dns, desk) = started();
+    dns.plant(0, Plant::Later);
+    desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
+    assert_eq!(weights(&dns, "www.example.com")["f"], 143);
+}
+
+#[test]
+fn lookup_when_answer_is_servfail_then_change_is_put_back() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    dns.zone().servfail = true;
+    let parts =
+        ["answers SERVFAIL instead of akamai, edgecast, fastly", "enable-lua-records", "all nodes are as before"];
+    desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &parts);
+    assert_eq!(dns.contents(), before);
+}
+
+#[test]
+fn lookup_when_no_server_answers_then_change_stays_with_a_warning() {
+    let dns = Dns::start();
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let service = dns.service("pdns").replace(&dns.lookup.to_string(), &silent.local_addr().unwrap().to_string());
+    let desk = Desk::new(&(service + &target("html", "\"pdns\"", "\"www.example.com\"")));
+    let ended = desk.run(&["init", "-t", "html", "--yes"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended.err.contains("warning: written and read back, but not looked up: www.example.com at pdns"),
+        "{ended:?}"
+    );
+    assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
+}
+
+#[test]
+fn journal_when_it_cannot_be_written_then_no_change_stays() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
+    let change = ["-t", "images", "-p", "fastly", "-w", "5", "--yes", "-c", "other.toml"];
+    desk.dir.write("other.toml", format!("journal = \"no/such/folder/j\"\n{config}"));
+    let patches = dns.patches();
+    desk.fails(1, &change, &["cannot be written", "no change is made"]);
+    assert_eq!(dns.patches(), patches, "nothing may be written without the journal");
+    desk.dir.write("other.toml", format!("journal = \"/dev/full\"\n{config}"));
+    desk.fails(1, &change, &["it is not a regular file"]);
+    assert_eq!(dns.patches(), patches);
+    // No file can grow, as on a full disk. This shows only when the line is written.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" balance -t images -p fastly -w 5 --yes";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_edgeshim")])
+        .current_dir(&*desk.dir)
+        .output()
+        .expect("a shell");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("cannot be written") && error.contains("all nodes are as before"), "{error}");
+    assert_eq!(dns.patches(), patches + 2, "the change must have been written and put back");
+    assert_eq!(dns.contents(), before);
+}
+
+#[test]
+fn journal_when_last_line_is_cut_then_change_warns_and_is_made() {
+    let (_dns, desk) = started();
+    let path = desk.dir.join("balance.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}{}", &text[..40])).unwrap();
+    let ended = desk.run(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
+    assert!(ended.code == 0 && ended.err.contains("warning: line 2 of "), "{ended:?}");
+    let lines = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(serde_json::from_str::<Value>(lines.lines().last().unwrap()).is_ok());
+}
+
+// ---- two people, and signals ----------------------------------------------------------------------------------------
+
+#[test]
+fn second_change_when_made_while_the_first_waits_for_an_answer_then_first_is_refused() {
+    let (dns, desk) = started();
+    let first = desk.ask(&["-t", "images", "-p", "fastly", "-w", "5"]);
+    desk.fine(&["-t", "images", "-p", "akamai", "-w", "12", "--yes"]);
+    let after = dns.contents();
+    let ended = answer(first, "y\n");
+    assert!(ended.code == 1 && ended.err.contains("DNS is no longer as it was shown"), "{ended:?}");
+    assert_eq!((dns.contents(), desk.journal().len()), (after, 2));
+}
+
+#[test]
+fn second_change_when_first_is_being_written_then_second_is_refused() {
+    let (dns, desk) = started();
+    let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    dns.plant(0, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
+    let first = desk.ask(&["-t", "images", "-p", "fastly", "-w", "5"]);
+    let first = std::thread::spawn(move || answer(first, "y\n"));
+    arrived.wait();
+    let parts = ["another change is in progress (\"alice, process "];
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "5", "--yes"], &parts);
+    go_on.open();
+    assert_eq!(first.join().expect("the first command").code, 0);
+    assert_eq!(weights(&dns, "www.example.com")["f"], 333);
+    assert_eq!(weights(&dns, "img0.example.com")["f"], 143);
+}
+
+#[test]
+fn signal_when_change_is_being_written_then_everything_is_put_back() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    dns.plant(1, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
+    let child = desk.ask(&["--all", "-p", "fastly", "-w", "5"]);
+    let id = child.id();
+    let change = std::thread::spawn(move || answer(child, "y\n"));
+    arrived.wait();
+    assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().expect("kill starts").success());
+    // The signal is handled before the API answers, because the process handles signals while it waits.
+    let handled = || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("0000000000000000"))
+    };
+    assert!(wait_until(PATIENCE, handled));
+    go_on.open();
+    let ended = change.join().expect("the command");
+    assert!(ended.code == 1 && ended.err.contains("interrupted by a signal"), "{ended:?}");
+    assert_eq!(dns.contents(), before);
+    assert!(desk.journal().last().unwrap()["result"].as_str().unwrap().starts_with("put back: interrupted"));
+}
+
+#[test]
+fn change_when_nobody_reads_its_output_then_is_completed() {
+    let (dns, desk) = started();
+    let mut child = desk.ask(&["--all", "-p", "fastly", "-w", "5", "-v"]);
+    drop((child.stdout.take(), child.stderr.take()));
+    child.stdin.take().expect("standard input").write_all(b"y\n").expect("the command reads");
+    assert_eq!(child.wait().expect("the command ends").code(), Some(0));
+    assert_eq!(weights(&dns, "static.example.com")["f"], 143);
+    assert_eq!(desk.journal().last().unwrap()["result"], "done");
+}
+
+// ---- several services, programs, shims ------------------------------------------------------------------------------
+
+fn program_service(path: &str, state: &str) -> String {
+    format!("[[dns]]\nname = \"ours\"\nkind = \"command\"\ncommand = [\"{path}\", \"{state}\"]\ntimeout = \"5s\"\n")
+}
+
+#[test]
+fn example_program_when_used_beside_powerdns_then_both_are_changed_or_none() {
+    let dns = Dns::start();
+    let program = repository("deploy/balance/weights-in-a-file");
+    let program = program.to_str().expect("a path in UTF-8");
+    let desk = Desk::new(&format!(
+        "{}{}{}",
+        program_service(program, "weights.json"),
+        dns.service("pdns"),
+        target("html", "\"ours\", \"pdns\"", "\"www.example.com\"")
+    ));
+    desk.fine(&["init", "-t", "html", "--yes"]);
+    let state = || -> Value {
+        let text = std::fs::read_to_string(desk.dir.join("weights.json")).expect("the file of the program");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    assert_eq!(
+        state()["www.example.com"]["providers"]["fastly"],
+        json!({ "mode": "obey", "weight": 15, "cname": "f.fastly.example", "dns_weight": 1 })
+    );
+    desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
+    let stored = state();
+    assert_eq!(stored["www.example.com"]["providers"]["akamai"]["dns_weight"], 3);
+    dns.plant(0, Plant::Status(500));
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["all nodes are as before"]);
+    assert_eq!(state(), stored);
+    desk.fine(&["status"]);
+    // A provider is missing at one of the two services.
+    let mut less = stored.clone();
+    less["www.example.com"]["providers"].as_object_mut().unwrap().remove("fastly");
+    desk.dir.write("weights.json", less.to_string());
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["the nodes disagree"]);
+}
+
+#[test]
+fn program_when_it_fails_then_message_names_it_and_its_last_line() {
+    let desk = Desk::new(&(program_service("./weights", "x") + &target("html", "\"ours\"", "\"www.example.com\"")));
+    let show = ["-t", "html", "--show"];
+    desk.fails(1, &show, &["ours: \"./weights\" cannot be started"]);
+    for (script, part) in [
+        ("echo first >&2; printf 'no \\033access\\n' >&2; exit 3", "failed (exit status: 3): \"no \\u{1b}access\""),
+        ("echo '{'", "the program's answer to read is not JSON"),
+        ("echo '{}'", "has no object \"nodes\""),
+        ("echo '{\"nodes\":{}}'", "has no entry for www.example.com"),
+        ("exec sleep 60", "did not end within 5000 ms, and was killed"),
+    ] {
+        let path = desk.dir.write("weights", format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
+        desk.fails(1, &show, &[part]);
+    }
+}
+
+#[test]
+fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
+    let dns = Dns::start();
+    let shim = Origin::start(origin::fixed(201, &[], "{}"));
+    let bad = Origin::start(origin::fixed(401, &[], ""));
+    let desk = Desk::new(&format!(
+        "shims = [\"http://{}\", \"http://{}\"]\nshims_token = \"t0ken\"\n{}{}",
+        shim.addr,
+        bad.addr,
+        dns.service("pdns"),
+        target("html", "\"pdns\"", "\"www.example.com\"")
+    ));
+    let ended = desk.run(&["init", "-t", "html", "--yes", "--why", "first"]);
+    assert!(ended.code == 0 && ended.err.contains("rejects shims_token (401)"), "{ended:?}");
+    let request = shim.last();
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/annotations"));
+    assert_eq!(request.field("authorization"), Some("Bearer t0ken"));
+    let body: Value = serde_json::from_slice(&request.body).expect("JSON");
+    assert_eq!(body["text"], "balance html: init by alice: first");
+    assert_eq!(body["share"], json!({ "akamai": 33.34, "edgecast": 33.33, "fastly": 33.33 }));
+}
+
+// ---- output, check --------------------------------------------------------------------------------------------------
+
+#[test]
+fn shares_when_shown_as_table_json_and_file_then_are_equal() {
+    let (_dns, desk) = started();
+    desk.fine(&["-t", "images", "-p", "fastly", "-w", "5", "--yes"]);
+    let table = desk.fine(&["-t", "images", "--show"]);
+    assert_eq!(
+        table,
+        "images: img0.example.com, img1.example.com (pdns)\n  provider  mode  weight   share\n  \
+         akamai    obey      15  42.9 %\n  edgecast  obey      15  42.9 %\n  fastly    obey       5  14.3 %\n"
+    );
+    let shown: Value = serde_json::from_str(&desk.fine(&["-t", "images", "-t", "html", "--json"])).expect("JSON");
+    assert_eq!(
+        shown["images"]["fastly"],
+        json!({ "mode": "obey", "weight": 5, "pct": 14.28, "enabled": true, "observed": null })
+    );
+    assert_eq!(shown.as_object().unwrap().len(), 2);
+    let out = desk.fine(&["-t", "images", "--write"]);
+    assert_eq!(out, "./cdn_images.json\n");
+    let file: Value =
+        serde_json::from_str(&std::fs::read_to_string(desk.dir.join("cdn_images.json")).unwrap()).unwrap();
+    for (name, written) in file.as_object().unwrap() {
+        for key in ["enabled", "weight", "pct"] {
+            assert_eq!(written[key], shown["images"][name][key], "{name}.{key}");
+        }
+    }
+    let status: Value = serde_json::from_str(&desk.fine(&["status", "--json"])).expect("JSON");
+    assert_eq!(status["images"]["problems"], json!([]));
+    assert_eq!(status["images"]["last"]["action"], "weight 5");
+}
+
+#[test]
+fn observed_shares_when_shims_count_pulls_then_are_beside_the_wanted_shares() {
+    let dns = Dns::start();
+    let looks = Mutex::new(0);
+    let shim = Origin::start(move |request, conn| {
+        let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks += 1;
+        let line = |name: &str, count: u32| {
+            format!("edgeshim_pulls_total{{provider=\"{name}\",class=\"html\",code=\"200\"}} {}\n", count * *looks)
+        };
+        let text = line("akamai", 70) + &line("fastly", 30) + &line("none", 5);
+        respond(request, conn, 200, &[], text.as_bytes())
+    });
+    let config = format!("{}{}", dns.service("pdns"), target("html", "\"pdns\"", "\"www.example.com\""));
+    let desk = Desk::new(&format!("shims = [\"http://{}\"]\n{config}", shim.addr));
+    desk.run(&["init", "-t", "html", "--yes"]);
+    let out = desk.fine(&["-t", "html", "--show"]);
+    assert!(out.contains("observed (pulls)") && out.contains("70.0 %") && out.contains("30.0 %"), "{out}");
+    let shown: Value = serde_json::from_str(&desk.fine(&["-t", "html", "--json"])).expect("JSON");
+    for (name, share) in [("akamai", 70.0), ("edgecast", 0.0), ("fastly", 30.0)] {
+        assert_eq!(shown["html"][name]["observed"], share, "{name}");
+    }
+    drop(shim);
+    let ended = desk.run(&["-t", "html", "--json"]);
+    assert!(ended.code == 0 && ended.err.contains("warning: the observed shares are not known"), "{ended:?}");
+    assert!(ended.out.contains("\"observed\": null"), "{ended:?}");
+}
+
+#[test]
+fn calls_when_verbose_then_are_reported_without_the_key() {
+    let (_dns, desk) = started();
+    let ended = desk.run(&["-t", "images", "--show", "-v"]);
+    assert!(
+        ended.code == 0 && ended.err.contains("GET http://127.0.0.1:") && ended.err.contains(": 200, "),
+        "{ended:?}"
+    );
+    assert!(!ended.err.contains(KEY), "{ended:?}");
+}
+
+#[test]
+fn sample_file_when_checked_then_is_fine_and_names_every_key() {
+    let sample = repository("config/balance.toml");
+    let check = |path: &str| {
+        let output = binary().args(["balance", "check", "--config", path]).env("PDNS_KEY", "x").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, out) = check(sample.to_str().expect("a path in UTF-8"));
+    assert!(code == Some(0) && out.ends_with("balance.toml: fine\n"), "{out}");
+    // An unknown key makes `check` list the known keys of each block.
+    let dir = temp_dir();
+    let text = std::fs::read_to_string(&sample).unwrap();
+    let wrong =
+        text.replace("[[dns]]\n", "[[dns]]\nzzzzzzzz = 1\n").replace("[[target]]\n", "[[target]]\nzzzzzzzz = 1\n");
+    let path = dir.write("wrong.toml", format!("zzzzzzzz = 1\n{wrong}"));
+    let (code, out) = check(path.to_str().unwrap());
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.ends_with("wrong.toml: 5 problems\n"), "{out}");
+    for list in out.lines().filter_map(|line| line.split_once("write one of ")) {
+        let keys = list.1.split(", or remove").next().unwrap();
+        for key in keys.split(", ") {
+            let named =
+                text.lines().any(|line| line.starts_with(&format!("{key} = ")) || line.contains(&format!("[{key}]")));
+            assert!(named || text.contains(&format!(".{key}]")), "config/balance.toml does not name the key {key}");
+        }
+    }
+}
+
+#[test]
+fn history_when_journal_is_absent_then_says_so() {
+    let dns = Dns::start();
+    let desk = Desk::of_three(&dns);
+    assert!(desk.fine(&["history"]).contains("has no changes yet"));
+    desk.fails(1, &["rollback", "--yes"], &["the journal has 0 changes"]);
+    assert_eq!(dns.api.count(), 0);
+}
