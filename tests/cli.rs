@@ -275,8 +275,8 @@ fn help_examples_when_run_in_a_shell_then_succeed() {
             let arguments =
                 arguments.unwrap_or_else(|| panic!("the help of {command} wraps an example before {example:?}"));
             if ["run", "demo", "smoke", "balance"].contains(&command) {
-                // `run` and `demo` run until a signal arrives, `smoke` needs a server, and `balance` needs a DNS service. So
-                // other tests check these commands.
+                // `run` and `demo` run until a signal arrives, `smoke` needs a server, and `balance` needs a DNS
+                // service. So other tests check these commands.
                 continue;
             }
             let arguments = arguments.split(" > ").next().unwrap_or_default();

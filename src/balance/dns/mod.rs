@@ -1,9 +1,9 @@
 //! The DNS services: one interface, and one file for each kind of service.
 
 mod external;
-mod lookup;
 mod lua;
 mod powerdns;
+mod query;
 
 use std::collections::BTreeMap;
 

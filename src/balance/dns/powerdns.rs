@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::{Answers, Wanted, Write, lookup, lua};
+use super::{Answers, Wanted, Write, lua, query};
 use crate::balance::api_call::{Caller, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
@@ -114,16 +114,16 @@ impl PowerDns {
         let served: BTreeSet<&str> = record.weights.iter().map(|run| run.0.as_str()).collect();
         let expected = served.iter().copied().collect::<Vec<_>>().join(", ");
         for _ in 0..SAMPLES {
-            let answer = lookup::cname(address, node, self.limit).await;
+            let answer = query::cname(address, node, self.limit).await;
             let wrong = match answer {
                 Err(error) => return Answers::Unknown(format!("a lookup at {address} failed ({error})")),
-                Ok(lookup::Answer::Cname(cname)) => match target.provider_of(&cname) {
+                Ok(query::Answer::Cname(cname)) => match target.provider_of(&cname) {
                     Some(provider) if served.contains(provider) => continue,
                     _ => format!("a CNAME to {}", quote(&cname)),
                 },
-                Ok(lookup::Answer::NoCname) if served.is_empty() => continue,
-                Ok(lookup::Answer::NoCname) => "no CNAME".to_owned(),
-                Ok(lookup::Answer::Error(code)) => code,
+                Ok(query::Answer::NoCname) if served.is_empty() => continue,
+                Ok(query::Answer::NoCname) => "no CNAME".to_owned(),
+                Ok(query::Answer::Error(code)) => code,
             };
             let expected = if expected.is_empty() { "no CNAME" } else { &expected };
             return Answers::Wrong(format!(
