@@ -30,8 +30,9 @@ const CREDIT_OF_REQUEST: u32 = 2;
 const CREDIT_OF_DATA: u32 = 20;
 /// The largest credit.
 const MOST_CREDIT: u32 = FLOOD_FRAMES;
-/// The length of the longest DATA frame that is sent, in bytes.
-const DATA_BYTES: usize = 16 * 1024;
+/// The assumed length of the DATA frames that are sent, in bytes. The tracker does not see these frames. A client with
+/// a small window gets short frames, and sends a `WINDOW_UPDATE` for each of them.
+const DATA_BYTES: usize = 128;
 
 /// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]

@@ -52,7 +52,9 @@ impl Scraped {
                 let since = Duration::try_from_secs_f64(float()?).map_err(|_| broken())?;
                 // The number has a fraction that is not exact in binary, so half a millisecond is added before the
                 // stamp cuts the rest.
-                scraped.started = Some(Stamp::of_time(UNIX_EPOCH + since + Duration::from_micros(500)));
+                let started =
+                    since.checked_add(Duration::from_micros(500)).and_then(|since| UNIX_EPOCH.checked_add(since));
+                scraped.started = Some(Stamp::of_time(started.ok_or_else(broken)?));
             }
         }
         if has_pulls { Ok(scraped) } else { Err("the metrics contain no edgeshim_pulls_total".to_owned()) }
