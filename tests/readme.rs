@@ -382,7 +382,7 @@ fn code_block_when_in_a_page_for_operators_then_a_test_checks_the_language() {
     // In the README, the commands of the first minutes are indented. The tests of the demo and tests/run run them.
     let readme = prose(&text(README));
     let indented: Vec<&str> = readme.lines().filter(|line| line.starts_with("    ")).map(str::trim).collect();
-    assert_eq!(indented, ["cargo build --release", "PATH=\"$PWD/target/release:$PATH\"", "edgeshim demo --traffic"]);
+    assert_eq!(indented, ["PATH=\"$PWD/target/release:$PATH\"", "cargo run --release -- demo --traffic"]);
 }
 
 /// Runs the commands of a block against the demo. If the block says why it is not run, only checks its syntax.
