@@ -183,9 +183,9 @@ fn window_updates_when_client_reads_a_large_body_in_small_steps_then_response_is
         let frame = client.next().expect("the connection stays open");
         if frame.kind == DATA {
             length += frame.payload.len();
-            // Most clients send one frame for the stream and one for the connection. This client sends ten of each.
-            let share = u32::try_from(frame.payload.len()).expect("a short frame").div_ceil(10).max(STEP);
-            for _ in 0..10 {
+            // Most clients send one frame for the stream and one for the connection. This client sends four of each.
+            let share = u32::try_from(frame.payload.len()).expect("a short frame").div_ceil(4).max(STEP);
+            for _ in 0..4 {
                 client.grant(0, share);
                 client.grant(1, share);
             }

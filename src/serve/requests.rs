@@ -169,11 +169,6 @@ impl Body for ResponseBody {
         let mut inner = this.inner;
         let polled = ready!(inner.as_mut().poll_frame(cx));
         let state = this.in_flight.state();
-        if let Some(Ok(frame)) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            state.sent(data.len());
-        }
         let is_last = match &polled {
             Some(Ok(frame)) => state.is_open_ended() && (frame.is_trailers() || inner.is_end_stream()),
             Some(Err(_)) => false,

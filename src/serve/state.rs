@@ -237,13 +237,13 @@ impl State {
         Ok(())
     }
 
-    /// Notes that this number of body bytes is sent to the client. On HTTP/2, the client then sends `WINDOW_UPDATE`
+    /// Notes that this number of bytes was written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE`
     /// frames, which are no flood.
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(super) fn wrote(&self, bytes: usize) {
         if self.is_h2
             && let Framing::Frames(tracker) = &mut *self.framing()
         {
-            tracker.sent(bytes);
+            tracker.wrote(bytes);
         }
     }
 

@@ -119,6 +119,14 @@ impl<S: AsyncWrite> Watched<S> {
         polled
     }
 
+    /// Notes the number of written bytes, and does what [`after_write`](Self::after_write) does.
+    fn wrote(state: &State, cx: &Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = polled {
+            state.wrote(bytes);
+        }
+        Self::after_write(state, cx, polled)
+    }
+
     /// Writes the chunk with the trailers if `bufs` are hyper's last chunk. Otherwise returns `None`, and the caller
     /// must write `bufs` unchanged.
     fn poll_trailers(
@@ -165,7 +173,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         }
         let this = self.project();
         let polled = this.stream.poll_write(cx, buf);
-        Self::after_write(this.state, cx, polled)
+        Self::wrote(this.state, cx, polled)
     }
 
     fn poll_write_vectored(
@@ -181,7 +189,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         }
         let this = self.project();
         let polled = this.stream.poll_write_vectored(cx, bufs);
-        Self::after_write(this.state, cx, polled)
+        Self::wrote(this.state, cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

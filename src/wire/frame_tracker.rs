@@ -23,16 +23,13 @@ const END_HEADERS: u8 = 4;
 const FLOOD_FRAMES: u32 = 10_000;
 const FLOOD_WINDOW_MS: u64 = 1000;
 
-/// The credit for `WINDOW_UPDATE` frames grows by these numbers: with each request, and with each DATA frame that is
-/// sent. A real client sends at most one frame for the stream and one for the connection after each DATA frame. Envoy
-/// uses the same numbers (`max_inbound_window_update_frames_per_data_frame_sent`).
+/// The credit for `WINDOW_UPDATE` frames grows by this number with each request.
 const CREDIT_OF_REQUEST: u32 = 2;
-const CREDIT_OF_DATA: u32 = 20;
-/// The largest credit.
-const MOST_CREDIT: u32 = FLOOD_FRAMES;
-/// The assumed length of the DATA frames that are sent, in bytes. The tracker does not see these frames. A client with
-/// a small window gets short frames, and sends a `WINDOW_UPDATE` for each of them.
-const DATA_BYTES: usize = 128;
+/// The largest credit. The credit grows by one with each byte that is written to the client, because the shortest DATA
+/// frame has ten bytes. A real client sends at most one `WINDOW_UPDATE` for the stream and one for the connection after
+/// each DATA frame. Envoy allows ten (`max_inbound_window_update_frames_per_data_frame_sent`). The credit
+/// must be enough for all frames that the sockets of both sides can buffer, which is up to 4 MiB on each side.
+const MOST_CREDIT: u32 = 1 << 23;
 
 /// Tracks the bytes of one connection, frame by frame.
 #[derive(Clone, Debug)]
@@ -81,10 +78,9 @@ impl FrameTracker {
         false
     }
 
-    /// Notes that this number of body bytes is sent to the client.
-    pub fn sent(&mut self, bytes: usize) {
-        let frames = u32::try_from(bytes.div_ceil(DATA_BYTES)).unwrap_or(u32::MAX);
-        self.grant(frames.saturating_mul(CREDIT_OF_DATA));
+    /// Notes that this number of bytes was written to the client.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.grant(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     fn grant(&mut self, credit: u32) {
@@ -184,20 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn window_updates_when_in_proportion_to_sent_data_then_are_no_flood() {
+    fn window_updates_when_in_proportion_to_written_bytes_then_are_no_flood() {
         let mut tracker = FrameTracker::new();
         tracker.feed(&[b'p'; PREFACE_BYTES]);
         let updates = frame(WINDOW_UPDATE, 0, 4).repeat(2);
         for _ in 0..FLOOD_FRAMES {
-            tracker.sent(1);
+            // A DATA frame with one byte.
+            tracker.wrote(HEAD_BYTES + 1);
             tracker.feed(&updates);
             tracker.feed(&frame(HEADERS, 5, 3));
             tracker.feed(&updates);
         }
         assert!(!tracker.is_flooded(999));
-        tracker.sent(usize::MAX);
+        tracker.wrote(usize::MAX);
         // The credit is limited.
-        for _ in 0..2 * FLOOD_FRAMES {
+        assert_eq!(tracker.credit, MOST_CREDIT);
+        tracker.credit = 1;
+        for _ in 0..=FLOOD_FRAMES {
             tracker.feed(&frame(WINDOW_UPDATE, 0, 4));
         }
         assert!(!tracker.is_flooded(999));
