@@ -55,7 +55,7 @@ impl Default for GzipSettings {
     fn default() -> Self {
         Self {
             enabled: true,
-            level: 4,
+            level: 5,
             min_bytes: 256,
             twins_bytes: 64 * 1024 * 1024,
             inflate: false,
