@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Output;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use flate2::Compression;
@@ -21,11 +22,19 @@ use support::tls_origin::{Authority, Options, TlsOrigin, Valid};
 use support::{After, Conn, Origin, Request, Shim, origin, raw, temp_dir};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// The argument of `--token`. Each run of smoke has [`TOKEN`] in this environment variable.
+const TOKEN_ARGUMENT: &str = "env:SMOKE_TEST_TOKEN";
 const URL: &str = "http://www.smoke.test/page.html";
 
 /// Runs smoke, without a terminal.
 fn smoke(arguments: &[&str]) -> Output {
-    binary().arg("smoke").args(arguments).output().expect("the edgeshim binary starts")
+    binary()
+        .arg("smoke")
+        .args(arguments)
+        .env("SMOKE_TEST_TOKEN", TOKEN)
+        .env("SMOKE_SHORT_TOKEN", "short")
+        .output()
+        .expect("the edgeshim binary starts")
 }
 
 fn out(output: &Output) -> String {
@@ -72,6 +81,19 @@ enum Defect {
     OtherHead,
     No304,
     NeverHit,
+    /// Only a shield behind the edge has the response in its cache.
+    ShieldHit,
+    /// Another browser gets the cookie of another client.
+    CookieOfVariant,
+    VaryReferer,
+    /// The Age of each response is larger than its lifetime.
+    TooOld,
+    /// From the second request on, a stored error comes in place of the page.
+    LaterError,
+    /// From the second request on, the connection is reset in place of a response.
+    LaterReset,
+    /// Some requests get an error, but not the first ones.
+    SomeErrors,
     Loop,
 }
 
@@ -80,12 +102,13 @@ struct Site {
     defect: Defect,
     /// The keys of the requests so far.
     known: Mutex<BTreeSet<String>>,
+    requests: AtomicUsize,
     delay: Duration,
 }
 
 impl Site {
     fn start(defect: Defect, delay: Duration) -> Origin {
-        let site = Self { defect, known: Mutex::default(), delay };
+        let site = Self { defect, known: Mutex::default(), requests: AtomicUsize::new(0), delay };
         Origin::start(move |request, conn| site.respond(request, conn))
     }
 
@@ -103,11 +126,36 @@ impl Site {
             key += request.field("user-agent").unwrap_or_default();
         }
         let is_new = self.known.lock().unwrap().insert(key);
-        let cache = if is_new || has(Defect::NeverHit) { "MISS" } else { "HIT" };
+        let cache = match self.defect {
+            Defect::NeverHit => "MISS",
+            Defect::ShieldHit => "HIT, MISS",
+            _ if is_new => "MISS",
+            _ => "HIT",
+        };
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        if has(Defect::LaterReset) && number == 1 {
+            return After::Reset;
+        }
+        if has(Defect::LaterError) && number == 1 || has(Defect::SomeErrors) && number > 12 && number.is_multiple_of(5)
+        {
+            return origin::respond(request, conn, 503, &[("X-Cache", "HIT")], b"not now");
+        }
         let mut fields = vec![("X-Cache", cache), ("Content-Type", "text/html")];
+        if has(Defect::TooOld) {
+            fields.push(("Age", "999999"));
+        }
+        if has(Defect::CookieOfVariant)
+            && request.field("user-agent").is_some_and(|agent| agent.starts_with("edgeshim-smoke-B"))
+        {
+            fields.push(("Set-Cookie", "session=victim"));
+        }
         fields.push(("Cache-Control", if has(Defect::WrongTtl) { "max-age=86400" } else { "max-age=60" }));
-        fields
-            .push(("Vary", if has(Defect::VaryUserAgent) { "Accept-Encoding, User-Agent" } else { "Accept-Encoding" }));
+        let vary = match self.defect {
+            Defect::VaryUserAgent => "Accept-Encoding, User-Agent",
+            Defect::VaryReferer => "Accept-Encoding, Referer",
+            _ => "Accept-Encoding",
+        };
+        fields.push(("Vary", vary));
         if !has(Defect::LostTag) {
             fields.push(("ETag", "W/\"1\""));
         }
@@ -154,6 +202,12 @@ fn edge_when_it_has_one_defect_then_exactly_the_check_of_the_defect_fails() {
         (Defect::OtherHead, Some("head")),
         (Defect::No304, Some("revalidate")),
         (Defect::NeverHit, Some("miss-then-hit")),
+        (Defect::ShieldHit, Some("miss-then-hit")),
+        (Defect::LaterError, Some("miss-then-hit")),
+        (Defect::LaterReset, Some("miss-then-hit")),
+        (Defect::CookieOfVariant, Some("cookies")),
+        (Defect::VaryReferer, Some("vary")),
+        (Defect::TooOld, Some("ttl")),
         (Defect::Loop, Some("loop")),
     ] {
         let edge = Site::start(defect, Duration::ZERO);
@@ -211,6 +265,10 @@ fn edge_when_hostile_then_smoke_ends_in_time_with_a_clear_failure() {
         }
         After::Close
     };
+    let reset = |_: &Request, conn: &mut Conn| {
+        let _ = conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789");
+        After::Reset
+    };
     let bomb = {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&vec![b'a'; 40 << 20]).unwrap();
@@ -227,6 +285,8 @@ fn edge_when_hostile_then_smoke_ends_in_time_with_a_clear_failure() {
         ("silence", Origin::start(origin::silent()), "reach", "longer than --timeout"),
         ("slow body", Origin::start(slow), "gzip", "did not end in time"),
         ("cut body", Origin::start(origin::cut(1000, 10)), "gzip", "broke off after 10 bytes"),
+        ("reset body", Origin::start(reset), "gzip", "broke off after 10 bytes: error reading a body from connection:"),
+        ("endless body", Origin::start(origin::endless(&[b'x'; 65_536])), "gzip", "did not end in time"),
         (
             "control characters",
             Origin::start(write(head("ETag: \"\x1b[2J\"".to_owned()))),
@@ -244,13 +304,25 @@ fn edge_when_hostile_then_smoke_ends_in_time_with_a_clear_failure() {
         assert!(seen.contains(words) && !seen.contains(char::is_control), "{name}: {seen:?}");
         assert_eq!(code, 1, "{name}");
     }
-    // These bodies are valid, so smoke only does not compare them.
-    for (name, edge) in
-        [("endless body", Origin::start(origin::endless(&vec![b'x'; 65_536]))), ("gzip bomb", Origin::start(bomb))]
-    {
-        let (_, json) = at(edge.addr, &["--timeout", "5s"]);
-        let gzip = check(&json, if name == "gzip bomb" { "identity" } else { "gzip" });
-        assert!(gzip.to_string().contains("too large") || gzip["result"] == "fail", "{name}: {gzip}");
+    // This body is valid, so smoke only does not compare the body.
+    let edge = Origin::start(bomb);
+    let (_, json) = at(edge.addr, &["--timeout", "5s"]);
+    let identity = check(&json, "identity");
+    assert!(identity.to_string().contains("too large") || identity["result"] == "fail", "{identity}");
+}
+
+#[test]
+fn age_when_it_grows_then_shows_a_hit_and_when_constant_then_shows_nothing() {
+    let started = Instant::now();
+    let growing = Origin::start(move |request: &Request, conn: &mut Conn| {
+        let age = (started.elapsed().as_secs() + 1).to_string();
+        origin::respond(request, conn, 200, &[("Cache-Control", "max-age=600"), ("Age", &age)], b"text")
+    });
+    let constant = Origin::start(origin::fixed(200, &[("Cache-Control", "max-age=600"), ("Age", "5")], "text"));
+    for (edge, result) in [(growing, "pass"), (constant, "skip")] {
+        let (_, json) = at(edge.addr, &[]);
+        let verdict = check(&json, "miss-then-hit");
+        assert_eq!(verdict["result"], result, "{verdict}");
     }
 }
 
@@ -297,6 +369,21 @@ fn certificate_when_not_trusted_or_expired_then_only_tls_fails() {
 
 #[test]
 fn protocol_when_url_and_port_disagree_then_the_remedy_names_the_other_scheme() {
+    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = plain.local_addr().expect("an address").to_string();
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = plain.accept().unwrap();
+        client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").unwrap();
+        // Reads until smoke closes the connection.
+        std::io::copy(&mut client, &mut std::io::sink())
+    });
+    let output = smoke(&["https://www.smoke.test/", "--insecure", "--connect-to", &address, "--json"]);
+    let _ = server.join().expect("the server ends");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(named(&json, "fail"), ["tls"].into());
+    assert!(check(&json, "tls")["seen"].as_str().unwrap().contains("responds without TLS"), "{json:#}");
+    assert!(check(&json, "tls")["change"].as_str().unwrap().starts_with("write http://"), "{json:#}");
+
     // The server accepts the connection and then waits for a line of a request.
     let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = plain.local_addr().expect("an address").to_string();
@@ -304,6 +391,8 @@ fn protocol_when_url_and_port_disagree_then_the_remedy_names_the_other_scheme() 
     let output = smoke(&arguments);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(named(&json, "fail"), ["tls"].into());
+    // No further request is sent, and each of them would take a second.
+    assert!(json["seconds"].as_f64().is_some_and(|seconds| seconds < 10.0), "{json:#}");
     assert!(check(&json, "tls")["change"].as_str().unwrap().contains("write http://"), "{json:#}");
 
     let authority = Authority::new("smoke");
@@ -349,6 +438,16 @@ fn score_card_when_candidate_is_slower_or_has_fewer_hits_then_fails_in_these_row
     assert_eq!((code, failed), (1, vec!["ttfb, median".to_owned(), "hit ratio".to_owned()]), "{json:#}");
     let (_, failed, json) = run(&fast, &slow);
     assert_eq!(failed, [""; 0], "{json:#}");
+    let broken = Site::start(Defect::SomeErrors, Duration::ZERO);
+    let (code, failed, json) = run(&broken, &slow);
+    assert_eq!((code, failed), (1, vec!["failed requests".to_owned()]), "{json:#}");
+    let rows = json["score_cards"][0]["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["passed"] != true), "{json:#}");
+    let count: usize = rows[5]["candidate"].as_str().unwrap().parse().unwrap();
+    assert!((5..=20).contains(&count), "{json:#}");
+    // The errors of the incumbent are no fault of the candidate.
+    let (_, failed, json) = run(&fast, &broken);
+    assert!(!failed.contains(&"failed requests".to_owned()), "{json:#}");
     let offload = &json["score_cards"][0]["rows"][3];
     assert!(offload["name"] == "offload" && offload["candidate"].is_null() && offload["passed"].is_null(), "{offload}");
 }
@@ -395,12 +494,18 @@ fn argument_when_wrong_then_exits_with_2_and_says_what_to_write() {
         (&[URL, "--provider", "fastly", "--provider", "bunny", "--connect-to", "edge.test:80"], "NAME=HOST:PORT"),
         (&[URL, "--compare", "fastly"], "fastly=HOST:PORT"),
         (&[URL, "--origin", "http://origin.test/path"], "has a path"),
-        (&[URL, "--token", "too-short"], "openssl rand"),
+        (&[URL, "--token", "too-short-literal"], "write env:NAME or file:PATH"),
+        (&[URL, "--token", "env:SMOKE_SHORT_TOKEN"], "openssl rand"),
+        (&[URL, "--timeout", "0"], "write a duration above 0"),
+        (&["http://joe:too-short@www.smoke.test/"], "has a user name or a password"),
+        (&[URL, "--connect-to", "joe:too-short@edge.test"], "edge.example.net:443"),
+        (&[URL, URL], "occurs twice"),
+        (&[URL, "--provider", "fastly", "--provider", "Fastly"], "occurs twice"),
+        (&[URL, "--provider", "fastly", "--compare", "fastly", "--connect-to", "fastly=a.test:80"], "with itself"),
         (&[URL, "--token", "env:EDGESHIM_UNSET"], "set \"EDGESHIM_UNSET\""),
         (&[URL, "--baseline", "no-such-file"], "edgeshim smoke --json"),
         (&[URL, "--timeout", "soon"], "\"10s\""),
         (&["https://www.smoke.test/", "--ca", "Cargo.toml"], "PEM"),
-        (&[URL, "--junit", "/no/such/folder/x.xml", "--connect-to", "127.0.0.1:1"], "cannot be written"),
     ] {
         let output = smoke(arguments);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -409,14 +514,108 @@ fn argument_when_wrong_then_exits_with_2_and_says_what_to_write() {
     }
 }
 
+#[test]
+fn junit_file_when_it_cannot_be_written_then_no_request_is_sent() {
+    let edge = Site::start(Defect::None, Duration::ZERO);
+    let output = smoke(&[URL, "--connect-to", &edge.addr.to_string(), "--junit", "/no/such/folder/x.xml"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((code(&output), out(&output).as_str(), edge.count()), (2, "", 0), "{message}");
+    assert!(message.contains("cannot be written"), "{message}");
+    // The file can be opened, but no byte can be written. The results are printed in spite of that.
+    let output = smoke(&[URL, "--connect-to", &edge.addr.to_string(), "--junit", "/dev/full"]);
+    assert!(code(&output) == 2 && out(&output).contains("pass  reach"), "{}", out(&output));
+}
+
 // ---- signed paths ---------------------------------------------------------------------------------------------------
 
 /// Signs a path as the documentation says.
 fn signed(token: &str, task: &str, time: u64, nonce: &str) -> String {
     let path = format!("/.edgeshim/smoke/{task}/{time}/{nonce}");
-    let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap().chain_update(&path).finalize().into_bytes();
-    let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{path}/{}", mac.concat())
+    format!("{path}/{}", mac(token, &path))
+}
+
+/// Returns the MAC of a text in hexadecimal digits.
+fn mac(token: &str, text: &str) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap().chain_update(text).finalize().into_bytes();
+    let pairs: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    pairs.concat()
+}
+
+/// Returns a report as the documentation says. It responds to `path`, which is a signed path.
+fn report(path: &str, ahead_ms: u64) -> String {
+    let parts: Vec<_> = path.split('/').collect();
+    let (task, nonce) = (parts[3], parts[5]);
+    let now_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() + u128::from(ahead_ms);
+    let open = format!(
+        "{{\"edgeshim\":\"0.1.0\",\"id\":\"{}\",\"task\":\"{task}\",\"nonce\":\"{nonce}\",\"now_ms\":{now_ms}",
+        fastrand::u64(..)
+    );
+    format!("{open},\"mac\":\"{}\"}}\n", mac(TOKEN, &format!("report{nonce}{open}")))
+}
+
+/// Starts an edge that makes reports with [`report`] and changes them.
+fn forging(ahead_ms: u64, change: impl Fn(&str, String) -> (u16, String) + Send + Sync + 'static) -> Origin {
+    Origin::start(move |request: &Request, conn: &mut Conn| {
+        if !request.target.starts_with("/.edgeshim/") {
+            return origin::respond(request, conn, 200, &[("X-Cache", "HIT")], b"text");
+        }
+        let (status, body) = change(&request.target, report(&request.target, ahead_ms));
+        origin::respond(request, conn, status, &[], body.as_bytes())
+    })
+}
+
+/// Returns the signed paths that an edge got.
+fn signed_paths(edge: &Origin) -> Vec<String> {
+    let targets = edge.requests().into_iter().map(|request| request.target.clone());
+    targets.filter(|target| target.starts_with("/.edgeshim/")).collect()
+}
+
+#[test]
+fn report_when_its_clock_is_out_of_the_window_then_no_path_is_signed_for_the_clock() {
+    let edge = forging(110_000, |_, report| (200, report));
+    let (code, json) = at(edge.addr, &["--token", TOKEN_ARGUMENT]);
+    assert_eq!((code, named(&json, "fail")), (1, ["provider"].into()), "{json:#}");
+    assert!(check(&json, "provider")["seen"].as_str().unwrap().contains("differs"), "{json:#}");
+    let paths = signed_paths(&edge);
+    assert!(paths.len() == 1 && paths[0].contains("/echo/"), "{paths:?}");
+}
+
+#[test]
+fn report_when_forged_changed_or_of_another_request_then_only_provider_fails() {
+    let stored = Mutex::new(None::<String>);
+    let edges = [
+        ("without MAC", forging(0, |_, report| (200, report.split(",\"mac\"").next().unwrap().to_owned() + "}"))),
+        ("changed", forging(0, |_, report| (200, report.replace("\"now_ms\":1", "\"now_ms\":2")))),
+        (
+            "of another request",
+            forging(0, move |_, report| (200, stored.lock().unwrap().get_or_insert(report).clone())),
+        ),
+    ];
+    for (name, edge) in &edges {
+        let run = || at(edge.addr, &["--token", TOKEN_ARGUMENT, "--timeout", "2s"]);
+        let (mut code, mut json) = run();
+        if *name == "of another request" {
+            // The first run has filled the store of the edge.
+            (code, json) = run();
+        }
+        assert_eq!((code, named(&json, "fail")), (1, ["provider"].into()), "{name}: {json:#}");
+        let provider = check(&json, "provider");
+        assert!(provider["seen"].as_str().unwrap().contains("did not sign for this request"), "{name}: {provider}");
+    }
+}
+
+#[test]
+fn error_not_cached_when_edge_sends_another_page_with_success_then_fails() {
+    let is_first = Mutex::new(true);
+    let edge = forging(0, move |path, report| match path.contains("/error/") {
+        false => (200, report),
+        true if std::mem::take(&mut *is_first.lock().unwrap()) => (503, report),
+        true => (200, "<h1>Sorry, be right back</h1>".to_owned()),
+    });
+    let (_, json) = at(edge.addr, &["--token", TOKEN_ARGUMENT]);
+    let verdict = check(&json, "error-not-cached");
+    assert_eq!(verdict["result"], "fail", "{verdict}");
+    assert!(verdict["seen"].as_str().unwrap().contains("a page that is not from edgeshim"), "{verdict}");
 }
 
 fn now() -> u64 {
@@ -444,6 +643,9 @@ fn signed_path_when_valid_then_edgeshim_reports_what_arrived_and_counts_no_pull(
     assert_eq!((response.status, response.field("cache-control")), (200, Some("no-store")));
     assert_eq!(response.field("surrogate-control"), Some("no-store"));
     let report = response.json();
+    let text = response.text();
+    let (open, sent) = text.rsplit_once(",\"mac\":\"").expect("a MAC");
+    assert_eq!(sent, mac(TOKEN, &format!("report0123456789abcdef{open}")) + "\"}\n");
     for (key, value) in [
         ("provider", "fastly"),
         ("proof", "secret"),
@@ -452,6 +654,7 @@ fn signed_path_when_valid_then_edgeshim_reports_what_arrived_and_counts_no_pull(
         ("cdn_loop", "Fastly"),
         ("x_forwarded_for", "192.0.2.1, 192.0.2.2"),
         ("version", "HTTP/1.1"),
+        ("nonce", "0123456789abcdef"),
     ] {
         assert_eq!(report[key], value, "{key}: {report}");
     }
@@ -484,6 +687,8 @@ fn signed_path_when_invalid_or_off_then_goes_to_the_origin_like_any_other_path()
         valid[..valid.len() - 1].to_owned(),
         format!("{valid}0"),
         format!("{valid}/"),
+        format!("{valid}?"),
+        format!("{valid}?x=1"),
         valid.replace("/echo/", "/error/"),
         valid.replace("/.edgeshim", "/%2eedgeshim"),
         signed("another-token-of-32-characters-x", "echo", now(), nonce),
@@ -498,8 +703,7 @@ fn signed_path_when_invalid_or_off_then_goes_to_the_origin_like_any_other_path()
     for path in &paths {
         assert_eq!(raw::fetch(shim.addr, path, &[]).status, 404, "{path}");
     }
-    // A query is no part of the signature, so it is ignored. Other methods than GET and HEAD go to the origin.
-    assert_eq!(raw::fetch(shim.addr, &format!("{valid}?a=b"), &[]).status, 200);
+    // Other methods than GET and HEAD go to the origin.
     assert_eq!(raw::exchange(shim.addr, raw::request("POST", &valid, &[], b"x")).status, 404);
     assert_eq!(origin.count(), paths.len() + 1);
 
@@ -511,7 +715,7 @@ fn signed_path_when_invalid_or_off_then_goes_to_the_origin_like_any_other_path()
 fn shim_when_asked_without_a_cache_then_the_checks_with_the_token_report_it() {
     let origin = Site::start(Defect::None, Duration::ZERO);
     let shim = shim_with_token(&origin);
-    let (code, json) = at(shim.addr, &["--token", TOKEN]);
+    let (code, json) = at(shim.addr, &["--token", TOKEN_ARGUMENT]);
     // Nobody is in between: no CDN is recognised, and no client address is forwarded.
     assert_eq!((code, named(&json, "fail")), (1, ["forwarded-address", "provider"].into()), "{json:#}");
     let passed = named(&json, "pass");
@@ -525,7 +729,7 @@ fn shim_when_asked_without_a_cache_then_the_checks_with_the_token_report_it() {
 #[test]
 fn token_when_used_then_is_never_sent() {
     let edge = Site::start(Defect::None, Duration::ZERO);
-    let (code, json) = at(edge.addr, &["--token", TOKEN]);
+    let (code, json) = at(edge.addr, &["--token", TOKEN_ARGUMENT]);
     assert_eq!((code, named(&json, "fail")), (1, ["provider"].into()), "{json:#}");
     assert!(edge.requests().iter().any(|request| request.target.starts_with("/.edgeshim/smoke/")));
     let is_clean = |request: &Request| !String::from_utf8_lossy(&request.raw).contains(TOKEN);

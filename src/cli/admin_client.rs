@@ -124,13 +124,21 @@ where
     }
 }
 
-/// Reads the option `--token`. A secret on the command line itself is refused, because other users can see it.
 fn read_token(text: &str) -> Result<Secret, String> {
+    token_argument(text, SECRET.read)
+}
+
+/// Reads the option `--token` with `read`. A secret on the command line itself is refused, because other users can see
+/// the command line.
+pub(super) fn token_argument(
+    text: &str,
+    read: impl Fn(&str, &Path) -> Result<Secret, String>,
+) -> Result<Secret, String> {
     if !text.starts_with("env:") && !text.starts_with("file:") {
         let why = "other users of this machine can see the command line";
         return Err(format!("--token must not be the secret itself, because {why}; write env:NAME or file:PATH"));
     }
-    (SECRET.read)(text, Path::new("")).map_err(|why| format!("--token {} {why}", quote(text)))
+    read(text, Path::new("")).map_err(|why| format!("--token {} {why}", quote(text)))
 }
 
 /// Returns the address of the listener, and the value of Host.

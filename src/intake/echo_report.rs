@@ -1,9 +1,19 @@
 //! The report about a request to a signed path. The shim writes the report, and `edgeshim smoke` reads the report.
+//!
+//! A report is a JSON object. Its last key is `mac`: the HMAC-SHA256, with `smoke.token` as key, of the text `report`,
+//! of the NONCE of the signed path, and of the bytes of the body before `,"mac"`. So a report of another server, of
+//! another request, or with a changed value is not valid.
 
 use serde::{Deserialize, Serialize};
 
+use super::signed_path::{is_report_mac, report_mac};
+use crate::wire::secret::Secret;
+
 /// The longest report that is read, in bytes. The shim writes at most about 4 KiB.
 const MOST_BYTES: usize = 16 * 1024;
+/// The text between the signed part of a report and its MAC, and the text after the MAC.
+const BEFORE_MAC: &str = ",\"mac\":\"";
+const AFTER_MAC: &str = "\"}";
 
 /// A report. No value in it can be a secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +21,8 @@ const MOST_BYTES: usize = 16 * 1024;
 pub(crate) struct EchoReport {
     /// The version of the shim.
     pub edgeshim: String,
+    /// The NONCE of the signed path.
+    pub nonce: String,
     pub task: String,
     /// An id that differs for each response.
     pub id: String,
@@ -42,19 +54,31 @@ pub(crate) struct EchoReport {
 }
 
 impl EchoReport {
-    /// Writes the report as JSON.
-    pub(crate) fn write(&self) -> Vec<u8> {
+    /// Writes the report as JSON with its MAC.
+    pub(crate) fn write(&self, token: &Secret) -> Vec<u8> {
         // A struct of texts and numbers can always be written.
-        let mut json = serde_json::to_vec(self).unwrap_or_default();
-        json.push(b'\n');
-        json
+        let mut json = serde_json::to_string(self).unwrap_or_default();
+        json.truncate(json.trim_end_matches('}').len());
+        let mac = report_mac(token, &self.nonce, json.as_bytes());
+        (json + BEFORE_MAC + &mac + AFTER_MAC + "\n").into_bytes()
     }
 
-    /// Reads a report. Returns `None` if a body is no report.
-    pub(crate) fn read(body: &[u8]) -> Option<Self> {
-        let report: Self = serde_json::from_slice(body.get(..body.len().min(MOST_BYTES))?).ok()?;
-        // JSON of another server has none of the keys.
-        (!report.edgeshim.is_empty() && !report.id.is_empty()).then_some(report)
+    /// Reads the report that responds to the path with this NONCE. Returns `None` if a body is no report, or if the
+    /// report was made with another token, for another path, or was changed.
+    pub(crate) fn read(body: &[u8], token: &Secret, nonce: &str) -> Option<Self> {
+        let text = std::str::from_utf8(body.get(..body.len().min(MOST_BYTES))?).ok()?.trim_ascii();
+        let (signed, mac) = text.strip_suffix(AFTER_MAC)?.rsplit_once(BEFORE_MAC)?;
+        if !is_report_mac(token, nonce, signed.as_bytes(), mac) {
+            return None;
+        }
+        let report: Self = serde_json::from_str(text).ok()?;
+        (report.nonce == nonce && !report.id.is_empty()).then_some(report)
+    }
+
+    /// Returns whether a body looks like a report, whatever its MAC is.
+    pub(crate) fn is_similar(body: &[u8]) -> bool {
+        let body = body.get(..body.len().min(MOST_BYTES)).unwrap_or_default();
+        serde_json::from_slice::<Self>(body).is_ok_and(|report| !report.edgeshim.is_empty())
     }
 }
 
@@ -62,19 +86,47 @@ impl EchoReport {
 mod tests {
     use super::*;
 
-    #[test]
-    fn report_when_written_and_read_then_is_unchanged() {
-        let report = EchoReport {
+    const NONCE: &str = "0123456789abcdef";
+
+    fn token() -> Secret {
+        Secret::new("a-token-for-this-test")
+    }
+
+    fn report() -> EchoReport {
+        EchoReport {
             edgeshim: "0.1.0".to_owned(),
+            nonce: NONCE.to_owned(),
             id: "1".to_owned(),
-            via: "1.1 \"x\"\u{1b}".to_owned(),
+            via: "1.1 \"x\"\u{1b},\"mac\":\"}}".to_owned(),
             now_ms: 7,
             ..EchoReport::default()
-        };
-        assert_eq!(EchoReport::read(&report.write()), Some(report));
-        for other in ["", "{}", "<html>", "[]", "{\"id\":7}", "{\"edgeshim\":\"\",\"id\":\"1\"}"] {
-            assert_eq!(EchoReport::read(other.as_bytes()), None, "{other}");
         }
-        assert_eq!(EchoReport::read(&vec![b' '; 2 * MOST_BYTES]), None);
+    }
+
+    #[test]
+    fn report_when_written_and_read_then_is_unchanged() {
+        let body = report().write(&token());
+        assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|json| json["mac"].is_string()));
+        assert_eq!(EchoReport::read(&body, &token(), NONCE), Some(report()));
+        for other in ["", "{}", "<html>", "[]", "{\"id\":7}", "{\"edgeshim\":\"\",\"id\":\"1\"}", ",\"mac\":\"\"}"] {
+            assert_eq!(EchoReport::read(other.as_bytes(), &token(), NONCE), None, "{other}");
+            assert!(!EchoReport::is_similar(other.as_bytes()), "{other}");
+        }
+        assert_eq!(EchoReport::read(&vec![b' '; 2 * MOST_BYTES], &token(), NONCE), None);
+    }
+
+    #[test]
+    fn report_when_changed_unsigned_or_of_another_request_then_rejected() {
+        let body = report().write(&token());
+        assert_eq!(EchoReport::read(&body, &Secret::new("another-token-for-this"), NONCE), None);
+        assert_eq!(EchoReport::read(&body, &token(), "0123456789abcdee"), None);
+        let changed = String::from_utf8(body.clone()).unwrap().replace("\"now_ms\":7", "\"now_ms\":8");
+        assert_eq!(EchoReport::read(changed.as_bytes(), &token(), NONCE), None);
+        let unsigned = serde_json::to_vec(&report()).unwrap();
+        assert_eq!(EchoReport::read(&unsigned, &token(), NONCE), None);
+        assert!(EchoReport::is_similar(&unsigned) && EchoReport::is_similar(&body));
+        // The MAC covers the nonce of the path and not only the nonce in the report.
+        let other = EchoReport { nonce: "fedcba9876543210".to_owned(), ..report() };
+        assert_eq!(EchoReport::read(&other.write(&token()), &token(), NONCE), None);
     }
 }

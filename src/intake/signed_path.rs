@@ -5,6 +5,9 @@
 //! digits. Its key is `smoke.token`, so the token itself is never sent. Everything is in the path, because a CDN can
 //! remove a query or a header field.
 //!
+//! The response is a report ([`super::echo_report`]) that is signed with the same token and NONCE. So an edge can
+//! neither forge a report nor send the report to another request.
+//!
 //! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time,
 //! anybody who sees a path can send the path again. The response then shows only how that new request arrived.
 
@@ -79,11 +82,15 @@ pub(crate) fn sign(token: &Secret, task: Task, now_seconds: u64, nonce: &str) ->
     let mut path = format!("{PREFIX}{task}/{now_seconds}/{nonce}");
     let mac = keyed(token).chain_update(&path).finalize().into_bytes();
     path.push('/');
-    for byte in mac {
-        // Writing to a String does not fail.
-        let _ = write!(path, "{byte:02x}");
-    }
+    push_hex(&mut path, &mac);
     path
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
 }
 
 /// Returns the parts of a path if its MAC is right and its time is inside the window. The comparison of the MAC takes
@@ -100,6 +107,26 @@ pub(crate) fn verify(token: &Secret, path: &str, now_seconds: u64) -> Option<Sig
     let signed_at_seconds = decimal::read(time.as_bytes())?;
     let task = Task::read(task)?;
     (signed_at_seconds.abs_diff(now_seconds) <= WINDOW_SECONDS).then_some(Signed { task, signed_at_seconds })
+}
+
+/// Returns the NONCE of a path. Returns an empty text if the path has no NONCE.
+pub(crate) fn nonce(path: &str) -> &str {
+    path.rsplit('/').nth(1).unwrap_or_default()
+}
+
+/// Returns the MAC of a report that responds to the path with this NONCE, in hexadecimal digits. The MAC of a path
+/// covers a text that begins with `/`, so no MAC of a path is valid for a report.
+pub(super) fn report_mac(token: &Secret, nonce: &str, report: &[u8]) -> String {
+    let mac = keyed(token).chain_update("report").chain_update(nonce).chain_update(report).finalize().into_bytes();
+    let mut text = String::new();
+    push_hex(&mut text, &mac);
+    text
+}
+
+/// Returns whether the MAC of a report is right. The comparison takes constant time.
+pub(super) fn is_report_mac(token: &Secret, nonce: &str, report: &[u8], mac: &str) -> bool {
+    let keyed = keyed(token).chain_update("report").chain_update(nonce).chain_update(report);
+    hex(mac).is_some_and(|mac| keyed.verify_slice(&mac).is_ok())
 }
 
 fn keyed(token: &Secret) -> Hmac<Sha256> {

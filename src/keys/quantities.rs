@@ -66,9 +66,14 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
 
 /// Reads a duration above zero.
 pub(crate) fn timeout(text: &str) -> Checked<Duration> {
+    const ZERO: &str = "is zero; write a duration above 0, for example \"30s\"";
+    // Without this condition, the message about "0" would say to write "0s".
+    if !text.is_empty() && text.bytes().all(|byte| byte == b'0') {
+        return Err(ZERO.to_owned());
+    }
     let duration = duration(text)?;
     if duration.is_zero() {
-        return Err("is zero; write a duration above 0, for example \"30s\"".to_owned());
+        return Err(ZERO.to_owned());
     }
     Ok(duration)
 }

@@ -39,6 +39,9 @@ const AT_ONCE: usize = 4;
 /// The number of responses whose time to the first byte is measured.
 const SAMPLES: usize = 21;
 
+/// The number of failed requests after which the measurement ends.
+const MOST_FAILED: usize = 3;
+
 /// What the time to the first byte is compared with.
 #[derive(Debug, Clone)]
 pub(crate) enum Baseline {
@@ -57,32 +60,20 @@ pub(crate) async fn smoke(
     note: Note,
     done: impl Fn(&Report),
 ) -> Vec<Report> {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for (position, target) in targets.iter().cloned().enumerate() {
-        let (options, note, permits) = (Arc::clone(&options), Arc::clone(&note), Arc::clone(&permits));
-        tasks.spawn(async move {
-            // The semaphore is never closed.
-            let _permit = permits.acquire_owned().await;
-            (position, Box::pin(session::check(target, options, note)).await)
-        });
-    }
-    let mut reports = Vec::new();
-    while let Some(result) = tasks.join_next().await {
-        if let Ok((position, mut report)) = result {
-            // Times are measured when no other request runs, so a result with a baseline is not complete yet.
-            if baseline.is_none() {
-                report.verdicts.push((Check::Ttfb, Verdict::skip("no --baseline is given")));
-            }
-            done(&report);
-            reports.push((position, report));
+    let check = |target| Box::pin(session::check(target, Arc::clone(&options), Arc::clone(&note)));
+    let mut reports = all(&targets, check, |report| {
+        // Times are measured when no other request runs, so a result with a baseline is not complete yet.
+        if baseline.is_none() {
+            report.verdicts.push((Check::Ttfb, Verdict::skip("no --baseline is given")));
         }
-    }
-    reports.sort_by_key(|(position, _)| *position);
-    let mut reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
+        done(report);
+    })
+    .await;
     if baseline.is_some() || measures {
         for (target, report) in targets.iter().zip(&mut reports) {
-            if report.verdicts.iter().any(|(check, verdict)| *check == Check::Reach && verdict.word() == "pass") {
+            // `reach` passes if only TLS fails or if the request is in a loop, but then no response can be measured.
+            let decisive = [Check::Reach, Check::Tls, Check::Loop].map(Check::name);
+            if !report.failed().any(|name| decisive.contains(&name)) {
                 note(target, "ttfb");
                 time(target, &options, baseline.as_ref(), report).await;
             } else if baseline.is_some() {
@@ -93,11 +84,62 @@ pub(crate) async fn smoke(
     reports
 }
 
+/// Calls `check` for all targets, for [`AT_ONCE`] of them at the same time. Calls `done` for each report. Returns the
+/// reports in the order of the targets.
+async fn all<F>(targets: &[Target], check: impl Fn(Target) -> F, mut done: impl FnMut(&mut Report)) -> Vec<Report>
+where
+    F: Future<Output = Report> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for (position, target) in targets.iter().enumerate() {
+        let (task, permits) = (check(target.clone()), Arc::clone(&permits));
+        tasks.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire_owned().await;
+            // A task of its own, so that a panic does not lose the position.
+            (position, tokio::spawn(task).await.ok())
+        });
+    }
+    let mut reports: Vec<Option<Report>> = vec![None; targets.len()];
+    while let Some(result) = tasks.join_next().await {
+        if let Ok((position, Some(mut report))) = result {
+            done(&mut report);
+            if let Some(place) = reports.get_mut(position) {
+                *place = Some(report);
+            }
+        }
+    }
+    let mut lost = |target: &Target| {
+        let mut report = lost(target);
+        done(&mut report);
+        report
+    };
+    reports.into_iter().zip(targets).map(|(report, target)| report.unwrap_or_else(|| lost(target))).collect()
+}
+
+/// Returns the report about a target whose checks ended with a panic. The panic hook has written the message.
+fn lost(target: &Target) -> Report {
+    let verdict = Verdict::fail(
+        "the checks ended with an internal error of edgeshim, so there is no result",
+        "a result of each check",
+        "report the message on standard error to the maintainers of edgeshim",
+    );
+    Report {
+        url: target.url.text.clone(),
+        provider: target.provider.as_ref().map(|named| named.name.clone()),
+        edge: target.edge.to_string(),
+        verdicts: vec![(Check::Reach, verdict)],
+        pop: None,
+        ttfb: None,
+    }
+}
+
 /// Measures the time to the first byte, and compares it with the baseline.
 async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, report: &mut Report) {
     let mut probe = target.probe(options);
     let question = target.question(target.url.target(), "gzip");
-    let (mut edge, mut other) = (Vec::new(), Vec::new());
+    let (mut edge, mut other) = (Samples::default(), Samples::default());
     let mut beside = match baseline {
         Some(Baseline::Url(url)) => {
             let path = if url.path.is_empty() { target.url.target() } else { url.target() };
@@ -109,14 +151,18 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
     // The first response of each server includes the connection, so it is not counted.
     for counts in (0..=SAMPLES).map(|number| number > 0) {
         sample(&mut probe, &question, counts, &mut edge).await;
+        if edge.failed >= MOST_FAILED {
+            // Each further request could take as long as the time limit.
+            break;
+        }
         if let Some((probe, question)) = &mut beside {
             sample(probe, question, counts, &mut other).await;
         }
     }
-    report.ttfb = timing::median(edge);
+    report.ttfb = timing::median(edge.times);
     let (baseline, name) = match baseline {
         None => return,
-        Some(Baseline::Url(url)) => (timing::median(other), url.text.clone()),
+        Some(Baseline::Url(url)) => (timing::median(other.times), url.text.clone()),
         Some(Baseline::Times(name, times)) => {
             let is_this = |(url, provider, _): &&(String, Option<String>, Duration)| {
                 *url == report.url && *provider == report.provider
@@ -124,13 +170,48 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
             (times.iter().find(is_this).map(|(_, _, time)| *time), name.clone())
         }
     };
-    report.verdicts.push((Check::Ttfb, timing::ttfb(report.ttfb, baseline, &name)));
+    report.verdicts.push((Check::Ttfb, timing::ttfb(report.ttfb, edge.failed, baseline, &name)));
 }
 
-async fn sample(probe: &mut Probe, question: &Question, counts: bool, times: &mut Vec<Duration>) {
-    if let Ok(response) = probe.ask(question).await
-        && counts
-    {
-        times.push(response.ttfb);
+/// What was measured at one server.
+#[derive(Debug, Default)]
+struct Samples {
+    times: Vec<Duration>,
+    /// The number of requests that got an error or no response. An error can be faster than the page.
+    failed: usize,
+}
+
+async fn sample(probe: &mut Probe, question: &Question, counts: bool, samples: &mut Samples) {
+    match probe.ask(question).await {
+        Ok(response) if response.status.is_success() => {
+            if counts {
+                samples.times.push(response.ttfb);
+            }
+        }
+        _ => samples.failed += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn report_when_checks_of_a_target_panic_then_fails_and_the_other_reports_remain() {
+        let target = |text: &str| {
+            let url = Url::parse(text).unwrap();
+            Target { edge: url.server.clone(), url, provider: None }
+        };
+        let targets = ["http://a.test/", "http://panic.test/", "http://c.test/"].map(target);
+        let check = |target: Target| async move {
+            assert!(target.edge.host != "panic.test", "this panic is part of the test");
+            Report { verdicts: vec![(Check::Reach, Verdict::pass("x"))], ..lost(&target) }
+        };
+        let mut done = 0;
+        let reports = all(&targets, check, |_| done += 1).await;
+        let urls: Vec<_> = reports.iter().map(|report| report.url.as_str()).collect();
+        assert_eq!((done, urls), (3, vec!["http://a.test/", "http://panic.test/", "http://c.test/"]));
+        let failed: Vec<_> = reports.iter().map(|report| report.failed().count()).collect();
+        assert_eq!(failed, [0, 1, 0]);
     }
 }

@@ -17,15 +17,25 @@ pub(crate) struct Server {
 impl Server {
     /// Reads `HOST:PORT`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match host_and_port(text) {
-            Some((host, Some(port))) => Ok(Self { host, port }),
-            _ => Err(format!("{text:?} is not a host and a port; write for example edge.example.net:443")),
+        if let Some((host, Some(port))) = host_and_port(text) {
+            return Ok(Self { host, port });
         }
+        let shown = without_user(text);
+        Err(format!("{shown:?} is not a host and a port; write for example edge.example.net:443"))
     }
 
     /// Returns the host without brackets.
     pub(crate) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+/// Returns a URL, or a host and a port, with `***` in place of the user name and the password.
+fn without_user(text: &str) -> String {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    match (text.get(..start), text.rfind('@').filter(|at| *at >= start)) {
+        (Some(scheme), Some(at)) => format!("{scheme}***{}", text.get(at..).unwrap_or_default()),
+        _ => text.to_owned(),
     }
 }
 
@@ -52,7 +62,9 @@ impl Url {
     /// Reads a URL that begins with `https://` or `http://`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         const REMEDY: &str = "write a URL such as https://www.example.com/logo.png";
-        let wrong = |why: &str| format!("{text:?} {why}; {REMEDY}");
+        // The part before `@` is not shown, because it can be a password.
+        let shown = without_user(text);
+        let wrong = |why: &str| format!("{shown:?} {why}; {REMEDY}");
         let (is_https, rest) = match (strip_scheme(text, "https://"), strip_scheme(text, "http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
@@ -60,6 +72,9 @@ impl Url {
         };
         let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
+        if authority.contains('@') {
+            return Err(wrong("has a user name or a password, which smoke does not send"));
+        }
         let Some((host, port)) = host_and_port(authority) else { return Err(wrong("has no valid host")) };
         if path.contains('#') {
             return Err(wrong("has a fragment (#), which is not sent"));
@@ -94,6 +109,18 @@ mod tests {
         let url = Url::parse("http://[::1]:8080").unwrap();
         assert_eq!((url.authority.as_str(), url.server.bare_host(), url.target()), ("[::1]:8080", "::1", "/"));
         assert_eq!(Url::parse("http://a.test:80/").unwrap().authority, "a.test");
+    }
+
+    #[test]
+    fn error_when_url_or_server_has_a_password_then_does_not_show_the_password() {
+        for bad in
+            ["http://joe:pass word@a.test/", "joe:pass word@a.test", "https://joe:pass word@", "ftp://pass word@a"]
+        {
+            let url = Url::parse(bad).unwrap_err();
+            let server = Server::parse(bad).unwrap_err();
+            assert!(!url.contains("pass word") && url.contains("***@"), "{url}");
+            assert!(!server.contains("pass word") && server.contains("***@"), "{server}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -177,7 +177,7 @@ impl Probe {
         let name = ServerName::try_from(name.trim_end_matches('.').to_owned())
             .map_err(|_| Trouble::Tls(format!("{name} is not a name that a certificate can have")))?;
         let stream = TlsConnector::from(Arc::clone(&trust.config)).connect(name, stream).await;
-        let stream = stream.map_err(|error| Trouble::Tls(error.to_string()))?;
+        let stream = stream.map_err(|error| tls_trouble(&error))?;
         let session = stream.get_ref().1;
         let version = session.protocol_version().map_or_else(|| "TLS".to_owned(), |version| format!("{version:?}"));
         let expires_in = session.peer_certificates().and_then(|chain| time_left(chain.first()?));
@@ -202,30 +202,53 @@ where
     Ok(Connection { sender, driver, is_used: false })
 }
 
+/// Reads a body. Without a Content-Length, a large body is read to its end, because a body without an end must be
+/// noticed.
 async fn read_body(mut body: Incoming, read: &mut BytesMut) -> Ending {
+    let has_length = body.size_hint().exact().is_some();
+    let mut is_large = false;
     while let Some(frame) = body.frame().await {
         match frame {
-            Err(error) => return Ending::Cut(error.to_string()),
+            Err(error) => return Ending::Cut(chain(&error)),
             Ok(frame) => {
                 let Ok(data) = frame.into_data() else { continue };
-                if read.len() + data.len() > MOST_BODY_BYTES {
-                    return Ending::TooLarge;
+                is_large |= read.len() + data.len() > MOST_BODY_BYTES;
+                if !is_large {
+                    read.extend_from_slice(&data);
                 }
-                read.extend_from_slice(&data);
             }
         }
+        if is_large && has_length {
+            return Ending::TooLarge;
+        }
     }
-    Ending::Whole
+    if is_large { Ending::TooLarge } else { Ending::Whole }
 }
 
-/// Turns an error of hyper into a trouble.
-fn trouble(error: &hyper::Error) -> Trouble {
+/// Returns an error with its causes.
+fn chain(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
         text = format!("{text}: {source}");
         next = source.source();
     }
+    text
+}
+
+/// Turns an error of the TLS handshake into a trouble.
+fn tls_trouble(error: &std::io::Error) -> Trouble {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        // The first bytes are no TLS record.
+        Some(rustls::Error::InvalidMessage(_)) => Trouble::NoTls,
+        _ => Trouble::Tls(error.to_string()),
+    }
+}
+
+/// Turns an error of hyper into a trouble.
+fn trouble(error: &hyper::Error) -> Trouble {
+    let text = chain(error);
     if error.is_parse_too_large() {
         Trouble::HeadTooLarge
     } else if error.is_parse() {

@@ -37,7 +37,7 @@ pub(crate) struct Recorded {
 pub(crate) enum Ending {
     /// The body is complete.
     Whole,
-    /// The body is longer than [`MOST_BODY_BYTES`], so the rest was not read.
+    /// The body is longer than [`MOST_BODY_BYTES`], so the rest was not stored.
     TooLarge,
     /// The body broke off. The text is the error.
     Cut(String),
@@ -57,6 +57,8 @@ pub(crate) enum Trouble {
     Connect(String),
     /// The TLS handshake failed.
     Tls(String),
+    /// The server does not use TLS.
+    NoTls,
     /// The connection was closed without a response.
     Closed(String),
     /// What arrived is not HTTP/1.1.
@@ -74,6 +76,7 @@ impl Trouble {
             Self::Name(error) => format!("the name cannot be looked up: {}", shown(error.as_bytes())),
             Self::Connect(error) => format!("no connection: {}", shown(error.as_bytes())),
             Self::Tls(error) => format!("the TLS handshake failed: {}", shown(error.as_bytes())),
+            Self::NoTls => "the TLS handshake failed: the server responds without TLS".to_owned(),
             Self::Closed(error) => format!("the connection ended without a response: {}", shown(error.as_bytes())),
             Self::NotHttp(error) => format!("the response is not valid HTTP/1.1: {}", shown(error.as_bytes())),
             Self::HeadTooLarge => "the response head is larger than 128 KiB or has more than 256 fields".to_owned(),
@@ -90,6 +93,7 @@ impl Trouble {
                 "install a certificate for this host at the CDN; for an authority of your own, use --ca FILE; if the \
                  port has no TLS, write http:// in the URL"
             }
+            Self::NoTls => "write http:// in the URL, or name the port with TLS (usually 443) in --connect-to",
             Self::Closed(_) => "see the log of the edge for the reason; if the port expects TLS, write https://",
             Self::NotHttp(_) => "check that the port is that of an HTTP server; if it expects TLS, write https://",
             Self::HeadTooLarge => "remove header fields at the CDN or at the origin",
@@ -97,9 +101,24 @@ impl Trouble {
         }
     }
 
+    /// Returns whether the connection has no valid TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::NoTls)
+    }
+
     /// Returns the result of a check whose request got no response.
     pub(crate) fn verdict(&self) -> Verdict {
         Verdict::fail(self.seen(), "a response", self.remedy())
+    }
+
+    /// Returns the result of a check whose request got no response, although an earlier request to the same server got
+    /// a response.
+    pub(crate) fn later_verdict(&self) -> Verdict {
+        let remedy = match self {
+            Self::Late(_) | Self::HeadTooLarge => self.remedy(),
+            _ => "find the reason in the log of the edge: an earlier request of the same kind got a response",
+        };
+        Verdict::fail(self.seen(), "a response, as for the first request", remedy)
     }
 }
 

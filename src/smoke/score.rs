@@ -54,6 +54,8 @@ struct Measured {
     hit_ratio: Option<f64>,
     offload: Option<f64>,
     change: Option<f64>,
+    /// The number of requests that got an error or no response.
+    failed: usize,
 }
 
 /// Measures both CDNs and compares them. The incumbent is the CDN that is in use.
@@ -72,10 +74,12 @@ pub(crate) async fn compare(candidate: &Target, incumbent: &Target, options: &Ar
     if let Some(token) = &options.token {
         let signer = Signer::new(token);
         for (target, measured) in [(candidate, &mut one), (incumbent, &mut other)] {
-            measured.offload = offload(target, options, &signer).await;
+            measured.offload = offload(target, options, &signer, &mut measured.failed).await;
         }
-        (one.change, other.change) =
-            tokio::join!(change(candidate, options, &signer), change(incumbent, options, &signer));
+        (one.change, other.change) = tokio::join!(
+            change(candidate, options, &signer, &mut one.failed),
+            change(incumbent, options, &signer, &mut other.failed)
+        );
     }
     Card {
         url: candidate.url.text.clone(),
@@ -92,18 +96,23 @@ struct Side<'a> {
     times: Vec<Duration>,
     hits: usize,
     known: usize,
+    failed: usize,
 }
 
 impl<'a> Side<'a> {
     fn new(target: &'a Target, options: &Options) -> Self {
-        Self { target, probe: target.probe(options), times: Vec::new(), hits: 0, known: 0 }
+        Self { target, probe: target.probe(options), times: Vec::new(), hits: 0, known: 0, failed: 0 }
     }
 
     async fn ask(&mut self, counts: bool) {
         let question = self.target.question(self.target.url.target(), "gzip");
         let outcome: Outcome = self.probe.ask(&question).await;
-        let Ok(response) = outcome else { return };
-        if !counts || !response.status.is_success() {
+        // An error can be faster than the page, so its time does not count.
+        let Some(response) = outcome.ok().filter(|response| response.status.is_success()) else {
+            self.failed += 1;
+            return;
+        };
+        if !counts {
             return;
         }
         self.times.push(response.ttfb);
@@ -117,35 +126,47 @@ impl<'a> Side<'a> {
         self.times.sort_unstable();
         let slow = self.times.get(self.times.len() * 95 / 100).copied();
         let hit_ratio = (self.known > 0).then(|| ratio(self.hits, self.known));
-        Measured { ttfb: timing::median(self.times), slow, hit_ratio, offload: None, change: None }
+        let ttfb = timing::median(self.times);
+        Measured { ttfb, slow, hit_ratio, offload: None, change: None, failed: self.failed }
     }
 }
 
-/// Returns the share of requests that did not reach edgeshim. `None`: edgeshim did not report.
-async fn offload(target: &Target, options: &Options, signer: &Signer<'_>) -> Option<f64> {
+/// Returns the share of requests that did not reach edgeshim. `None`: edgeshim did not report. Adds the requests
+/// without a report to `failed` if another request got a report.
+async fn offload(target: &Target, options: &Options, signer: &Signer<'_>, failed: &mut usize) -> Option<f64> {
     let mut probe = target.probe(options);
     let question = target.question(&signer.path(Task::Cache(60)), "identity");
     let mut ids = Vec::new();
     for _ in 0..SIGNED_REQUESTS {
-        ids.push(id_of(&mut probe, &question).await?);
+        match id_of(&mut probe, &question, signer).await {
+            Some(id) => ids.push(id),
+            // The check `provider` fails if edgeshim never reports.
+            None if ids.is_empty() => return None,
+            None => *failed += 1,
+        }
     }
+    let reports = ids.len();
     ids.sort();
     ids.dedup();
     // Each response that edgeshim made has an id of its own.
-    Some(1.0 - ratio(ids.len(), SIGNED_REQUESTS))
+    Some(1.0 - ratio(ids.len(), reports))
 }
 
 /// Returns the seconds from the end of a lifetime to the first response with the new content. `None`: the response was
-/// not stored, or did not change in time.
-async fn change(target: &Target, options: &Options, signer: &Signer<'_>) -> Option<f64> {
+/// not stored, or did not change in time. Adds the requests without a report to `failed`, except for the first request.
+async fn change(target: &Target, options: &Options, signer: &Signer<'_>, failed: &mut usize) -> Option<f64> {
     let mut probe = target.probe(options);
     let question = target.question(&signer.path(Task::Cache(LIFETIME.as_secs())), "identity");
-    let first = id_of(&mut probe, &question).await?;
+    let first = id_of(&mut probe, &question, signer).await?;
     let from = Instant::now();
     let mut was_stored = false;
     while from.elapsed() < MOST_CHANGE {
         tokio::time::sleep(PAUSE).await;
-        if id_of(&mut probe, &question).await? == first {
+        let Some(id) = id_of(&mut probe, &question, signer).await else {
+            *failed += 1;
+            continue;
+        };
+        if id == first {
             was_stored = true;
         } else {
             return was_stored.then(|| (from.elapsed().as_secs_f64() - LIFETIME.as_secs_f64()).max(0.0));
@@ -185,7 +206,7 @@ fn rows(one: &Measured, other: &Measured) -> Vec<Row> {
         }
     };
     let both = one.change.zip(other.change);
-    vec![
+    let mut rows = vec![
         time_row("ttfb, median", one.ttfb, other.ttfb, true),
         // One slow response of 40 decides this row, so it only informs.
         time_row("ttfb, 95th percentile", one.slow, other.slow, false),
@@ -198,7 +219,21 @@ fn rows(one: &Measured, other: &Measured) -> Vec<Row> {
             difference: both.map(|(one, other)| format!("{:+.1} s", one - other)).unwrap_or_default(),
             passed: both.map(|(one, other)| one <= other + CHANGE_TOLERANCE_SECONDS),
         },
-    ]
+    ];
+    if one.failed > 0 {
+        // The other rows count only responses with success, so the candidate cannot be called equal or better in them.
+        for row in &mut rows {
+            row.passed = row.passed.filter(|passed| !passed);
+        }
+    }
+    rows.push(Row {
+        name: "failed requests",
+        candidate: Some(one.failed.to_string()),
+        incumbent: Some(other.failed.to_string()),
+        difference: String::new(),
+        passed: Some(one.failed == 0),
+    });
+    rows
 }
 
 #[cfg(test)]
@@ -207,20 +242,35 @@ mod tests {
 
     fn measured(ttfb_ms: u64, hit_ratio: f64, offload: f64, change: f64) -> Measured {
         let ttfb = Some(Duration::from_millis(ttfb_ms));
-        Measured { ttfb, slow: ttfb, hit_ratio: Some(hit_ratio), offload: Some(offload), change: Some(change) }
+        Measured {
+            ttfb,
+            slow: ttfb,
+            hit_ratio: Some(hit_ratio),
+            offload: Some(offload),
+            change: Some(change),
+            failed: 0,
+        }
     }
 
     #[test]
     fn card_when_candidate_is_within_5_per_cent_then_passes() {
         let incumbent = measured(100, 0.9, 0.9, 0.5);
         let passed = |candidate| rows(&candidate, &incumbent).iter().filter_map(|row| row.passed).collect::<Vec<_>>();
-        assert_eq!(passed(measured(104, 0.86, 0.86, 1.9)), [true; 4]);
-        assert_eq!(passed(measured(106, 0.84, 0.84, 2.1)), [false; 4]);
+        assert_eq!(passed(measured(104, 0.86, 0.86, 1.9)), [true; 5]);
+        assert_eq!(passed(measured(106, 0.84, 0.84, 2.1)), [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn card_when_requests_to_the_candidate_fail_then_no_row_passes() {
+        let fast = Measured { failed: 1, ..measured(50, 0.9, 0.9, 2.1) };
+        let decided: Vec<_> = rows(&fast, &measured(100, 0.9, 0.9, 0.5)).iter().map(|row| row.passed).collect();
+        assert_eq!(decided, [None, None, None, None, Some(false), Some(false)]);
     }
 
     #[test]
     fn card_when_a_value_is_not_measured_then_row_is_undecided() {
         let rows = rows(&Measured::default(), &measured(100, 0.9, 0.9, 0.5));
+        let rows = &rows[..rows.len() - 1];
         assert!(rows.iter().all(|row| row.passed.is_none() && row.candidate.is_none() && row.difference.is_empty()));
     }
 }

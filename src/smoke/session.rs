@@ -1,17 +1,17 @@
 //! The requests that smoke sends for one URL to one edge, in their order, and the checks of the responses.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::cache_result::{Served, served};
+use super::cache_result::{Served, age, aged, served};
 use super::checks::caching::{self, Lifetimes, Repeated};
 use super::checks::shim::NO_TOKEN;
 use super::checks::validation::{self, Variants};
 use super::checks::{forms, reached, shim};
 use super::probe::{Probe, Question};
-use super::recorded::{Outcome, Recorded, spelled};
+use super::recorded::{Ending, Outcome, Recorded, spelled};
 use super::results::{Check, Report, Verdict};
 use super::signed::{self, Signed};
 use super::targets::{Note, Options, Target, probe_of};
@@ -24,6 +24,9 @@ use crate::wire::names::{
 const MOST_REQUESTS: usize = 5;
 /// The pause before each further request.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The time between two requests after which Age must be larger. Age counts whole seconds.
+const AGE_PAUSE: Duration = Duration::from_millis(1_100);
 
 /// Makes all checks of one target, except for the time to the first byte.
 pub(crate) async fn check(target: Target, options: Arc<Options>, note: Note) -> Report {
@@ -53,17 +56,56 @@ struct Session {
 struct Seen {
     first: Recorded,
     last: Recorded,
+    /// How the edge served the last response, if Age showed this.
+    aged: Option<Served>,
     requests: usize,
+    /// The result of miss-then-hit if a later request got an error or no response. `last` is then the response before.
+    failure: Option<Verdict>,
     plain: Outcome,
     part: Option<(Outcome, (usize, usize))>,
     head: Outcome,
     conditional: Option<(Outcome, String)>,
     others: Vec<(Recorded, Option<Served>)>,
+    /// The result of vary if a request for `others` got an error or no response.
+    others_failure: Option<Verdict>,
     origin: Option<Recorded>,
     origin_plain: Option<Recorded>,
 }
 
+impl Seen {
+    /// Returns all responses of the edge for the URL.
+    fn all(&self) -> Vec<&Recorded> {
+        let outcomes = [
+            Some(&self.plain),
+            self.part.as_ref().map(|(outcome, _)| outcome),
+            Some(&self.head),
+            self.conditional.as_ref().map(|(outcome, _)| outcome),
+        ];
+        let outcomes = outcomes.into_iter().flatten().filter_map(|outcome| outcome.as_ref().ok());
+        let others = self.others.iter().map(|(response, _)| response);
+        [&self.first, &self.last].into_iter().chain(outcomes).chain(others).collect()
+    }
+}
+
+/// Returns a response with success. The error is the result of the check. `asked` names the request.
+fn success(outcome: Outcome, asked: &str) -> Result<Recorded, Verdict> {
+    match outcome {
+        Ok(response) if response.status.is_success() => Ok(response),
+        Ok(response) => Err(forms::unlike_first(response.status, asked)),
+        Err(trouble) => Err(trouble.later_verdict()),
+    }
+}
+
 impl Session {
+    /// Returns how the edge served a response. If Age has shown that a cache is in use, each response with an Age above
+    /// 0 comes from this cache.
+    fn how(&self, response: &Recorded, seen: &Seen) -> Option<Served> {
+        served(response, self.target.fields()).or_else(|| {
+            let is_aged = age(&response.headers).is_some_and(|age| age > 0);
+            seen.aged.clone().filter(|_| is_aged)
+        })
+    }
+
     fn set(&mut self, check: Check, verdict: Verdict) {
         self.verdicts.push((check, verdict));
     }
@@ -170,17 +212,32 @@ impl Session {
     async fn requests(&mut self, first: Recorded, origin: Option<Recorded>, origin_plain: Option<Recorded>) -> Seen {
         let fields = self.target.fields();
         (self.note)(&self.target, "miss-then-hit");
-        let (mut last, mut requests) = (first.clone(), 1);
+        let (mut last, mut requests, mut failure) = (first.clone(), 1, None);
         while requests < MOST_REQUESTS {
             if requests > 1 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let Ok(response) = self.ask("gzip").await else { break };
             requests += 1;
+            let response = match success(self.ask("gzip").await, &format!("request {requests} for the same URL")) {
+                Ok(response) => response,
+                Err(verdict) => {
+                    failure = Some(verdict);
+                    break;
+                }
+            };
             let is_decided = served(&response, fields).is_none_or(|served| served.is_hit());
             last = response;
-            if is_decided || last.cache_control().is_unshared() {
+            let is_complete = matches!(last.ending, Ending::Whole | Ending::TooLarge);
+            if is_decided || !is_complete || last.cache_control().is_unshared() {
                 break;
+            }
+        }
+        let mut aged_served = None;
+        if failure.is_none() && served(&last, fields).is_none() && age(&last.headers).is_some() {
+            let from = Instant::now();
+            tokio::time::sleep(AGE_PAUSE).await;
+            if let Ok(later) = success(self.ask("gzip").await, "") {
+                aged_served = aged(&last, &later, from.elapsed());
             }
         }
         (self.note)(&self.target, "identity");
@@ -208,26 +265,50 @@ impl Session {
             None => None,
         };
         (self.note)(&self.target, "vary");
-        let mut others = Vec::new();
-        if served(&last, fields).is_some_and(|served| served.is_hit()) {
+        let (mut others, mut others_failure) = (Vec::new(), None);
+        let last_served = served(&last, fields).or_else(|| aged_served.clone());
+        if last_served.is_some_and(|served| served.is_hit()) {
             let nonce = fastrand::u32(..);
             for browser in ["A", "B", "A"] {
                 let agent = format!("edgeshim-smoke-{browser}/{nonce}");
-                let Ok(response) = self.probe.ask(&question.clone().with(&USER_AGENT, &agent)).await else { break };
-                let how = served(&response, fields);
-                others.push((response, how));
+                let outcome = self.probe.ask(&question.clone().with(&USER_AGENT, &agent)).await;
+                match success(outcome, &format!("User-Agent: {agent}")) {
+                    Ok(response) => {
+                        let how = served(&response, fields);
+                        others.push((response, how));
+                    }
+                    Err(verdict) => {
+                        others_failure = Some(verdict);
+                        break;
+                    }
+                }
             }
         }
         if self.options.token.is_some() {
             (self.note)(&self.target, "ttl and error-not-cached take some seconds");
         }
-        Seen { first, last, requests, plain, part, head, conditional, others, origin, origin_plain }
+        Seen {
+            first,
+            last,
+            aged: aged_served,
+            requests,
+            failure,
+            plain,
+            part,
+            head,
+            conditional,
+            others,
+            others_failure,
+            origin,
+            origin_plain,
+        }
     }
 
     /// Makes the checks of the responses to the requests for the URL.
     fn judge(&mut self, seen: &Seen, signed: Option<&Signed>) {
         let fields = self.target.fields();
-        let (first_served, last_served) = (served(&seen.first, fields), served(&seen.last, fields));
+        let first_served = served(&seen.first, fields);
+        let last_served = served(&seen.last, fields).or_else(|| seen.aged.clone());
         let kept = signed.and_then(|signed| signed.kept);
         let origin = seen.origin.as_ref();
         self.set(
@@ -238,11 +319,12 @@ impl Session {
                 last: &seen.last,
                 last_served: last_served.as_ref(),
                 requests: seen.requests,
+                failure: seen.failure.as_ref(),
                 kept_signed: kept.map(|kept| kept.was_stored),
             }),
         );
         let has_token = signed.is_some();
-        let lifetimes = Lifetimes { edge: &seen.last, served: last_served.as_ref(), origin, kept, has_token };
+        let lifetimes = Lifetimes { edge: &seen.last, origin, kept, has_token };
         self.set(Check::Ttl, caching::ttl(&lifetimes));
         self.set(Check::Validators, validation::validators(&seen.last, origin));
         let plain = seen.plain.as_ref().ok();
@@ -251,14 +333,14 @@ impl Session {
             Check::Identity,
             match &seen.plain {
                 Ok(plain) => forms::identity(plain, seen.origin_plain.as_ref().or(Some(&seen.last))),
-                Err(trouble) => trouble.verdict(),
+                Err(trouble) => trouble.later_verdict(),
             },
         );
         self.set(
             Check::Range,
             match (&seen.part, plain) {
                 (Some((Ok(part), wanted)), Some(plain)) => forms::range(plain, part, *wanted),
-                (Some((Err(trouble), _)), _) => trouble.verdict(),
+                (Some((Err(trouble), _)), _) => trouble.later_verdict(),
                 _ => Verdict::skip("the body without a coding is too short, too large or not known"),
             },
         );
@@ -266,7 +348,7 @@ impl Session {
             Check::Head,
             match &seen.head {
                 Ok(head) => forms::head(&seen.last, head),
-                Err(trouble) => trouble.verdict(),
+                Err(trouble) => trouble.later_verdict(),
             },
         );
         self.set(
@@ -274,11 +356,17 @@ impl Session {
             match &seen.conditional {
                 None => Verdict::skip("the response has no ETag and no Last-Modified"),
                 Some((Ok(response), asked)) => validation::revalidate(&seen.last, response, asked),
-                Some((Err(trouble), _)) => trouble.verdict(),
+                Some((Err(trouble), _)) => trouble.later_verdict(),
             },
         );
-        self.set(Check::Vary, validation::vary(&Variants { edge: &seen.last, others: &seen.others }));
-        let pairs = [(&seen.first, first_served.as_ref()), (&seen.last, last_served.as_ref())];
+        let others_failure = seen.others_failure.as_ref();
+        self.set(
+            Check::Vary,
+            validation::vary(&Variants { edge: &seen.last, others: &seen.others, failure: others_failure }),
+        );
+        let responses = seen.all();
+        let served: Vec<_> = responses.iter().map(|response| self.how(response, seen)).collect();
+        let pairs: Vec<_> = responses.iter().copied().zip(served.iter().map(Option::as_ref)).collect();
         let signed = signed.and_then(|signed| signed.cookie.clone());
         self.set(Check::Cookies, caching::cookies(&pairs, signed, has_token));
     }
@@ -311,7 +399,7 @@ impl Session {
             Check::ErrorNotCached,
             match &signed.recovery {
                 Ok(recovery) => shim::error_not_cached(recovery),
-                Err(trouble) => trouble.verdict(),
+                Err(trouble) => trouble.later_verdict(),
             },
         );
     }

@@ -10,7 +10,7 @@ use super::results::Verdict;
 use super::targets::{Note, Options, Target};
 use crate::clock::unix_time;
 use crate::intake::echo_report::EchoReport;
-use crate::intake::signed_path::{ERROR_SECONDS, Task, sign};
+use crate::intake::signed_path::{ERROR_SECONDS, Task, WINDOW_SECONDS, nonce, sign};
 use crate::wire::names::{CDN_LOOP, X_FORWARDED_FOR};
 use crate::wire::secret::Secret;
 
@@ -22,6 +22,10 @@ const MOST_KEPT: Duration = Duration::from_secs(9);
 const MOST_RECOVERY: Duration = Duration::from_secs(15);
 /// The pause between two requests of a measurement.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The largest accepted difference between the clock of this host and the clock of edgeshim, without the time for which
+/// a response is on its way.
+const MOST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(WINDOW_SECONDS);
 
 /// What the signed paths led to.
 pub(crate) struct Signed {
@@ -56,8 +60,35 @@ impl<'a> Signer<'a> {
 
     /// Returns the time of edgeshim, in milliseconds since 1970.
     fn now_ms(&self) -> u64 {
-        let ours = i128::try_from(unix_time().as_millis()).unwrap_or(0);
-        u64::try_from(ours + self.ahead_ms).unwrap_or(0)
+        u64::try_from(our_ms().saturating_add(self.ahead_ms)).unwrap_or(0)
+    }
+
+    /// Uses the clock of edgeshim from now on. `timeout` is the longest time for which the report was on its way.
+    ///
+    /// # Errors
+    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So a larger
+    /// difference is wrong, and no path is signed for it. The error is the result of the check.
+    fn follow(&mut self, now_ms: u64, timeout: Duration) -> Result<(), Verdict> {
+        let ahead_ms = i128::from(now_ms).saturating_sub(our_ms());
+        let most = MOST_CLOCK_DIFFERENCE.saturating_add(timeout);
+        if ahead_ms.unsigned_abs() > most.as_millis() {
+            return Err(Verdict::fail(
+                format!("the report says that the clock of edgeshim differs from the clock of this host by {} s", {
+                    ahead_ms.unsigned_abs() / 1000
+                }),
+                format!("at most {} s", most.as_secs()),
+                "set the clocks of both hosts (NTP), and let the CDN send the responses of edgeshim unchanged",
+            ));
+        }
+        self.ahead_ms = ahead_ms;
+        Ok(())
+    }
+
+    /// Returns the report in the response to a signed path. Returns `None` if the response has no valid report for this
+    /// request.
+    pub(crate) fn report(&self, question: &Question, response: &Recorded) -> Option<EchoReport> {
+        // A CDN can compress the report.
+        EchoReport::read(&response.decoded().ok()?, self.token, nonce(&question.target))
     }
 
     /// Returns a new path for a task.
@@ -78,14 +109,15 @@ pub(crate) async fn requests(target: &Target, options: &Options, token: &Secret,
         question = question.with(field, FORGED);
     }
     let outcome = probe.ask(&question).await;
-    let found = outcome.as_ref().ok().and_then(|response| EchoReport::read(&response.body));
-    let Some(echo) = found else {
-        let failure = Err(shim::no_echo(&outcome));
-        let recovery = Err(Trouble::Late("the report of edgeshim"));
-        return Signed { echo: failure, mark, cookie: None, recovery, kept: None };
+    let found = outcome.as_ref().ok().and_then(|response| signer.report(&question, response));
+    let found = found.ok_or_else(|| shim::no_echo(&outcome));
+    let echo = match found.and_then(|echo| signer.follow(echo.now_ms, options.timeout).map(|()| echo)) {
+        Ok(echo) => echo,
+        Err(failure) => {
+            let recovery = Err(Trouble::Late("the report of edgeshim"));
+            return Signed { echo: Err(failure), mark, cookie: None, recovery, kept: None };
+        }
     };
-    let ours = i128::try_from(unix_time().as_millis()).unwrap_or(0);
-    signer.ahead_ms = i128::from(echo.now_ms) - ours;
     note(target, "cookies");
     let cookie = cookie(&mut probe, target, &signer).await;
     let (mut for_error, mut for_kept) = (target.probe(options), target.probe(options));
@@ -100,7 +132,7 @@ async fn cookie(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Verd
     let mut pair: Vec<(Recorded, EchoReport)> = Vec::new();
     for _ in 0..2 {
         let outcome = probe.ask(&question).await;
-        let report = outcome.as_ref().ok().and_then(|response| EchoReport::read(&response.body));
+        let report = outcome.as_ref().ok().and_then(|response| signer.report(&question, response));
         match (outcome, report) {
             (Ok(response), Some(report)) => pair.push((response, report)),
             (outcome, _) => return shim::no_echo(&outcome),
@@ -119,24 +151,26 @@ async fn recovery(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Re
     if into_second > 300 {
         tokio::time::sleep(Duration::from_millis(1000 - into_second)).await;
     }
-    let ends_ms = (signer.now_ms() / 1000 + ERROR_SECONDS) * 1000;
+    let ends_ms = (signer.now_ms() / 1000).saturating_add(ERROR_SECONDS).saturating_mul(1000);
     let question = target.question(&signer.path(Task::Error), "identity");
     let first = probe.ask(&question).await?.status.as_u16();
     let limit = MOST_RECOVERY;
     if first < 500 {
-        return Ok(Recovery { first, after: None, limit });
+        return Ok(Recovery { first, after: None, last: first, limit });
     }
     let left = Duration::from_millis(ends_ms.saturating_sub(signer.now_ms()));
     tokio::time::sleep(left + Duration::from_millis(50)).await;
     let from = Instant::now();
     loop {
-        let is_success = probe.ask(&question).await?.status.is_success();
+        let response = probe.ask(&question).await?;
         let after = from.elapsed();
-        if is_success {
-            return Ok(Recovery { first, after: Some(after), limit });
+        let last = response.status.as_u16();
+        // A page of the edge with the status 200 is no success.
+        if response.status.is_success() && signer.report(&question, &response).is_some() {
+            return Ok(Recovery { first, after: Some(after), last, limit });
         }
         if after > limit {
-            return Ok(Recovery { first, after: None, limit });
+            return Ok(Recovery { first, after: None, last, limit });
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -146,13 +180,13 @@ async fn recovery(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Re
 async fn keep(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Option<Kept> {
     let question = target.question(&signer.path(Task::Cache(LIFETIME.as_secs())), "identity");
     let mut kept = Kept { granted: LIFETIME, until_other: None, limit: MOST_KEPT, was_stored: false };
-    let first = EchoReport::read(&probe.ask(&question).await.ok()?.body)?.id;
+    let first = id_of(probe, &question, signer).await?;
     let from = Instant::now();
     loop {
         tokio::time::sleep(PAUSE).await;
-        let report = EchoReport::read(&probe.ask(&question).await.ok()?.body)?;
+        let id = id_of(probe, &question, signer).await?;
         let time = from.elapsed();
-        if report.id == first {
+        if id == first {
             kept.was_stored = true;
         } else if kept.was_stored || time > LIFETIME {
             kept.until_other = Some(time);
@@ -165,7 +199,37 @@ async fn keep(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Option
     }
 }
 
-/// Requests a path without conditions. `None`: edgeshim did not report.
-pub(crate) async fn id_of(probe: &mut Probe, question: &Question) -> Option<String> {
-    Some(EchoReport::read(&probe.ask(question).await.ok()?.body)?.id)
+/// Requests a signed path. Returns the id of the report, or `None` if edgeshim did not report.
+pub(crate) async fn id_of(probe: &mut Probe, question: &Question, signer: &Signer<'_>) -> Option<String> {
+    Some(signer.report(question, &probe.ask(question).await.ok()?)?.id)
+}
+
+/// Returns the time of this host, in milliseconds since 1970.
+fn our_ms() -> i128 {
+    i128::try_from(unix_time().as_millis()).unwrap_or(i128::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_of_edgeshim_when_beyond_the_window_and_the_timeout_then_no_path_is_signed_for_the_clock() {
+        let token = Secret::new("a-token-for-this-test");
+        let ours = || u64::try_from(our_ms()).unwrap();
+        let timeout = Duration::from_secs(10);
+        for (now_ms, is_accepted) in [
+            (ours() + 65_000, true),
+            (ours() - 65_000, true),
+            (ours() + 110_000, false),
+            (ours() - 110_000, false),
+            (0, false),
+            (u64::MAX, false),
+        ] {
+            let mut signer = Signer::new(&token);
+            assert_eq!(signer.follow(now_ms, timeout).is_ok(), is_accepted, "{now_ms}");
+            let expected = if is_accepted { now_ms } else { ours() };
+            assert!(signer.now_ms().abs_diff(expected) < 5_000, "{now_ms}: {}", signer.now_ms());
+        }
+    }
 }

@@ -4,7 +4,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::PopField;
-use crate::wire::tokens::of_line;
+use crate::wire::tokens::last;
+
+/// The number of members of a field that are read from its end, empty members included.
+const MOST_MEMBERS: usize = 32;
 
 /// The fields of one CDN. All parts are empty if the preset has no table `[edge]`.
 #[derive(Debug, Default)]
@@ -33,12 +36,12 @@ pub(crate) enum Lookup {
 impl EdgeFields {
     /// Returns how the CDN served a response. Returns `None` if the field is absent or has a value that is not known.
     ///
-    /// With a shield, the field has a member for each server of the CDN. If one server reports a hit, the CDN sent no
-    /// request to the origin.
+    /// With a shield, the field has a member for each server of the CDN. Only the last member counts: it describes the
+    /// edge that responded to the client.
     pub(crate) fn lookup(&self, headers: &HeaderMap) -> Option<Lookup> {
         let field = self.status.as_ref()?;
-        let members = || headers.get_all(field).iter().flat_map(|line| of_line(line.as_bytes()));
-        let is_any = |texts: &[String]| members().any(|member| texts.iter().any(|text| begins(member, text)));
+        let member = last(headers, field, MOST_MEMBERS).next()?;
+        let is_any = |texts: &[String]| texts.iter().any(|text| begins(member, text));
         if is_any(&self.hit) {
             Some(Lookup::Hit)
         } else if is_any(&self.miss) {
@@ -80,7 +83,10 @@ mod tests {
     fn lookup_when_value_is_of_a_real_cdn_then_known() {
         use Lookup::{Hit, Miss};
         for (preset, field, value, expected) in [
+            // The shield reports first, and the edge that is nearest to the client reports last.
             ("fastly", "X-Cache", "MISS, HIT", Some(Hit)),
+            ("fastly", "X-Cache", "HIT, MISS", Some(Miss)),
+            ("fastly", "X-Cache", "HIT, NONE", None),
             ("fastly", "X-Cache", "MISS, MISS", Some(Miss)),
             ("fastly", "X-Cache", "HITCHHIKE", None),
             ("cloudflare", "CF-Cache-Status", "HIT", Some(Hit)),

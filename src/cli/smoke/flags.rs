@@ -1,9 +1,11 @@
 //! The arguments of `smoke`, and the targets that follow from them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cdn::preset::{NAMES, Preset};
+use crate::cli::admin_client::token_argument;
 use crate::edge::local::smoke_token;
 use crate::keys::quantities::TIMEOUT;
 use crate::keys::quote;
@@ -36,8 +38,8 @@ pub(in crate::cli) struct SmokeArguments {
     // The token is read in this file and not by clap. An error message of clap would repeat the value.
     #[arg(
         long,
-        help = "The value of smoke.token of the edgeshim at the origin: env:NAME, file:PATH or the token. It is \
-        never sent"
+        help = "The value of smoke.token of the edgeshim at the origin: env:NAME or file:PATH. The token \
+        is never sent"
     )]
     pub(super) token: Option<String>,
     /// Compare the time to the first byte with a file that `smoke --json` has written, or with a URL. A URL without a
@@ -79,6 +81,22 @@ impl SmokeArguments {
         let urls: Vec<_> = self.urls.iter().map(|url| Url::parse(url)).collect::<Result<_, _>>()?;
         let providers: Vec<_> = self.provider.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
         let incumbent = self.compare.as_deref().map(named).transpose()?;
+        if let Some(twice) = repeated(providers.iter().map(|named| &named.name)) {
+            return Err(format!(
+                "--provider {twice} occurs twice; write it once, or write NAME:PRESET with another NAME for each of \
+                 two providers with the same preset"
+            ));
+        }
+        if let Some(twice) = repeated(urls.iter().map(|url| &url.text)) {
+            return Err(format!("the URL {twice} occurs twice; write it once"));
+        }
+        if let Some(named) = incumbent.as_ref().filter(|named| providers.iter().any(|other| other.name == named.name)) {
+            return Err(format!(
+                "--compare {name} is also a --provider, and a CDN cannot be compared with itself; remove --provider \
+                 {name}, and name the new CDN with --provider",
+                name = named.name
+            ));
+        }
         let routes = self.routes(&providers, incumbent.as_ref())?;
         let target = |url: &Url, provider: Option<&Named>| {
             let route = routes.iter().find(|(name, _)| name.as_deref() == provider.map(|named| named.name.as_str()));
@@ -114,10 +132,7 @@ impl SmokeArguments {
         let trust = is_https.then(|| Trust::new(self.ca.as_deref(), self.insecure)).transpose();
         let options = Options {
             origin,
-            token: self.token.as_deref().map(|text| smoke_token(text, Path::new("."))).transpose().map_err(|why| {
-                // The message begins with the key and not with the value, because the value is a secret.
-                format!("--token: the token {why}")
-            })?,
+            token: self.token.as_deref().map(|text| token_argument(text, smoke_token)).transpose()?,
             trust: trust.map_err(|why| format!("--ca: {why}"))?,
             timeout: timeout(&self.timeout)?,
         };
@@ -135,13 +150,12 @@ impl SmokeArguments {
             };
             if let Some(name) = name.as_deref().filter(|name| !names.contains(name)) {
                 return Err(format!(
-                    "--connect-to {text:?} names {name:?}, which is no provider of this command; add --provider {name}"
+                    "--connect-to names {name:?}, which is no provider of this command; add --provider {name}"
                 ));
             }
             if routes.iter().any(|(known, _)| *known == name) {
-                return Err(format!(
-                    "--connect-to {text:?} is the second server for the same provider; write only one"
-                ));
+                let of = name.map_or_else(String::new, |name| format!(" of {name}"));
+                return Err(format!("--connect-to names a second server{of}; write only one"));
             }
             routes.push((name, Server::parse(server).map_err(|why| format!("--connect-to: {why}"))?));
         }
@@ -162,6 +176,12 @@ impl SmokeArguments {
         }
         Ok(routes)
     }
+}
+
+/// Returns the first text that occurs twice.
+fn repeated<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut known = BTreeSet::new();
+    texts.find(|text| !known.insert(*text))
 }
 
 fn named(text: &str) -> Result<Named, String> {

@@ -4,7 +4,9 @@ mod flags;
 mod machine;
 mod table;
 
+use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +25,12 @@ pub(super) fn smoke(arguments: &SmokeArguments) -> ExitCode {
         Ok(plan) => plan,
         Err(why) => return failed(&why),
     };
+    // The file is opened now, so that a wrong path is noticed before the checks and not after them.
+    let junit = match arguments.junit.as_deref().map(|path| (path, File::create(path))) {
+        None => None,
+        Some((path, Ok(file))) => Some((path, file)),
+        Some((path, Err(error))) => return failed(&unwritable(path, &error)),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -34,16 +42,16 @@ pub(super) fn smoke(arguments: &SmokeArguments) -> ExitCode {
     let is_good = |report: &Report| report.failed().next().is_none();
     let passed =
         reports.iter().all(is_good) && cards.iter().flat_map(|card| &card.rows).all(|row| row.passed != Some(false));
-    if let Some(path) = &arguments.junit
-        && let Err(error) = std::fs::write(path, machine::junit(&reports, seconds))
-    {
-        return failed(&format!("--junit: {} cannot be written: {error}", path.display()));
-    }
     if arguments.json {
         print(&machine::json(&reports, &cards, passed, seconds));
     } else {
         let is_on = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         print(&table::table(&reports, &cards, seconds, Paint { is_on }));
+    }
+    if let Some((path, mut file)) = junit
+        && let Err(error) = file.write_all(machine::junit(&reports, seconds).as_bytes())
+    {
+        return failed(&unwritable(path, &error));
     }
     if passed { ExitCode::SUCCESS } else { ExitCode::from(WRONG) }
 }
@@ -95,6 +103,10 @@ fn clear_progress() {
     if std::io::stderr().is_terminal() {
         show_progress("");
     }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> String {
+    format!("--junit: {} cannot be written: {error}", path.display())
 }
 
 fn failed(why: &str) -> ExitCode {

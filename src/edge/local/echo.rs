@@ -1,7 +1,8 @@
 //! The endpoint for `edgeshim smoke` (`[smoke]`): responds to a signed path with what arrived through the CDN.
 //!
-//! A request with another path, without a valid signature or with another method than GET and HEAD goes to the origin,
-//! as if this endpoint did not exist. So nobody without the token can find out whether the endpoint is on.
+//! A request with another path, with a query, without a valid signature or with another method than GET and HEAD goes
+//! to the origin, as if this endpoint did not exist. So nobody without the token can find out whether the endpoint is
+//! on.
 
 use std::path::Path;
 
@@ -57,10 +58,12 @@ pub(crate) fn token(text: &str, folder: &Path) -> Checked<Secret> {
 
 impl SmokeSettings {
     /// Returns the parts of a path with a valid signature. Returns `None` if the endpoint is off.
-    pub(super) fn signed(&self, path: &str) -> Option<Signed> {
+    ///
+    /// `target` is the path with its query. A signed path has no query, because the signature does not cover a query.
+    pub(super) fn signed(&self, target: &str) -> Option<Signed> {
         // Nearly all paths have another prefix, so no MAC is computed for them.
-        let token = self.token.as_ref().filter(|_| path.starts_with(signed_path::PREFIX))?;
-        signed_path::verify(token, path, clock::unix_time().as_secs())
+        let token = self.token.as_ref().filter(|_| target.starts_with(signed_path::PREFIX))?;
+        signed_path::verify(token, target, clock::unix_time().as_secs())
     }
 }
 
@@ -77,7 +80,9 @@ impl Shared {
         let id = format!("{:016x}", fastrand::u64(..));
         let mut head = head(signed, now.as_secs(), &id, &request);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = self.report(&request, signed.task, id, now.as_millis()).write();
+        let report = self.report(&request, signed.task, id, now.as_millis());
+        // Without a token, no path has a valid signature, so this function is not called.
+        let body = self.parts.smoke.token.as_ref().map(|token| report.write(token)).unwrap_or_default();
         self.complete(request, head, Bytes::from(body), "")
     }
 
@@ -87,6 +92,7 @@ impl Shared {
         let text = |field: &HeaderName| joined(head, field);
         EchoReport {
             edgeshim: env!("CARGO_PKG_VERSION").to_owned(),
+            nonce: signed_path::nonce(head.uri.path()).to_owned(),
             task: task.to_string(),
             id,
             provider: self.ledger.provider(ctx.provider).to_owned(),
@@ -127,7 +133,7 @@ fn joined(head: &request::Parts, field: &HeaderName) -> String {
 
 /// Returns the head of the response to a task.
 fn head(signed: Signed, now_seconds: u64, id: &str, request: &EdgeRequest) -> response::Parts {
-    let is_error = signed.task == Task::Error && now_seconds < signed.signed_at_seconds + ERROR_SECONDS;
+    let is_error = signed.task == Task::Error && now_seconds < signed.signed_at_seconds.saturating_add(ERROR_SECONDS);
     let status = if is_error { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let mut head = uncacheable(status, request.ctx.dialect);
     let fields = match signed.task {

@@ -28,6 +28,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use metrics::{Counter, Histogram};
@@ -163,7 +164,8 @@ where
 
     fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
         let parts = &self.shared.parts;
-        match parts.endpoint(request.head.uri.path()) {
+        let uri = &request.head.uri;
+        match parts.endpoint(uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str)) {
             Some(Endpoint::Smoke(signed)) if echo::is_answered(&request.head.method) => {
                 return LocalFuture::Done { response: Some(self.shared.echo(request, signed)) };
             }
@@ -203,8 +205,10 @@ pub(crate) enum Endpoint {
 }
 
 impl LocalParts {
-    /// Returns the endpoint at `path`, or `None` if the request is for the origin.
-    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+    /// Returns the endpoint at `target`, which is a path with or without a query. Returns `None` if the request is for
+    /// the origin.
+    pub(crate) fn endpoint(&self, target: &str) -> Option<Endpoint> {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
         if path == self.beacon.path {
             Some(Endpoint::Beacon)
         } else if self.rum.path.as_deref() == Some(path) {
@@ -214,7 +218,7 @@ impl LocalParts {
         } else if self.edge_logs.is_challenge(path) {
             Some(Endpoint::FastlyChallenge)
         } else {
-            self.smoke.signed(path).map(Endpoint::Smoke)
+            self.smoke.signed(target).map(Endpoint::Smoke)
         }
     }
 }

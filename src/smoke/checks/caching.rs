@@ -9,7 +9,7 @@ use crate::smoke::recorded::Recorded;
 use crate::smoke::results::Verdict;
 use crate::wire::cache_control::CacheControl;
 use crate::wire::names::{
-    CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SET_COOKIE, SURROGATE_CONTROL,
+    AGE, CACHE_CONTROL, CDN_CACHE_CONTROL, CLOUDFLARE_CDN_CACHE_CONTROL, SET_COOKIE, SURROGATE_CONTROL,
 };
 
 /// The number of seconds by which a cache may exceed a lifetime. Caches count in whole seconds and add the time of the
@@ -26,13 +26,18 @@ pub(crate) struct Repeated<'a> {
     pub last_served: Option<&'a Served>,
     /// The number of requests.
     pub requests: usize,
+    /// The result if a later request got an error or no response. `last` is then an earlier response.
+    pub failure: Option<&'a Verdict>,
     /// Whether a response of edgeshim that caches may store arrived twice, if it was requested.
     pub kept_signed: Option<bool>,
 }
 
 /// Whether the second response comes from the cache.
 pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
-    let Repeated { first, first_served, last, last_served, requests, kept_signed } = repeated;
+    let Repeated { first, first_served, last, last_served, requests, failure, kept_signed } = repeated;
+    if let Some(failure) = failure {
+        return (*failure).clone();
+    }
     let control = last.cache_control();
     if control.is_unshared() || control.no_cache {
         let policy = format!("Cache-Control: {}", last.text(&CACHE_CONTROL));
@@ -88,7 +93,6 @@ pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
 /// What the check `ttl` looks at.
 pub(crate) struct Lifetimes<'a> {
     pub edge: &'a Recorded,
-    pub served: Option<&'a Served>,
     /// The response of the origin, if `--origin` was given and the origin responded.
     pub origin: Option<&'a Recorded>,
     /// How long the edge kept a response of edgeshim, if this was measured.
@@ -116,24 +120,16 @@ pub(crate) struct Kept {
 
 /// Whether the edge repeats the lifetimes of the origin, and keeps to them.
 pub(crate) fn ttl(lifetimes: &Lifetimes<'_>) -> Verdict {
-    let Lifetimes { edge, served, origin, kept, has_token } = lifetimes;
+    let Lifetimes { edge, origin, kept, has_token } = lifetimes;
     let at_edge = edge.cache_control();
     if let Some(origin) = origin {
         let at_origin = origin.cache_control();
         if let Some(verdict) = differing(edge, &at_edge, origin, &at_origin) {
             return verdict;
         }
-        let is_hit = served.is_some_and(Served::is_hit);
-        if let (Some(age), Some(most)) = (age(&edge.headers), longest_seconds(origin))
-            && is_hit
-            && age > most.saturating_add(SLACK_SECONDS)
-        {
-            return Verdict::fail(
-                format!("a response of the cache with Age: {age}"),
-                format!("at most {most} seconds, as the origin allows"),
-                "remove the rule at the CDN that overrides the lifetime, or purge the object",
-            );
-        }
+    }
+    if let Some(verdict) = too_old(edge, *origin) {
+        return verdict;
     }
     if let Some(Kept { granted, until_other, limit, was_stored: true }) = kept {
         let most = *granted + Duration::from_millis(2_500);
@@ -198,6 +194,41 @@ fn differing(
     })
 }
 
+/// Returns the failure if Age is not valid, or above each lifetime that the origin grants. Age can come from each cache
+/// on the way, so it counts whether the response is a hit or not.
+///
+/// Without the response of the origin, the response of the edge shows the lifetime. The edge can have removed a longer
+/// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for their caches. A
+/// lifetime of 0 shows that browsers must not store the response, so it shows nothing about Age.
+fn too_old(edge: &Recorded, origin: Option<&Recorded>) -> Option<Verdict> {
+    if !edge.has(&AGE) {
+        return None;
+    }
+    let Some(age) = age(&edge.headers) else {
+        return Some(Verdict::fail(
+            format!("Age: {}", edge.text(&AGE)),
+            "Age with a number of seconds of at most 2147483648",
+            "correct the rule at the CDN, or the server behind it, that writes Age",
+        ));
+    };
+    let most = longest_seconds(origin.unwrap_or(edge)).filter(|most| origin.is_some() || *most > 0)?;
+    (age > most.saturating_add(SLACK_SECONDS)).then(|| {
+        let (expected, remedy) = if origin.is_some() {
+            (
+                format!("at most {most} seconds, as the origin allows"),
+                "remove the rule at the CDN that overrides the lifetime, or purge the object",
+            )
+        } else {
+            (
+                format!("at most {most} seconds, which is the lifetime in the response"),
+                "remove the rule at the CDN that overrides the lifetime, or let the CDN send the Age that counts for \
+                 browsers; if the origin grants CDNs a longer lifetime, name the origin with --origin",
+            )
+        };
+        Verdict::fail(format!("a response with Age: {age}"), expected, remedy)
+    })
+}
+
 /// Returns the longest time for which a shared cache may use a response, stale use included, in seconds.
 fn longest_seconds(origin: &Recorded) -> Option<u64> {
     let fields = [&SURROGATE_CONTROL, &CLOUDFLARE_CDN_CACHE_CONTROL, &CDN_CACHE_CONTROL, &CACHE_CONTROL];
@@ -252,6 +283,7 @@ mod tests {
             last: &response,
             last_served: Some(&served(last)),
             requests: 5,
+            failure: None,
             kept_signed: None,
         })
     }
@@ -271,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn miss_then_hit_when_a_later_request_fails_then_fails_whatever_the_cache_reports() {
+        let response = response(200, &[("Cache-Control", "max-age=60")], b"");
+        let (hit, failure) = (served(Lookup::Hit), Verdict::fail("the status 503", "200", "x"));
+        let repeated = Repeated {
+            first: &response,
+            first_served: Some(&hit),
+            last: &response,
+            last_served: Some(&hit),
+            requests: 2,
+            failure: Some(&failure),
+            kept_signed: Some(true),
+        };
+        assert_eq!(miss_then_hit(&repeated), failure);
+    }
+
+    #[test]
     fn miss_then_hit_when_no_field_shows_the_lookup_then_the_response_of_edgeshim_decides() {
         let plain = response(200, &[("Cache-Control", "max-age=60")], b"");
         for (kept_signed, word) in [(None, "skip"), (Some(false), "skip"), (Some(true), "pass")] {
@@ -280,6 +328,7 @@ mod tests {
                 last: &plain,
                 last_served: None,
                 requests: 2,
+                failure: None,
                 kept_signed,
             });
             assert_eq!(verdict.word(), word);
@@ -289,13 +338,7 @@ mod tests {
     fn lifetimes(edge: &[(&str, &str)], origin: Option<&[(&str, &str)]>, kept: Option<Kept>) -> Verdict {
         let edge = response(200, edge, b"");
         let origin = origin.map(|fields| response(200, fields, b""));
-        ttl(&Lifetimes {
-            edge: &edge,
-            served: Some(&served(Lookup::Hit)),
-            origin: origin.as_ref(),
-            kept,
-            has_token: false,
-        })
+        ttl(&Lifetimes { edge: &edge, origin: origin.as_ref(), kept, has_token: false })
     }
 
     #[test]
@@ -315,7 +358,16 @@ mod tests {
         let origin = [("Cache-Control", "max-age=60"), ("Surrogate-Control", "max-age=3600, stale-if-error=600")];
         assert_eq!(lifetimes(&edge("4000"), Some(&origin), None).word(), "pass");
         assert_eq!(lifetimes(&edge("4300"), Some(&origin), None).word(), "fail");
-        assert_eq!(lifetimes(&edge("70"), Some(&[("Cache-Control", "max-age=60")]), None).word(), "fail");
+        let short = [("Cache-Control", "max-age=60")];
+        assert_eq!(lifetimes(&edge("70"), Some(&short), None).word(), "fail");
+        // Without the origin, the response itself shows its lifetime.
+        assert_eq!(lifetimes(&edge("61"), None, None).word(), "skip");
+        assert_eq!(lifetimes(&edge("999999"), None, None).word(), "fail");
+        let none = [("Cache-Control", "max-age=0, must-revalidate"), ("Age", "5000")];
+        assert_eq!(lifetimes(&none, None, None).word(), "skip");
+        for invalid in ["-1", "1.5", "x", "", "99999999999"] {
+            assert_eq!(lifetimes(&edge(invalid), Some(&short), None).word(), "fail", "{invalid}");
+        }
     }
 
     #[test]

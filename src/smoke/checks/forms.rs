@@ -66,6 +66,9 @@ pub(crate) fn identity(edge: &Recorded, other: Option<&Recorded>) -> Verdict {
     if edge.is_too_large() {
         return Verdict::skip(TOO_LARGE);
     }
+    if !edge.status.is_success() {
+        return unlike_first(edge.status, "Accept-Encoding: identity");
+    }
     if let Some(coding) = edge.coding() {
         return Verdict::fail(
             format!("Content-Encoding: {coding}, for Accept-Encoding: identity"),
@@ -85,6 +88,16 @@ pub(crate) fn identity(edge: &Recorded, other: Option<&Recorded>) -> Verdict {
         ),
         None => Verdict::pass(format!("{} bytes without a coding", grouped(content.len()))),
     }
+}
+
+/// The result of a check whose request got an error, although the first request for the URL got a success. `asked` says
+/// how the request differs from the first request.
+pub(crate) fn unlike_first(status: StatusCode, asked: &str) -> Verdict {
+    Verdict::fail(
+        format!("the status {} for {asked}", status.as_u16()),
+        "a success, as for the first request",
+        "find the reason in the log of the edge: an earlier request for the same URL got a success",
+    )
 }
 
 /// Describes the difference between a content and another response of the same version. Returns `None` if they are
@@ -268,6 +281,7 @@ mod tests {
         assert_eq!(identity(&coded, None).word(), "fail");
         let cut = Recorded { ending: Ending::Cut("reset".to_owned()), ..html(&[], TEXT) };
         assert_eq!(identity(&cut, None).word(), "fail");
+        assert_eq!(identity(&response(503, &[], TEXT), None).word(), "fail");
         assert_eq!(gzip(&cut, None, None).word(), "fail");
         let large = Recorded { ending: Ending::TooLarge, ..html(&[], TEXT) };
         assert_eq!(identity(&large, None).word(), "skip");

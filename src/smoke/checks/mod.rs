@@ -85,10 +85,11 @@ mod tests {
                 last: &other,
                 last_served: last.as_ref(),
                 requests: 2,
+                failure: None,
                 kept_signed: None,
             };
             let lifetimes =
-                Lifetimes { edge: &one, served: first.as_ref(), origin: Some(&other), kept: None, has_token: true };
+                Lifetimes { edge: &one, origin: Some(&other), kept: None, has_token: true };
             let echo = EchoReport {
                 provider: words[0].clone(),
                 proof: words[1].clone(),
@@ -110,7 +111,7 @@ mod tests {
                 forms::head(&one, &other),
                 validation::validators(&one, Some(&other)),
                 validation::revalidate(&one, &other, &words[0]),
-                validation::vary(&Variants { edge: &one, others: &[] }),
+                validation::vary(&Variants { edge: &one, others: &[], failure: None }),
                 shim::provider(&echo, None),
                 shim::forwarded_address(&echo, None),
                 shim::no_loop(&echo, "smoke-1"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::smoke::recorded::{Outcome, Recorded, Trouble, shown, spelled};
+use crate::smoke::recorded::{Outcome, Recorded, shown, spelled};
 use crate::smoke::results::Verdict;
 use crate::wire::names::{LOCATION, PROXY_STATUS, SERVER};
 use crate::wire::tokens::{members, with_parameters};
@@ -17,7 +17,7 @@ const LEAST_VALID_DAYS: u64 = 7;
 pub(crate) fn reach(first: &Outcome, edge: &str) -> Verdict {
     let response = match first {
         Ok(response) => response,
-        Err(Trouble::Tls(_)) => return Verdict::pass(format!("connected to {edge}")),
+        Err(trouble) if trouble.is_tls() => return Verdict::pass(format!("connected to {edge}")),
         Err(trouble) => return trouble.verdict(),
     };
     if response.status.is_success() {
@@ -91,7 +91,9 @@ pub(crate) fn tls(is_https: bool, is_checked: bool, facts: Option<&TlsFacts>, fi
     if !is_https {
         return Verdict::skip("the URL begins with http://");
     }
-    if let Err(trouble @ Trouble::Tls(_)) = first {
+    if let Err(trouble) = first
+        && trouble.is_tls()
+    {
         return trouble.verdict();
     }
     let Some(facts) = facts else { return Verdict::skip("there is no connection") };
@@ -122,6 +124,7 @@ pub(crate) fn pop(found: Option<&str>, field: Option<&str>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smoke::recorded::Trouble;
     use crate::smoke::recorded::tests::response;
 
     #[test]

@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::edge::request::PSEUDONYM;
 use crate::intake::echo_report::EchoReport;
 use crate::smoke::recorded::{Outcome, Recorded, shown};
 use crate::smoke::results::Verdict;
 use crate::wire::forwarded::entry_address;
 use crate::wire::names::SET_COOKIE;
-use crate::wire::tokens::of_line;
+use crate::wire::tokens::{of_line, with_parameters};
 
 /// The reason of checks that are skipped without a token.
 pub(crate) const NO_TOKEN: &str = "needs edgeshim with smoke.token at the origin, and --token here";
@@ -22,7 +23,13 @@ pub(crate) const MOST_RECOVERY: Duration = Duration::from_secs(2);
 /// Describes why a signed path led to no report.
 pub(crate) fn no_echo(outcome: &Outcome) -> Verdict {
     match outcome {
-        Err(trouble) => trouble.verdict(),
+        Err(trouble) => trouble.later_verdict(),
+        Ok(response) if response.decoded().is_ok_and(|body| EchoReport::is_similar(&body)) => Verdict::fail(
+            "a report that edgeshim did not sign for this request",
+            "a report with a valid signature (its keys nonce and mac)",
+            "check that the CDN sends the responses of edgeshim unchanged, and that its cache key has the complete \
+             path; if edgeshim at the origin is older than this program, install the same version",
+        ),
         Ok(response) => Verdict::fail(
             format!("the status {} for a signed path, and no report of edgeshim", response.status.as_u16()),
             "a report of edgeshim",
@@ -69,15 +76,16 @@ pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verd
              server.trusted_proxies",
         );
     }
-    let is_private = ours.is_none_or(is_behind_nat);
-    if echo.client_proven {
-        let is_ours = ours.is_some_and(|ours| client.parse() == Ok(ours.to_canonical()));
-        if is_ours {
-            return Verdict::pass(format!("edgeshim sees {client}, and ignores a forged address"));
+    let compared = |address: Option<IpAddr>| match (address.map(|address| address.to_canonical()), ours) {
+        (Some(address), Some(ours)) if address == ours.to_canonical() => Some(""),
+        (_, ours) if ours.is_none_or(is_behind_nat) => {
+            Some(" (this host is behind NAT or a tunnel, so the address cannot be compared)")
         }
-        if is_private {
-            let note = "this host is behind NAT, so the address cannot be compared";
-            return Verdict::pass(format!("edgeshim sees {client}, and ignores a forged address ({note})"));
+        _ => None,
+    };
+    if echo.client_proven {
+        if let Some(note) = compared(client.parse().ok()) {
+            return Verdict::pass(format!("edgeshim sees {client}, and ignores a forged address{note}"));
         }
         return Verdict::fail(
             format!("edgeshim sees the client {client}"),
@@ -97,9 +105,17 @@ pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verd
             format!("X-Forwarded-For that ends with {ours_text}"),
             "let the CDN append the client's address to X-Forwarded-For, after what the client sent",
         ),
-        Some(address) => Verdict::pass(format!(
-            "X-Forwarded-For ends with {address}; edgeshim does not use it, because this provider gave no proof"
-        )),
+        Some(address) => match compared(Some(address)) {
+            Some(note) => Verdict::pass(format!(
+                "X-Forwarded-For ends with {address}{note}; edgeshim does not use this field, because this provider \
+                 gave no proof"
+            )),
+            None => Verdict::fail(
+                format!("X-Forwarded-For ends with {address}"),
+                format!("X-Forwarded-For that ends with {ours_text}"),
+                "let the CDN append the address of the client that connects to it to X-Forwarded-For",
+            ),
+        },
     }
 }
 
@@ -113,20 +129,24 @@ fn is_behind_nat(address: IpAddr) -> bool {
 /// Whether a loop would be noticed, and the request came to edgeshim once. `mark` is the member of CDN-Loop in the
 /// request.
 pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
-    let members = |text: &str, name: &str| {
-        of_line(text.as_bytes())
-            .filter(|member| String::from_utf8_lossy(member).to_ascii_lowercase().contains(name))
-            .count()
+    let in_loop = |name: &str| {
+        let name = name.as_bytes();
+        of_line(echo.cdn_loop.as_bytes()).any(|member| with_parameters(member).0.eq_ignore_ascii_case(name))
     };
-    let passes = members(&echo.cdn_loop, "edgeshim").max(members(&echo.via, "edgeshim"));
-    if passes > 0 {
+    // A member of Via is a protocol, a name and a comment (RFC 9110 §7.6.3).
+    let in_via = |member: &[u8]| {
+        let mut words = member.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1).is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
+    };
+    if in_loop(PSEUDONYM) || of_line(echo.via.as_bytes()).any(in_via) {
+        let (cdn_loop, via) = (shown(echo.cdn_loop.as_bytes()), shown(echo.via.as_bytes()));
         return Verdict::fail(
-            format!("the request had passed edgeshim before (CDN-Loop: {})", shown(echo.cdn_loop.as_bytes())),
+            format!("the request had passed edgeshim before (CDN-Loop: {cdn_loop}; Via: {via})"),
             "one pass",
             "correct the origin at the CDN, and origin.url of edgeshim: it must not lead back to a CDN",
         );
     }
-    if members(&echo.cdn_loop, mark) == 0 {
+    if !in_loop(mark) {
         return Verdict::fail(
             format!("the edge removes CDN-Loop of the request (CDN-Loop: {})", shown(echo.cdn_loop.as_bytes())),
             format!("CDN-Loop with {mark}"),
@@ -157,15 +177,18 @@ pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoR
 pub(crate) struct Recovery {
     /// The first status.
     pub first: u16,
-    /// The time from the end of the failure at edgeshim to the first success. `None`: there was none.
+    /// The time from the end of the failure at edgeshim to the first report of edgeshim with success. `None`: no such
+    /// report arrived.
     pub after: Option<Duration>,
+    /// The last status.
+    pub last: u16,
     /// The time for which success was awaited.
     pub limit: Duration,
 }
 
 /// Whether the edge responds with success as soon as the origin does.
 pub(crate) fn error_not_cached(recovery: &Recovery) -> Verdict {
-    let Recovery { first, after, limit } = recovery;
+    let Recovery { first, after, last, limit } = recovery;
     if *first < 500 {
         return Verdict::skip(format!("the forced 503 did not arrive: the edge sent {first}"));
     }
@@ -177,8 +200,12 @@ pub(crate) fn error_not_cached(recovery: &Recovery) -> Verdict {
         |after| format!("{:.1} s", after.as_secs_f64()),
     );
     Verdict::fail(
-        format!("the edge still sent {first} for {time} after the origin had recovered"),
-        format!("success within {} s", MOST_RECOVERY.as_secs()),
+        if *last < 300 && after.is_none() {
+            format!("after {first}, the edge sent {last} with a page that is not from edgeshim, for {time}")
+        } else {
+            format!("the edge still sent {first} for {time} after the origin had recovered")
+        },
+        format!("the report of edgeshim with success within {} s", MOST_RECOVERY.as_secs()),
         "set the time for which the CDN stores errors to 0 (error caching, negative caching): the 503 had no-store",
     )
 }
@@ -221,6 +248,9 @@ mod tests {
         assert_eq!(forwarded_address(&EchoReport { client: FORGED.to_owned(), ..echo() }, ours).word(), "fail");
         let unproven = |chain: &str| EchoReport { client_proven: false, x_forwarded_for: chain.to_owned(), ..echo() };
         assert_eq!(forwarded_address(&unproven("203.0.113.99, 198.51.100.7"), ours).word(), "pass");
+        assert_eq!(forwarded_address(&unproven("8.8.8.8"), ours).word(), "fail");
+        assert_eq!(forwarded_address(&unproven("8.8.8.8"), Some("10.0.0.1".parse().unwrap())).word(), "pass");
+        assert_eq!(forwarded_address(&unproven("::ffff:198.51.100.7"), ours).word(), "pass");
         assert_eq!(forwarded_address(&unproven("203.0.113.99"), ours).word(), "fail");
         assert_eq!(forwarded_address(&unproven(""), ours).word(), "fail");
     }
@@ -233,6 +263,13 @@ mod tests {
         assert_eq!(no_loop(&with("Fastly", ""), "smoke-1").word(), "fail");
         assert_eq!(no_loop(&with("smoke-1, Fastly, edgeshim, Fastly", ""), "smoke-1").word(), "fail");
         assert_eq!(no_loop(&with("smoke-1", "1.1 edgeshim, 1.1 varnish"), "smoke-1").word(), "fail");
+        assert_eq!(no_loop(&with("smoke-1", "1.1 a, HTTP/2.0  EdgeShim (x)"), "smoke-1").word(), "fail");
+        assert_eq!(no_loop(&with("smoke-1, EdgeShim; v=1", ""), "smoke-1").word(), "fail");
+        // Other names that contain the name of edgeshim are no loop, and another member is not the mark of smoke.
+        for via in ["1.1 pop7.edgeshim-cdn.example", "1.1 varnish (edgeshim)", "1.1 edgeshim-2"] {
+            assert_eq!(no_loop(&with("smoke-1, edgeshim-cdn", via), "smoke-1").word(), "pass", "{via}");
+        }
+        assert_eq!(no_loop(&with("smoke-12", ""), "smoke-1").word(), "fail");
     }
 
     #[test]
@@ -247,7 +284,7 @@ mod tests {
     fn error_when_it_lasts_longer_than_at_the_origin_then_fails() {
         let word = |first, after: Option<u64>| {
             let after = after.map(Duration::from_millis);
-            error_not_cached(&Recovery { first, after, limit: Duration::from_secs(15) }).word()
+            error_not_cached(&Recovery { first, after, last: 503, limit: Duration::from_secs(15) }).word()
         };
         assert_eq!(word(503, Some(300)), "pass");
         assert_eq!(word(503, Some(2_100)), "fail");

@@ -25,8 +25,16 @@ pub(crate) fn deviation(value: f64, baseline: f64) -> String {
     if baseline > 0.0 { format!("{:+.1} %", (value / baseline - 1.0) * 100.0) } else { "–".to_owned() }
 }
 
-/// Whether the edge is as fast as the baseline. `name` is the file or URL of the baseline.
-pub(crate) fn ttfb(edge: Option<Duration>, baseline: Option<Duration>, name: &str) -> Verdict {
+/// Whether the edge is as fast as the baseline. `failed` is the number of requests to the edge that got an error or no
+/// response. `name` is the file or URL of the baseline.
+pub(crate) fn ttfb(edge: Option<Duration>, failed: usize, baseline: Option<Duration>, name: &str) -> Verdict {
+    if failed > 0 {
+        return Verdict::fail(
+            format!("{failed} requests of the measurement got an error or no response"),
+            "a success for each request",
+            "find the reason in the log of the edge; if the edge limits the number of requests, raise the limit",
+        );
+    }
     let Some(edge) = edge else { return Verdict::skip("no response arrived during the measurement") };
     let Some(baseline) = baseline else {
         return Verdict::skip(format!("the baseline {name} has no time for this URL and this provider"));
@@ -64,15 +72,17 @@ mod tests {
 
     #[test]
     fn ttfb_when_4_or_6_per_cent_above_the_baseline_then_passes_or_fails() {
-        let word = |edge, baseline| ttfb(Some(ms(edge)), Some(ms(baseline)), "b").word();
+        let word = |edge, baseline| ttfb(Some(ms(edge)), 0, Some(ms(baseline)), "b").word();
         assert_eq!(word(104.0, 100.0), "pass");
         assert_eq!(word(106.0, 100.0), "fail");
         assert_eq!(word(50.0, 100.0), "pass");
         // A difference below one millisecond is within the inaccuracy.
         assert_eq!(word(1.9, 1.0), "pass");
         assert_eq!(word(2.1, 1.0), "fail");
-        assert_eq!(ttfb(None, Some(ms(1.0)), "b").word(), "skip");
-        assert_eq!(ttfb(Some(ms(1.0)), None, "b").word(), "skip");
+        assert_eq!(ttfb(None, 0, Some(ms(1.0)), "b").word(), "skip");
+        assert_eq!(ttfb(Some(ms(1.0)), 0, None, "b").word(), "skip");
+        // The responses without an error can be fast although others fail.
+        assert_eq!(ttfb(Some(ms(1.0)), 1, Some(ms(1.0)), "b").word(), "fail");
     }
 
     #[test]

@@ -76,23 +76,41 @@ pub(crate) struct Variants<'a> {
     pub edge: &'a Recorded,
     /// The responses to two other browsers, and then to the first browser again, with how they were served.
     pub others: &'a [(Recorded, Option<Served>)],
+    /// The result if one of these requests got an error or no response.
+    pub failure: Option<&'a Verdict>,
 }
+
+/// The request fields that have only a few values, so that a cache can have a copy for each value.
+const FEW_VALUES: [&str; 11] = [
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "origin",
+    "save-data",
+    "sec-ch-ua-mobile",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "x-forwarded-proto",
+];
 
 /// Whether the cache has one copy for all browsers, and tells gzip and identity apart.
 pub(crate) fn vary(variants: &Variants<'_>) -> Verdict {
-    let Variants { edge, others } = variants;
+    let Variants { edge, others, failure } = variants;
     let names: Vec<_> = tokens(&edge.headers, &VARY).map(<[u8]>::to_ascii_lowercase).collect();
     let shown_vary = edge.text(&VARY);
     let has = |name: &[u8]| names.iter().any(|known| known == name);
-    if let Some(name) = [&b"*"[..], b"user-agent", b"cookie"].into_iter().find(|name| has(name)) {
+    let has_few = |name: &[u8]| FEW_VALUES.iter().any(|known| known.as_bytes() == name);
+    if let Some(name) = names.iter().find(|name| !has_few(name)) {
         let why = if name == b"*" {
-            "no cache may use the response again"
+            "no cache may use the response again".to_owned()
         } else {
-            "nearly each client gets a copy of its own"
+            format!("a cache has a copy for each value of {}, which can have many values", shown(name))
         };
         return Verdict::fail(
             format!("Vary: {shown_vary}, so {why}"),
-            "Vary: Accept-Encoding",
+            "Vary with fields of few values only, such as Accept-Encoding",
             "remove this member at the origin: the key `vary` of the class in edgeshim reduces Vary",
         );
     }
@@ -103,6 +121,9 @@ pub(crate) fn vary(variants: &Variants<'_>) -> Verdict {
             "Vary: Accept-Encoding",
             "let the origin send Vary: Accept-Encoding, and let the CDN keep it: other caches and browsers read it",
         );
+    }
+    if let Some(failure) = failure {
+        return (*failure).clone();
     }
     let is_hit = |served: &Option<Served>| served.as_ref().map(Served::is_hit);
     if let [(_, second), (_, third), (_, again)] = others
@@ -151,15 +172,31 @@ mod tests {
 
     #[test]
     fn vary_when_it_splits_the_cache_or_lacks_accept_encoding_then_fails() {
-        let word = |fields: &[(&str, &str)]| vary(&Variants { edge: &response(200, fields, b""), others: &[] }).word();
+        let word = |fields: &[(&str, &str)]| {
+            vary(&Variants { edge: &response(200, fields, b""), others: &[], failure: None }).word()
+        };
         let gzip = ("Content-Encoding", "gzip");
         assert_eq!(word(&[gzip, ("Vary", "Accept-Encoding")]), "pass");
         assert_eq!(word(&[gzip, ("Vary", "Origin"), ("Vary", "accept-encoding")]), "pass");
         assert_eq!(word(&[]), "pass");
         assert_eq!(word(&[gzip]), "fail");
-        for bad in ["User-Agent", "Accept-Encoding, user-agent", "Cookie", "*"] {
+        for bad in [
+            "User-Agent",
+            "Accept-Encoding, user-agent",
+            "Cookie",
+            "*",
+            "Referer",
+            "Accept-Language",
+            "Accept-Encoding, X-Foo",
+        ] {
             assert_eq!(word(&[("Vary", bad)]), "fail", "{bad}");
         }
+    }
+
+    #[test]
+    fn vary_when_another_browser_gets_an_error_then_fails() {
+        let (plain, failure) = (response(200, &[], b""), Verdict::fail("the status 503", "200", "x"));
+        assert_eq!(vary(&Variants { edge: &plain, others: &[], failure: Some(&failure) }), failure);
     }
 
     #[test]
@@ -168,7 +205,7 @@ mod tests {
         let word = |lookups: [Lookup; 3]| {
             let plain = response(200, &[], b"");
             let others = lookups.map(|lookup| (plain.clone(), Some(Served { lookup, evidence: String::new() })));
-            vary(&Variants { edge: &plain, others: &others }).word()
+            vary(&Variants { edge: &plain, others: &others, failure: None }).word()
         };
         assert_eq!(word([Miss, Miss, Hit]), "fail");
         assert_eq!(word([Hit, Hit, Hit]), "pass");
