@@ -40,6 +40,8 @@ mod ids;
 mod wire;
 // A coarse clock and deadlines.
 mod clock;
+// Opens the files that a person names.
+mod regular_file;
 
 pub use cli::main;
 

@@ -81,7 +81,7 @@ fn incident() -> (Shim, Origin) {
         fetch(shim.addr, &format!("/fail/reset/hunter2hunter2hunter2{number}"), &fastly);
     }
     fetch(shim.addr, "/x", &[("X-CDN-Provider", "fastly"), ("X-Origin-Secret", "hunter2-wrong")]);
-    let note = br#"{"text":"deploy <b>1234</b>"}"#;
+    let note = br#"{"text":"deploy <b>1234</b> by hunter2@b.test"}"#;
     let authorization = format!("Bearer {TOKEN}");
     let fields = [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
     assert_eq!(exchange(shim.admin, request("POST", "/annotations", &fields, note)).status, 201);
@@ -265,4 +265,20 @@ fn arguments_when_wrong_then_exits_with_2_and_writes_nothing() {
         assert!(err.contains(part) && !err.contains(TOKEN), "{part:?} is missing in {err}");
     }
     assert_eq!(std::fs::read_dir(&*dir).expect("the folder").count(), 0);
+}
+
+#[test]
+fn out_when_not_a_regular_file_then_exits_with_2_and_says_why() {
+    let dir = temp_dir();
+    std::os::unix::fs::symlink("nowhere", dir.join("dangling")).expect("a link");
+    for (out, part) in
+        [("dangling", "a symbolic link to a file that does not exist"), ("/dev/null", "not a regular file")]
+    {
+        let (code, _, err) = bundle(&dir, &["--admin", "http://127.0.0.1:1", "--out", out, "--force"]);
+        assert!(code == 2 && err.contains(part), "{out}: {err}");
+    }
+    dir.write("log", "");
+    let arguments = ["--admin", "http://127.0.0.1:1", "--out", "b", "--log", "log", "./log"];
+    let (code, _, err) = bundle(&dir, &arguments);
+    assert!(code == 2 && err.contains("is the same file as"), "{err}");
 }

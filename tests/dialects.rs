@@ -274,7 +274,7 @@ fn wait_page_when_limit_is_reached_then_has_no_store_in_every_dialect() {
     let shim = Shim::start(config(&origin).with("origin = { max_in_flight = 1, max_waiting = 0 }"));
     let mut first = Raw::connect(shim.addr);
     first.send(raw::request("GET", "/keep/a", &[], b""));
-    support::wait_until(support::PATIENCE, || origin.count() == 1);
+    assert!(support::wait_until(support::PATIENCE, || origin.count() == 1));
     for file in presets() {
         let (preset, Some(name)) = (file.name.as_str(), file.targeted_field()) else { continue };
         let response = raw::fetch(shim.addr, "/keep/b", &[("X-CDN-Provider", preset), ("Accept", "text/html")]);

@@ -200,3 +200,23 @@ fn log_when_it_has_a_long_line_then_the_other_lines_are_searched() {
     let output = child.wait_with_output().expect("edgeshim ends");
     assert!(output.status.success(), "{output:?}");
 }
+
+#[test]
+fn log_when_foreign_or_without_newline_then_is_named_or_searched() {
+    let dir = temp_dir();
+    let line = concat!(
+        r#"{"time":"2026-11-28T12:30:00.000Z","id":"r-1","provider":"fastly","class":"html","status":200,"#,
+        r#""bytes":10,"origin_bytes":20}"#
+    );
+    dir.write("one", line);
+    let (code, out, err) = explain(&dir, &["r-1", "--log", "one"]);
+    assert!(code == 0 && out.contains("r-1"), "{out}{err}");
+    dir.write("text", "this is\nnot a log");
+    dir.write("rest", "this is not a log");
+    for name in ["text", "rest"] {
+        let (code, _, err) = explain(&dir, &["r-1", "--log", name]);
+        assert!(code == 1 && err.contains(&format!("{name} is no access log of edgeshim")), "{err}");
+    }
+    let (code, _, err) = explain(&dir, &["r-1", "--log", "one", "one"]);
+    assert!(code == 2 && err.contains("is the same file as"), "{err}");
+}

@@ -136,7 +136,7 @@ fn own_files_when_many_have_mistakes_then_each_mistake_is_reported_with_the_file
         ("locales/fr.toml", Some(1), "has the same language as FR.toml"),
         ("locales/he.toml", Some(line("locales/he.toml", "direction")), "write `ltr` or `rtl`"),
         ("locales/it.toml", Some(2), "save the file as UTF-8 text"),
-        ("locales/ja.toml", None, "cannot be read (it is not a file)"),
+        ("locales/ja.toml", None, "cannot be read (it is not a regular file, but a folder)"),
         ("locales/nl.toml", Some(1), "is longer than 32768 bytes"),
         ("locales/pl.toml", Some(line("locales/pl.toml", "two = ")), "use only `one`, `few`, `many`"),
         ("locales/sv.toml", Some(line("locales/sv.toml", "[minutes]")), "`minutes.one` is missing"),

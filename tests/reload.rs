@@ -350,6 +350,37 @@ fn watched_file_when_changed_during_the_drain_then_listeners_stay_closed() {
     gate.open();
     assert_eq!(late.response().expect("a response").status, 200);
     assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert!(!shim.stderr().contains("reload failed"), "{}", shim.stderr());
+}
+
+#[test]
+fn reload_when_configuration_is_a_fifo_then_fails_at_once_and_next_reload_works() {
+    let origin = quick();
+    let shim = Shim::start(config(&origin, 11));
+    let path = shim.dir.join("edgeshim.toml");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    std::fs::remove_file(&path).expect("the file is removed");
+    let status = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(status.success());
+    shim.signal("HUP");
+    shim.wait_stderr("it is not a regular file, but a pipe");
+    assert!(wait_until(LONG, || reloads(&shim, "failed") == 1));
+    std::fs::remove_file(&path).expect("the FIFO is removed");
+    shim.dir.write("edgeshim.toml", text.replace("11s", "22s"));
+    shim.signal("HUP");
+    assert!(wait_until(LONG, || reloads(&shim, "ok") == 1));
+}
+
+#[test]
+fn reload_when_it_fails_then_leaves_no_new_access_log() {
+    let origin = quick();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("an address");
+    let shim = Shim::start(config(&origin, 11));
+    let wrong = format!("[server]\nlisten = [\"{taken}\"]\n[access_log]\noutput = \"file:new.log\"");
+    shim.reload(config(&origin, 11).with(&wrong));
+    assert_eq!(reloads(&shim, "failed"), 1);
+    assert!(!shim.dir.join("new.log").exists(), "the failed reload has left a file");
 }
 
 #[test]

@@ -337,3 +337,62 @@ fn metrics_when_absent_or_hostile_then_exits_with_2_and_says_why() {
         assert!(err.contains(part), "{part:?} is missing in {err}");
     }
 }
+
+/// A line of edgeshim without a newline.
+const LINE: &str = concat!(
+    r#"{"time":"2026-11-28T12:30:00.000Z","id":"r-1","provider":"fastly","class":"html","status":200,"#,
+    r#""bytes":10,"origin_bytes":20}"#
+);
+
+#[test]
+fn file_when_it_has_no_newline_then_complete_line_counts_and_foreign_text_exits_with_2() {
+    let dir = temp_dir();
+    dir.write("log", format!("{LINE}\n{LINE}"));
+    dir.write("one", LINE);
+    for (name, pulls) in [("log", 2), ("one", 1)] {
+        let (code, out, err) = verify(&dir, &[name, "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let json: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(json["files"][0]["lines"], pulls, "{out}");
+        assert_eq!(json["files"][0]["has_incomplete_line"], false, "{out}");
+    }
+    dir.write("cut", LINE.get(..60).expect("a part of the line"));
+    let (code, out, _) = verify(&dir, &["cut"]);
+    assert!(code == 0 && out.contains("the last line is incomplete"), "{out}");
+    dir.write("text", "this is not a log");
+    dir.write("json", "{\"a\":1}");
+    dir.write("long", "x".repeat(3 << 20));
+    for name in ["text", "json", "long"] {
+        let (code, out, err) = verify(&dir, &[name]);
+        assert!(code == 2 && err.contains("this is no line of an access log of edgeshim"), "{name}: {out}{err}");
+    }
+}
+
+#[test]
+fn file_when_endless_or_no_regular_file_then_exits_with_2() {
+    let dir = temp_dir();
+    assert!(std::process::Command::new("mkfifo").arg(dir.join("fifo")).status().expect("mkfifo runs").success());
+    for (name, part) in [("fifo", "but a pipe; name a regular file"), ("/dev/zero", "but a device")] {
+        let (code, _, err) = verify(&dir, &[name]);
+        assert!(code == 2 && err.contains(part), "{name}: {err}");
+    }
+    let zero = std::fs::File::open("/dev/zero").expect("the device");
+    let output = binary().args(["verify-log", "-"]).stdin(zero).output().expect("edgeshim runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && err.contains("64 MiB without a newline"), "{err}");
+    let whole = gzip(format!("{LINE}\n").repeat(100).as_bytes());
+    std::fs::write(dir.join("cut.gz"), &whole[..whole.len() - 9]).expect("a file");
+    let (code, _, err) = verify(&dir, &["cut.gz"]);
+    assert!(code == 2 && err.contains("the gzip file is truncated"), "{err}");
+}
+
+#[test]
+fn file_when_named_twice_then_exits_with_2() {
+    let dir = temp_dir();
+    dir.write("log", format!("{LINE}\n"));
+    std::os::unix::fs::symlink("log", dir.join("link")).expect("a link");
+    for names in [["log", "log"], ["log", "link"], ["-", "-"]] {
+        let (code, _, err) = verify(&dir, &names);
+        assert!(code == 2 && err.contains("is the same file as"), "{names:?}: {err}");
+    }
+}

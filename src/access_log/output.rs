@@ -1,7 +1,7 @@
 //! The output of the access log: a file or standard output. If the output does not accept lines, the lost lines are
 //! counted and an error is logged.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::Counter;
 
 use crate::keys::{Checked, Text};
+use crate::regular_file;
 
 /// A batch is written when it has reached this size in bytes, or when the queue is empty.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
@@ -228,7 +229,7 @@ fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 
 /// Opens a log file for appending, and returns whether the file ends with an incomplete line.
 fn open_file(path: &Path) -> io::Result<(File, bool)> {
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let file = regular_file::open_to_append(path)?;
     let meta = file.metadata()?;
     // Only a regular file has a last byte. If the file is writable but not readable, its last byte is unknown. In that
     // case the last line counts as complete.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::share::Shares;
 use crate::clock;
 use crate::keys::quote;
+use crate::regular_file;
 
 /// The largest number of changes that stay in memory. `history` and `rollback` see these changes.
 const MAX_ENTRIES: usize = 10_000;
@@ -106,15 +107,11 @@ impl Journal {
     /// Returns a message if the file cannot be read.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let failed = |error| format!("the journal {} cannot be read ({error})", quote(&path.display().to_string()));
-        let file = match File::open(path) {
+        let file = match regular_file::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(failed(error)),
         };
-        // A device file could have no end.
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(std::io::Error::other("it is not a regular file")));
-        }
         let mut journal = Self::default();
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();

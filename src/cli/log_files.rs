@@ -1,9 +1,12 @@
 //! The access logs that a command line names: which of their lines can be read, and a clear error if a file is no log
 //! of edgeshim.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::access_log::reader::blocks::{BLOCK_BYTES, Blocks, Part, lines};
+use crate::access_log::reader::blocks::{BLOCK_BYTES, Blocks, Part, STANDARD_INPUT, lines};
 use crate::access_log::reader::entry::{Entry, shown};
 use crate::access_log::reader::ncsa::NcsaLine;
 
@@ -15,6 +18,8 @@ pub(super) struct LogFile {
     /// The path, without characters that control a terminal.
     pub(super) name: String,
     blocks: Blocks,
+    /// Whether the bytes after the last newline were a complete line, which was read.
+    has_read_rest: bool,
     pub(super) tally: Tally,
 }
 
@@ -41,7 +46,33 @@ pub(super) struct Unreadable {
 /// # Errors
 /// Returns a message with the name of the file.
 pub(super) fn open_all(paths: &[PathBuf]) -> Result<Vec<LogFile>, String> {
+    refuse_repeats(paths)?;
     paths.iter().map(|path| LogFile::open(path)).collect()
+}
+
+/// Refuses a file that is named twice, because its lines would be counted twice. Two paths name the same file if the
+/// device and the inode are equal.
+pub(super) fn refuse_repeats(paths: &[PathBuf]) -> Result<(), String> {
+    let mut seen: Vec<(&Path, (u64, u64))> = Vec::new();
+    for path in paths {
+        let Some(file) = identity(path) else { continue };
+        if let Some((first, _)) = seen.iter().find(|(_, known)| *known == file) {
+            let [first, path] = [first, path.as_path()].map(|path| shown(&path.display().to_string(), 4096));
+            return Err(format!("{path} is the same file as {first}; name each log once"));
+        }
+        seen.push((path, file));
+    }
+    Ok(())
+}
+
+/// Returns the device and the inode of a log.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    if path.as_os_str() == STANDARD_INPUT {
+        let file = rustix::fs::fstat(io::stdin()).ok()?;
+        return Some((file.st_dev, file.st_ino));
+    }
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Opens one log. The name in the error is shown without characters that control a terminal.
@@ -49,14 +80,17 @@ pub(super) fn open_blocks(path: &Path) -> Result<(String, Blocks), String> {
     let name = shown(&path.display().to_string(), 4096);
     match Blocks::open(path) {
         Ok(blocks) => Ok((name, blocks)),
-        Err(error) => Err(format!("{name}: {error}; name a file that exists and that this user may read")),
+        Err(error) => Err(format!(
+            "{name}: {error}; name a regular file that exists and that this user may read, or write - for standard \
+             input"
+        )),
     }
 }
 
 impl LogFile {
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let (name, blocks) = open_blocks(path)?;
-        Ok(Self { name, blocks, tally: Tally::default() })
+        Ok(Self { name, blocks, has_read_rest: false, tally: Tally::default() })
     }
 
     /// Returns the number of bytes that were read so far, after decompression.
@@ -66,17 +100,17 @@ impl LogFile {
 
     /// Returns whether the log ends inside a line.
     pub(super) fn has_incomplete_line(&self) -> bool {
-        !self.blocks.rest().is_empty()
+        !self.has_read_rest && !self.blocks.rest().is_empty()
     }
 
-    /// Reads to the end of the log, and calls `line` with each line that can be read. A second call reads what was
-    /// added to the log.
+    /// Reads to the end of the log, and calls `line` with each line that can be read. The last line does not need a
+    /// newline. A second call reads what was added to the log.
     ///
     /// # Errors
     /// The log cannot be read or is no log of edgeshim, or `line` returned an error. The message begins with the name
     /// of the log.
     pub(super) fn read(&mut self, mut line: impl FnMut(&[u8], &Entry<'_>) -> Result<(), String>) -> Result<(), String> {
-        let Self { name, blocks, tally } = self;
+        let Self { name, blocks, has_read_rest, tally } = self;
         loop {
             let part = match blocks.next() {
                 Ok(Some(part)) => part,
@@ -89,7 +123,8 @@ impl LogFile {
                 tally.check(name, FIRST_LINES)?;
                 continue;
             };
-            for text in lines(part) {
+            // A first line that was read before its newline was written is not read again.
+            for text in lines(part).skip(usize::from(std::mem::take(has_read_rest))) {
                 let is_filled = !text.trim_ascii().is_empty();
                 tally.begin(is_filled);
                 match Entry::read(text) {
@@ -101,6 +136,24 @@ impl LogFile {
                     }
                 }
             }
+        }
+        let rest = blocks.rest();
+        if *has_read_rest || rest.trim_ascii().is_empty() {
+            return tally.check(name, 1);
+        }
+        match Entry::read(rest) {
+            Ok(entry) => {
+                tally.begin(true);
+                *has_read_rest = true;
+                line(rest, &entry).map_err(|why| format!("{name}, line {}: {why}", tally.lines))?;
+            }
+            // A line that is still being written begins like a line of edgeshim, and has no end.
+            Err(_) if rest.starts_with(b"{") && !rest.trim_ascii_end().ends_with(b"}") => {}
+            Err(why) if tally.filled == tally.unreadable => {
+                tally.begin(true);
+                tally.fail(why.to_owned(), rest);
+            }
+            Err(_) => {}
         }
         tally.check(name, 1)
     }

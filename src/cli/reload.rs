@@ -70,6 +70,13 @@ fn run(reload: &Reload, inbox: &Receiver<()>, mut watch: Watch) {
                 if !watch.has_changed(&reload.argument) || !reload.slot.load().settings().server.watch {
                     continue;
                 }
+                if reload.server.is_draining() {
+                    tracing::warn!(
+                        "a file of the configuration has changed, but the drain has begun: nothing is reloaded"
+                    );
+                    watch = Watch::new(&reload.argument);
+                    continue;
+                }
                 tracing::info!("reload: a file of the configuration has changed");
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -110,8 +117,10 @@ impl Reload {
         let refused = settings.keep_until_restart(running.settings());
         let changes = running.settings().changes(&settings);
         let wanted = settings.server.listeners();
-        let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
+        // The listeners come first, because building the runtime can make a new access log, and a reload that fails
+        // must not leave a file.
         let listeners = self.server.prepare(&wanted)?;
+        let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
         // From here on nothing can fail.
         self.slot.swap(runtime);
         let opened = self.server.change(&wanted, listeners);

@@ -7,11 +7,11 @@
 //! other. All problems of a file are reported together, so that operators can correct all of them before the next try.
 //! All commands read the configuration with the same functions.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use crate::keys::{Keys, quote};
+use crate::regular_file;
 
 mod changed_keys;
 mod checks;
@@ -74,8 +74,8 @@ pub(crate) fn parse_keys<K: Keys>(
 }
 
 fn text_of(path: &Path, origin_name: &str) -> Result<String, Problems> {
-    let bytes = read_bytes(path).map_err(|error| {
-        let remedy = "with --config FILE, name a file that exists and that this user may read";
+    let bytes = regular_file::read(path, MAX_FILE_BYTES as u64).map_err(|error| {
+        let remedy = "with --config FILE, name a regular file that exists and that this user may read";
         let message = format!("cannot be read ({error}); {remedy}");
         Problems::one(origin_name, Problem::of_file(quote(origin_name), message))
     })?;
@@ -99,16 +99,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Reads the file, up to a limit, because a device file such as `/dev/zero` has no end. The limit is one byte larger
-/// than the largest accepted file, so that a file that is too long is detected.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(io::Error::other)
+    String::from_utf8(regular_file::read(path, MAX_FILE_BYTES as u64)?).map_err(io::Error::other)
 }
 
 /// Checks a configuration that is in memory. Messages use `origin_name` as the name of the file. Relative paths in the

@@ -5,13 +5,15 @@
 //! change. If the file changes during the read, the result is discarded. The reason: while a tool is writing a file,
 //! for example an address list, the part that has been written can look complete at the end of each line.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
+
+use crate::regular_file;
 
 /// The time between two checks of a file.
 const POLL: Duration = Duration::from_secs(1);
@@ -96,18 +98,12 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 fn read(path: &Path, most_bytes: u64) -> Result<Content, ReadError> {
-    // Reading from a pipe or a terminal would wait for input.
-    if !fs::metadata(path).map_err(ReadError::Io)?.is_file() {
-        return Err(ReadError::Io(io::Error::other("it is not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    let written = File::open(path)
-        .and_then(|file| {
-            let written = file.metadata()?.modified()?;
-            file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
-            Ok(written)
-        })
-        .map_err(ReadError::Io)?;
+    let read = || {
+        let file = regular_file::open(path)?;
+        let written = file.metadata()?.modified()?;
+        Ok((regular_file::read_opened(&file, most_bytes)?, written))
+    };
+    let (mut bytes, written) = read().map_err(ReadError::Io)?;
     if bytes.len() as u64 > most_bytes {
         return Err(ReadError::TooLarge);
     }

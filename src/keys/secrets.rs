@@ -1,11 +1,11 @@
 //! Reads secrets: from the configuration itself, from an environment variable or from a file.
 
 use std::env;
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 
 use super::{Checked, Text, quote};
+use crate::regular_file;
 use crate::wire::secret::Secret;
 
 /// The size of the largest secret that is read from a file, in bytes.
@@ -42,10 +42,10 @@ fn secret(text: &str, folder: &Path) -> Checked<Secret> {
 }
 
 fn secret_file(path: &Path) -> Checked<String> {
-    let mut secret = String::new();
     let shown = quote(&path.display().to_string());
-    File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut secret)).map_err(|error| {
-        format!("cannot be read from {shown} ({error}); name a file that exists and that this user may read")
+    let read = regular_file::read(path, MAX_SECRET_BYTES);
+    let mut secret = read.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).map_err(|error| {
+        format!("cannot be read from {shown} ({error}); name a regular file that exists and that this user may read")
     })?;
     if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(format!(

@@ -103,6 +103,7 @@ fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
             }
         }
     }
+    addresses.truncate(MOST_ADDRESSES);
     addresses
 }
 
@@ -126,6 +127,15 @@ mod tests {
         let found = all.iter().map(|text| text.parse().unwrap()).collect();
         let texts: Vec<String> = interleaved(found).iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["[::1]:80", "10.0.0.1:80", "[::2]:80", "10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn addresses_when_name_has_too_many_then_number_is_limited() {
+        // After the duplicate, each pair of addresses ends at an odd number.
+        let pairs = (0..17).flat_map(|number| [format!("[::{number:x}]:80"), format!("10.0.0.{number}:80")]);
+        let all: Vec<_> = ["[::0]:80".to_owned()].into_iter().chain(pairs).collect();
+        let found = all.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(interleaved(found).len(), MOST_ADDRESSES);
     }
 
     #[test]

@@ -4,8 +4,7 @@
 //! and its dates. All workers share one configuration, and with it the sessions that a later connection resumes.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::target::Role;
 use crate::keys::{Checked, Keys, PATH, Text, Visitor, quote};
+use crate::regular_file;
 
 /// The longest file with certificates or a key, in bytes. The authorities of a system need about a quarter of this
 /// size.
@@ -188,16 +188,8 @@ impl TlsSettings {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let remedy = "write the path of a PEM file that this user may read";
-    let read = || {
-        // Reading from a pipe or a terminal would wait for input.
-        if !fs::metadata(path)?.is_file() {
-            return Err(std::io::Error::other("it is not a regular file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| format!("names a file that cannot be read ({error}); {remedy}"))?;
+    let bytes = regular_file::read(path, MOST_BYTES)
+        .map_err(|error| format!("names a file that cannot be read ({error}); {remedy}"))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err(format!("names a file of more than {MOST_BYTES} bytes; {remedy}"));
     }

@@ -133,9 +133,14 @@ async fn look_up(upstream: Arc<Upstream>) {
         && let Some(count) = LOOKUP_MESSAGES.pass()
     {
         let target = &upstream.origin.target;
+        let rest = if upstream.endpoints().is_empty() {
+            "no address is known yet, so requests to the origin fail"
+        } else {
+            "the last addresses stay in use"
+        };
         tracing::warn!(
-            "the name of the origin at {target} cannot be looked up ({error}); the last addresses stay in use; check \
-             DNS on this machine (such failures since the last message: {count})"
+            "the name of the origin at {target} cannot be looked up ({error}); {rest}; check DNS on this machine \
+             (such failures since the last message: {count})"
         );
     }
 }

@@ -7,13 +7,14 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::locale_file::LocaleTexts;
 use super::mistakes::{FileProblem, Mistake, lines};
 use super::template::Template;
+use crate::regular_file;
 
 /// The built-in locale files, each with its tag and its content, in the order of the locales' ids. `config/build.rs`
 /// makes this list from `config/locales`.
@@ -190,22 +191,17 @@ impl Reader {
 
     /// Returns the text of a file. If the file cannot be used, reports the problem and returns `None`.
     fn text(&mut self, path: &Path, most_bytes: u64) -> Option<String> {
-        let mut bytes = Vec::new();
-        // Only regular files are read. Reading from a pipe, for example, could block forever.
-        let read = fs::metadata(path).and_then(|about| {
-            if !about.is_file() {
-                return Err(io::Error::other("it is not a file"));
+        let bytes = match regular_file::read(path, most_bytes) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.report(
+                    path,
+                    None,
+                    format!("cannot be read ({error}); provide a regular file that the user of this process may read"),
+                );
+                return None;
             }
-            File::open(path)?.take(most_bytes + 1).read_to_end(&mut bytes)
-        });
-        if let Err(error) = read {
-            self.report(
-                path,
-                None,
-                format!("cannot be read ({error}); provide a regular file that the user of this process may read"),
-            );
-            return None;
-        }
+        };
         if bytes.len() as u64 > most_bytes {
             self.report(path, Some(1), format!("is longer than {most_bytes} bytes; shorten the file"));
             return None;

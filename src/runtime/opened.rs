@@ -14,7 +14,7 @@ use crate::config::{AddressSource, Provider, Settings, Verify};
 use crate::edge::request::objects::Objects;
 use crate::edge::request::top::Tops;
 use crate::ids::intern;
-use crate::intake::country::{Countries, CountryError};
+use crate::intake::country::Countries;
 use crate::intake::edge_logs::Intake;
 use crate::intake::ranges::{Ranges, RangesError};
 use crate::intake::server_tls::{ProviderCa, ServerTls, Tickets, TypedPath};
@@ -56,17 +56,21 @@ impl Opened {
             Ok(authorities)
         };
         let providers = known_providers(settings, &lasting.replays, follow, open_ca)?;
+        let countries = open_countries(settings)?;
+        let tls = open_tls(settings, cas, metrics, &lasting.tickets)?;
+        // The log is the last file, because opening it can make a new file. A configuration that cannot be used must
+        // not leave a file.
         let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {
             origin,
             stand_in,
             providers,
-            countries: open_countries(settings).map_err(BuildError::Countries)?,
+            countries,
             log: log.map_err(BuildError::Log)?,
             intake: Arc::clone(&lasting.intake),
             objects: Arc::clone(&lasting.objects),
             tops: Arc::clone(&lasting.tops),
-            tls: open_tls(settings, cas, metrics, &lasting.tickets)?,
+            tls,
         })
     }
 
@@ -183,9 +187,9 @@ fn open_tls(
 }
 
 /// Opens the country file and watches the file for changes.
-fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, CountryError> {
+fn open_countries(settings: &Settings) -> Result<Option<Arc<Countries>>, BuildError> {
     let Some(path) = &settings.beacon.country_database else { return Ok(None) };
-    let countries = Arc::new(Countries::open(path)?);
-    countries.watch().map_err(CountryError::Read)?;
+    let countries = Arc::new(Countries::open(path).map_err(BuildError::Countries)?);
+    countries.watch().map_err(BuildError::Thread)?;
     Ok(Some(countries))
 }

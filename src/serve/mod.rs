@@ -141,6 +141,11 @@ impl Server {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire) || !self.drain.is_ready()
+    }
+
     /// Binds the addresses that `wanted` adds. The new listeners accept no connection before
     /// [`change`](Self::change), and nothing else changes.
     ///
@@ -148,7 +153,7 @@ impl Server {
     /// An address cannot be bound, or the first step of the drain has been taken.
     pub(crate) fn prepare(&self, wanted: &[Listen]) -> io::Result<ListenerChange> {
         let listeners = self.listeners();
-        if self.is_ending.load(Ordering::Acquire) || !self.drain.is_ready() {
+        if self.is_draining() {
             return Err(io::Error::other("the drain has begun, so the listeners can no longer change"));
         }
         let mut removed: Vec<&Open> = listeners.iter().collect();

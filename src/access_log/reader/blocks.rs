@@ -1,19 +1,23 @@
 //! Reads a log in blocks of complete lines. The log is a file, a gzip file (recognised by its first bytes, because a
 //! rotated file can have any name), or standard input. Memory: one block of [`BLOCK_BYTES`].
 
-use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use memchr::{memchr, memrchr};
 
+use crate::regular_file;
+
 /// The size of a block. A line that is longer than a block is skipped: edgeshim cuts each value, so that its lines
 /// have at most about 30 KiB.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
+/// The most bytes without a newline. `/dev/zero` on standard input, or a gzip file of zeros, would not end.
+const MOST_LINE_BYTES: u64 = 64 << 20;
+
 /// The path that means standard input.
-const STANDARD_INPUT: &str = "-";
+pub(crate) const STANDARD_INPUT: &str = "-";
 
 /// A log that is read from its start to its end. After the end, [`next`](Self::next) tries to read what was added.
 pub(crate) struct Blocks {
@@ -22,8 +26,10 @@ pub(crate) struct Blocks {
     /// The bytes that were read and not returned yet.
     start: usize,
     end: usize,
-    /// Whether the bytes until the next newline belong to a line that is too long.
-    skips: bool,
+    /// The number of bytes that were skipped of a line that is too long. The bytes until the next newline belong to
+    /// this line. 0: no line is being skipped.
+    skipped: u64,
+    is_gzip: bool,
     /// The number of bytes that were read, after decompression.
     pub(crate) bytes: u64,
 }
@@ -40,7 +46,7 @@ pub(crate) enum Part<'b> {
 impl Blocks {
     /// Opens the log with this path, or standard input if the path is `-`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if path.as_os_str() == STANDARD_INPUT { Self::new(io::stdin()) } else { Self::new(File::open(path)?) }
+        if path.as_os_str() == STANDARD_INPUT { Self::new(io::stdin()) } else { Self::new(regular_file::open(path)?) }
     }
 
     pub(super) fn new(mut input: impl Read + 'static) -> io::Result<Self> {
@@ -56,13 +62,13 @@ impl Blocks {
         let is_gzip = length == GZIP.len() && first == GZIP;
         let all = Cursor::new(first).take(length as u64).chain(input);
         let input: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(all)) } else { Box::new(all) };
-        Ok(Self { input, buffer: vec![0; BLOCK_BYTES].into(), start: 0, end: 0, skips: false, bytes: 0 })
+        Ok(Self { input, buffer: vec![0; BLOCK_BYTES].into(), start: 0, end: 0, skipped: 0, is_gzip, bytes: 0 })
     }
 
     /// Returns the next part, or `None` at the end of the log.
     ///
     /// # Errors
-    /// The log cannot be read, or its gzip is damaged or truncated.
+    /// The log cannot be read, its gzip is damaged or truncated, or it has [`MOST_LINE_BYTES`] without a newline.
     pub(crate) fn next(&mut self) -> io::Result<Option<Part<'_>>> {
         loop {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -70,21 +76,19 @@ impl Blocks {
             let mut has_ended = false;
             while self.end < self.buffer.len() && !has_ended {
                 let free = self.buffer.get_mut(self.end..).unwrap_or_default();
-                let count = read(&mut self.input, free)?;
+                let count = read(&mut self.input, free).map_err(|error| self.named(error))?;
                 has_ended = count == 0;
                 self.end += count;
                 self.bytes += count as u64;
             }
             let filled = self.buffer.get(..self.end).unwrap_or_default();
-            if self.skips {
-                let Some(newline) = memchr(b'\n', filled) else {
-                    self.end = 0;
-                    if has_ended {
-                        return Ok(None);
-                    }
+            if self.skipped > 0 {
+                let newline = memchr(b'\n', filled);
+                if newline.is_none() && !has_ended {
+                    self.skip()?;
                     continue;
-                };
-                (self.skips, self.start) = (false, newline + 1);
+                }
+                (self.skipped, self.start) = (0, newline.map_or(self.end, |newline| newline + 1));
                 return Ok(Some(Part::LongLine));
             }
             if let Some(last) = memrchr(b'\n', filled) {
@@ -94,7 +98,31 @@ impl Blocks {
             if has_ended {
                 return Ok(None);
             }
-            (self.skips, self.end) = (true, 0);
+            self.skip()?;
+        }
+    }
+
+    /// Skips the bytes in the buffer, which belong to a line that is too long.
+    fn skip(&mut self) -> io::Result<()> {
+        self.skipped += self.end as u64;
+        self.end = 0;
+        if self.skipped < MOST_LINE_BYTES {
+            return Ok(());
+        }
+        let most = MOST_LINE_BYTES >> 20;
+        Err(io::Error::other(format!("there are {most} MiB without a newline, so this is no log; name a text file")))
+    }
+
+    /// Returns an error of a read with words that say what is wrong with a gzip file.
+    fn named(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof if self.is_gzip => {
+                io::Error::new(error.kind(), "the gzip file is truncated; copy the complete file, and name the copy")
+            }
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if self.is_gzip => {
+                io::Error::new(error.kind(), format!("the gzip file is damaged ({error}); copy it again"))
+            }
+            _ => error,
         }
     }
 
@@ -127,6 +155,7 @@ pub(crate) fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write as _;
 
     use flate2::Compression;
@@ -184,7 +213,7 @@ mod tests {
         text.extend_from_slice(b"\n");
         text.extend(vec![b'z'; BLOCK_BYTES + 1]);
         let (lines, long, rest) = read_all(Cursor::new(text)).unwrap();
-        assert_eq!((lines.len(), long), (3, 1));
+        assert_eq!((lines.len(), long), (3, 2), "a long line at the end does not need a newline");
         assert_eq!((lines[1].as_slice(), lines[2].len(), rest.len()), (&b"two"[..], BLOCK_BYTES - 1, 0));
     }
 

@@ -135,6 +135,11 @@ impl<'l> Entry<'l> {
         Ok(entry)
     }
 
+    /// Returns whether edgeshim writes this key.
+    pub(crate) fn has_key(key: &str) -> bool {
+        !matches!(Self::default().set(key.as_bytes(), Value::Null), Ok(None))
+    }
+
     /// Sets the value of a key. Returns the bit of the key, or `None` if the key is unknown.
     fn set(&mut self, key: &[u8], value: Value<'l>) -> Result<Option<u32>, &'static str> {
         let texts = |text: &mut Text<'l>, bit: u32| match value {

@@ -51,6 +51,8 @@ pub(super) fn collect(client: &AdminClient) -> Collected {
     if let Some(top) = &mut collected.top {
         redaction::top_list(top);
     }
+    let series = collected.series.iter_mut().map(|(_, series)| series);
+    series.chain(&mut collected.annotations).chain(&mut collected.summary).for_each(redaction::texts);
     collected
 }
 

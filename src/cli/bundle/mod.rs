@@ -1,5 +1,5 @@
 //! `edgeshim bundle`: writes the evidence about an incident into one file, for the post-mortem. The file contains no
-//! secrets, no complete addresses of clients and no values of queries ([`redaction`]).
+//! secrets, no complete addresses of clients, no e-mail addresses and no values of queries ([`redaction`]).
 
 mod archive;
 mod bundle_page;
@@ -9,6 +9,7 @@ mod log_window;
 mod redaction;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +22,7 @@ use self::bundle_page::About;
 use self::collected::{Collected, collect};
 use self::log_window::LogWindow;
 use super::admin_client::AdminClient;
+use super::log_files::refuse_repeats;
 use super::terminal::{USAGE, WRONG, print};
 use crate::access_log::reader::entry::shown;
 use crate::access_log::reader::stamp::Stamp;
@@ -70,9 +72,8 @@ fn write(arguments: &BundleArguments) -> Result<(String, Vec<String>), String> {
     let BundleArguments { since, admin, token, log, out, force } = arguments;
     let window = (TIMEOUT.read)(since, Path::new("")).map_err(|why| format!("--since {} {why}", quote(since)))?;
     let name = shown(&out.display().to_string(), 4_096);
-    if out.exists() && !force {
-        return Err(format!("--out {name}: the file exists; name another file, or add --force to replace it"));
-    }
+    check_out(out, *force).map_err(|why| format!("--out {name}: {why}"))?;
+    refuse_repeats(log).map_err(|why| format!("--log {why}"))?;
     let client = AdminClient::new("--admin", admin, token.as_deref())?;
     let made = SystemTime::now();
     let from = made.checked_sub(window).unwrap_or(UNIX_EPOCH);
@@ -83,6 +84,19 @@ fn write(arguments: &BundleArguments) -> Result<(String, Vec<String>), String> {
         .map_err(|error| format!("--out {name}: {error}; name a file in a folder that this user may write to"))?;
     let folder = archive::FOLDER;
     Ok((format!("{name}: {} files, {bytes} bytes; unpack it and open {folder}/index.html\n", items.len()), problems))
+}
+
+/// Checks whether a bundle can be written to this path. `--force` replaces only a regular file, so that it does not
+/// remove a device.
+fn check_out(out: &Path, force: bool) -> Result<(), &'static str> {
+    match (fs::symlink_metadata(out), fs::metadata(out)) {
+        (Err(_), _) => Ok(()),
+        (Ok(_), Err(_)) => Err("this is a symbolic link to a file that does not exist; remove the link, or name \
+                                another file"),
+        (Ok(_), Ok(file)) if !file.is_file() => Err("this is not a regular file; name a file, which may be new"),
+        (Ok(_), Ok(_)) if force => Ok(()),
+        (Ok(_), Ok(_)) => Err("the file exists; name another file, or add --force to replace it"),
+    }
 }
 
 /// When, and for which window, a bundle is made.
@@ -188,7 +202,8 @@ fn manifest(
         "running": collected.versions(),
         "logs": logs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "log": log_window.map(lines),
-        "hidden": "addresses of clients are cut to /24 and /48; *** replaces values of queries, tokens and secrets",
+        "hidden": "addresses of clients are cut to /24 and /48; *** replaces e-mail addresses, values of parameters, \
+                   tokens and secrets",
         "problems": about.problems,
         "files": items.iter().map(file).collect::<Vec<_>>(),
     })

@@ -1,50 +1,27 @@
-//! Removes from log lines and from JSON what must not leave the machine in a bundle: complete client addresses, values
-//! in queries, secrets in paths and in the configuration. The functions keep what a post-mortem needs: which path,
-//! which names of parameters, which network.
+//! Removes from log lines and from JSON what must not leave the machine in a bundle: complete client addresses, e-mail
+//! addresses, values of parameters, and texts that look like secrets. The functions keep what a post-mortem needs:
+//! which path, which names of parameters, which network. In doubt, they hide a text.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use crate::access_log::reader::entry::rewritten;
+use crate::access_log::reader::entry::{Entry, rewritten};
+use crate::wire::trace_context::valid_request_id;
 
 /// The text in place of a value.
 const HIDDEN: &str = "***";
-/// The keys of a log line that are kept. Programs that ship logs can add keys with any content.
-const KEPT: [&str; 27] = [
-    "time",
-    "id",
-    "provider",
-    "claimed",
-    "proof",
-    "pop",
-    "client",
-    "method",
-    "host",
-    "path",
-    "protocol",
-    "class",
-    "status",
-    "bytes",
-    "origin_status",
-    "origin_bytes",
-    "origin_ms",
-    "total_ms",
-    "encoding",
-    "guard",
-    "cause",
-    "locale",
-    "referer",
-    "user_agent",
-    "pull",
-    "revalidated",
-    "why",
-];
 /// The parameters of a beacon, whose values are not personal.
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];
-/// A part of a path with at least this many letters and digits in a row is hidden if it has both, because it looks
-/// random.
+/// The least length of a text that can look random.
 const RANDOM_LENGTH: usize = 20;
+/// A text with hyphens looks random if letters, capitals and digits follow each other at least this many times. Words
+/// in a path, such as `a-long-slug-with-2013-words`, have fewer changes.
+const RANDOM_CHANGES: usize = 4;
+/// A text can be percent-encoded several times. A text that is encoded more often is hidden.
+const MOST_DECODINGS: usize = 3;
 /// Parts of the keys of the configuration whose texts are secrets. `/config` hides them already.
 const SECRET_KEYS: [&str; 5] = ["token", "secret", "passw", "values", "nonce"];
 
@@ -54,11 +31,14 @@ const SECRET_KEYS: [&str; 5] = ["token", "secret", "passw", "values", "nonce"];
 /// The line is not a JSON object.
 pub(super) fn line(line: &[u8], is_pull: bool) -> Result<String, &'static str> {
     rewritten(line, |key, text| {
-        KEPT.contains(&key).then(|| match key {
+        // Programs that ship logs can add keys with any content.
+        Entry::has_key(key).then(|| match key {
             "client" => network(text),
             "path" => target(text, !is_pull),
             "referer" => target(text, false),
-            _ => text.to_owned(),
+            "id" if valid_request_id(text.as_bytes()) => text.to_owned(),
+            "time" => text.to_owned(),
+            _ => prose(text),
         })
     })
 }
@@ -80,7 +60,7 @@ pub(super) fn target(url: &str, keeps_beacon: bool) -> String {
     let mut shown = String::with_capacity(url.len());
     let rest = match path.split_once("://") {
         Some((scheme, rest)) => {
-            shown.push_str(scheme);
+            push_part(scheme, &mut shown);
             shown.push_str("://");
             let (authority, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let host = authority.rsplit('@').next().unwrap_or_default();
@@ -88,7 +68,7 @@ pub(super) fn target(url: &str, keeps_beacon: bool) -> String {
                 shown.push_str(HIDDEN);
                 shown.push('@');
             }
-            shown.push_str(host);
+            push_part(host, &mut shown);
             rest
         }
         None => path,
@@ -97,12 +77,17 @@ pub(super) fn target(url: &str, keeps_beacon: bool) -> String {
         if position > 0 {
             shown.push('/');
         }
-        shown.push_str(if can_be_secret(part) { HIDDEN } else { part });
+        push_part(part, &mut shown);
     }
     for (position, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
         shown.push(if position == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((name, value)) if keeps_beacon && BEACON_PARAMETERS.contains(&name) && is_word(value) => {
+            Some((name, value))
+                if keeps_beacon
+                    && BEACON_PARAMETERS.contains(&name)
+                    && is_word(value)
+                    && (name == "id" || !can_be_secret(value)) =>
+            {
                 shown.push_str(pair);
             }
             Some((name, _)) if !can_be_secret(name) => {
@@ -122,18 +107,97 @@ fn is_word(value: &str) -> bool {
     value.len() <= 128 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
+/// Appends a part of a path. The part can have parameters such as `;v=1`, or be a parameter, such as `token=a`. The
+/// values of the parameters are hidden.
+fn push_part(part: &str, shown: &mut String) {
+    for (position, piece) in part.split(';').enumerate() {
+        if position > 0 {
+            shown.push(';');
+        }
+        match piece.split_once(['=', '&']) {
+            _ if can_be_secret(piece.split('=').next().unwrap_or_default()) => shown.push_str(HIDDEN),
+            Some((name, _)) => {
+                shown.push_str(name);
+                shown.push('=');
+                shown.push_str(HIDDEN);
+            }
+            None => shown.push_str(piece),
+        }
+    }
+}
+
+/// Returns a text of words without e-mail addresses, values of parameters, and words that look like secrets.
+pub(super) fn prose(text: &str) -> String {
+    let is_between = |character: char| character.is_whitespace() || "()[]{}<>\"',;|".contains(character);
+    let mut shown = String::with_capacity(text.len());
+    for word in text.split_inclusive(is_between) {
+        let (word, end) = word.split_at(word.trim_end_matches(is_between).len());
+        if word.contains("://") {
+            shown.push_str(&target(word, false));
+        } else {
+            push_part(word, &mut shown);
+        }
+        shown.push_str(end);
+    }
+    shown
+}
+
+/// Applies [`prose`] to all texts in JSON. The keys stay.
+pub(super) fn texts(value: &mut Value) {
+    match value {
+        Value::Object(object) => object.values_mut().for_each(texts),
+        Value::Array(list) => list.iter_mut().for_each(texts),
+        Value::String(text) => *text = prose(text),
+        _ => {}
+    }
+}
+
 /// Returns whether a part of a path looks like a token or an e-mail address.
 fn can_be_secret(part: &str) -> bool {
-    let is_random = |run: &str| {
-        run.len() >= RANDOM_LENGTH
-            && run.bytes().any(|byte| byte.is_ascii_digit())
-            && run.bytes().any(|byte| byte.is_ascii_alphabetic())
+    let mut decoded = Cow::Borrowed(part);
+    for _ in 0..MOST_DECODINGS {
+        if !decoded.contains('%') {
+            break;
+        }
+        decoded = percent_decode_str(&decoded).decode_utf8_lossy().into_owned().into();
+    }
+    // A delimiter that is encoded can separate a name from a value.
+    if decoded != part && decoded.contains(['?', '=', '&', '#', ';', '/', '\\', '%']) {
+        return true;
+    }
+    // A JSON Web Token begins with `eyJ`.
+    decoded.starts_with("eyJ")
+        || decoded.contains('@')
+        || decoded
+            .split(|character: char| !character.is_ascii_alphanumeric() && !"-_+".contains(character))
+            .any(is_random)
+}
+
+/// Returns whether a run of letters, digits, hyphens and underscores looks random.
+fn is_random(run: &str) -> bool {
+    let pieces: Vec<&str> = run.split(['-', '_', '+']).collect();
+    let is_mixed = |piece: &&str| {
+        piece.len() >= RANDOM_LENGTH
+            && piece.bytes().any(|byte| byte.is_ascii_digit())
+            && piece.bytes().any(|byte| byte.is_ascii_alphabetic())
     };
-    // A JSON Web Token begins with these characters.
-    part.starts_with("eyJ")
-        || part.contains('@')
-        || part.to_ascii_lowercase().contains("%40")
-        || part.split(|character: char| !character.is_ascii_alphanumeric()).any(is_random)
+    let is_hex = |piece: &&str| piece.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_uuid = |five: &[&str]| five.iter().map(|piece| piece.len()).eq([8, 4, 4, 4, 12]) && five.iter().all(is_hex);
+    pieces.iter().any(is_mixed)
+        || pieces.windows(5).any(is_uuid)
+        || run.len() >= RANDOM_LENGTH && pieces.iter().map(|piece| changes(piece)).sum::<usize>() >= RANDOM_CHANGES
+}
+
+/// Returns how often the kind of the character changes. A capital before small letters begins a word, so it is no
+/// change.
+fn changes(piece: &str) -> usize {
+    let is_change = |two: &[u8]| match two {
+        [one, other] => {
+            one.is_ascii_digit() != other.is_ascii_digit() || one.is_ascii_lowercase() && other.is_ascii_uppercase()
+        }
+        _ => false,
+    };
+    piece.as_bytes().windows(2).filter(|two| is_change(two)).count()
 }
 
 /// Hides secrets in JSON from the admin listener. The listener hides the secrets of the configuration itself, but the
@@ -151,7 +215,7 @@ pub(super) fn config(value: &mut Value) {
             }
         }
         Value::Array(list) => list.iter_mut().for_each(config),
-        Value::String(text) if text.contains("://") && text.contains('@') => *text = target(text, false),
+        Value::String(text) if text.contains("://") => *text = target(text, false),
         _ => {}
     }
 }
@@ -209,11 +273,24 @@ mod tests {
             ),
             ("https://me:pw@www.test/a?b=c#frag", "https://***@www.test/a?b=***"),
             ("https://www.test", "https://www.test"),
+            ("/reset/550e8400-e29b-41d4-a716-446655440000/x", "/reset/***/x"),
+            ("/reset/u-00000000-1111-2222-3333-444444444444", "/reset/***"),
+            ("/t/dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "/t/***"),
+            ("/t/aB3-cD4_eF5-gH6_iJ7-kL", "/t/***"),
+            ("/a;jsessionid=hunter2;v/b;x", "/a;jsessionid=***;v/b;x"),
+            ("/a/token=hunter2/b", "/a/token=***/b"),
+            ("/a%3Ftoken%3Dhunter2", "/***"),
+            ("/a%3ftoken=hunter2", "/***"),
+            ("/a%25253Fhunter2", "/***"),
+            ("/a%2Fhunter2", "/***"),
+            ("/caf%C3%A9/photo-1024x768-large_v2.jpg", "/caf%C3%A9/photo-1024x768-large_v2.jpg"),
+            ("token=hunter2", "token=***"),
             ("/?", "/?"),
             ("", ""),
         ] {
             assert_eq!(target(url, false), shown, "{url}");
         }
+        assert_eq!(target("/b.gif?reason=550e8400-e29b-41d4-a716-446655440000", true), "/b.gif?reason=***");
         let beacon = "/b.gif?source=fastly&id=r-1&x=1&reason=a%20b";
         assert_eq!(target(beacon, true), "/b.gif?source=fastly&id=r-1&x=***&reason=***");
     }
@@ -232,6 +309,34 @@ mod tests {
         );
         assert_eq!(shown, expected);
         assert!(line(b"{", true).is_err());
+    }
+
+    #[test]
+    fn text_when_it_has_addresses_or_values_then_hidden() {
+        let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:1.9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0";
+        assert_eq!(prose(agent), agent);
+        for (text, shown) in [
+            ("bot/1 (a@b.test; token=hunter2)", "bot/1 (***; token=***)"),
+            ("bot (+https://b.test/i?q=hunter2)", "bot (+https://b.test/i?q=***)"),
+            ("by <a%40b.test>, 550e8400-e29b-41d4-a716-446655440000", "by <***>, ***"),
+            ("deploy 1234", "deploy 1234"),
+        ] {
+            assert_eq!(prose(text), shown, "{text}");
+        }
+        let mut value = json!([{ "text": "deploy by a@b.test", "at": 7 }]);
+        texts(&mut value);
+        assert_eq!(value, json!([{ "text": "deploy by ***", "at": 7 }]));
+    }
+
+    #[test]
+    fn line_when_a_value_of_the_client_has_an_address_or_a_parameter_then_hidden() {
+        for key in ["id", "claimed", "host", "method", "user_agent", "referer", "path"] {
+            for secret in ["hunter2@b.test", "k=hunter2"] {
+                let shown = line(json!({ key: secret }).to_string().as_bytes(), true).unwrap();
+                assert!(shown.contains(key) && !shown.contains("hunter2"), "{key}: {shown}");
+            }
+        }
+        assert_eq!(line(br#"{"id":"550e8400-e29b-41d4-a716-446655440000"}"#, true).unwrap().len(), 45);
     }
 
     #[test]
@@ -262,7 +367,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn url_when_arbitrary_then_value_of_query_is_hidden(url in "/[a-z/?&=#@:%]{0,30}") {
+        fn url_when_arbitrary_then_value_of_query_is_hidden(url in "/[a-z/?&=#@:%;]{0,30}") {
             let marked = format!("{url}?a=hunter2");
             prop_assert!(!target(&marked, false).contains("hunter2"), "{}", marked);
             prop_assert!(!target(&marked, true).contains("hunter2"), "{}", marked);

@@ -12,7 +12,7 @@ use crate::access_log::reader::blocks::{Part, lines};
 use crate::access_log::reader::entry::{Entry, shown};
 use crate::access_log::reader::id_search::{Found, IdSearch};
 use crate::access_log::reader::ncsa::NcsaLine;
-use crate::cli::log_files::open_blocks;
+use crate::cli::log_files::{open_blocks, refuse_repeats};
 use crate::cli::terminal::{USAGE, WRONG, print, print_json};
 use crate::wire::trace_context::valid_request_id;
 
@@ -21,6 +21,9 @@ use crate::wire::trace_context::valid_request_id;
 const MOST_FOUND: usize = 1_000;
 /// The largest size of the kept lines, in bytes. A line of edgeshim has at most about 30 KiB.
 const MOST_BYTES: usize = 8 << 20;
+
+/// If none of this number of lines at the start of a file can be read, the file is no log of edgeshim.
+const FIRST_LINES: usize = 10;
 
 /// What was found in the logs.
 #[derive(Default)]
@@ -32,6 +35,8 @@ struct Findings {
     more: usize,
     /// The names of the logs in the format combined or etsy.
     other_formats: Vec<String>,
+    /// The names of the files that are not logs of edgeshim.
+    foreign: Vec<String>,
     /// The lines that contain the id but cannot be read, and the first of them with the reason.
     unreadable: u64,
     first_unreadable: Option<String>,
@@ -79,16 +84,26 @@ fn search(id: &str, logs: &[PathBuf]) -> Result<Findings, String> {
     let search = IdSearch::new(id);
     let mut findings = Findings::default();
     let begun = Instant::now();
+    refuse_repeats(logs)?;
     for path in logs {
         let (name, mut blocks) = open_blocks(path)?;
-        let mut is_first = true;
+        let mut is_judged = false;
         while let Some(part) = blocks.next().map_err(|error| format!("{name}: {error}"))? {
             let Part::Lines(part) = part else { continue };
-            if std::mem::take(&mut is_first) && lines(part).next().is_some_and(|line| NcsaLine::read(line).is_some()) {
-                findings.other_formats.push(name.clone());
+            if !std::mem::replace(&mut is_judged, true) {
+                findings.judge(&name, lines(part));
             }
             search.search(part, |line, found| findings.add(&name, line, &found));
         }
+        // The last line does not need a newline.
+        let rest = blocks.rest();
+        if !is_judged && rest.is_empty() && blocks.bytes > 0 {
+            // All lines were too long.
+            findings.foreign.push(name.clone());
+        } else if !is_judged {
+            findings.judge(&name, std::iter::once(rest));
+        }
+        search.search(rest, |line, found| findings.add(&name, line, &found));
         findings.bytes += blocks.bytes;
     }
     findings.elapsed = begun.elapsed();
@@ -97,6 +112,16 @@ fn search(id: &str, logs: &[PathBuf]) -> Result<Findings, String> {
 }
 
 impl Findings {
+    /// Notes what the first lines of a file say about its format.
+    fn judge<'l>(&mut self, name: &str, lines: impl Iterator<Item = &'l [u8]>) {
+        let mut first = lines.filter(|line| !line.trim_ascii().is_empty()).take(FIRST_LINES).peekable();
+        if first.peek().is_some_and(|line| NcsaLine::read(line).is_some()) {
+            self.other_formats.push(name.to_owned());
+        } else if first.peek().is_some() && !first.any(|line| Entry::read(line).is_ok()) {
+            self.foreign.push(name.to_owned());
+        }
+    }
+
     fn add(&mut self, name: &str, line: &[u8], found: &Found<'_>) {
         match found {
             Found::Request(entry) if self.requests.len() < MOST_FOUND && self.kept_bytes + line.len() <= MOST_BYTES => {
@@ -154,6 +179,12 @@ impl Findings {
                 text,
                 "; {name} has the format combined or etsy, whose lines have no request id: write access_log.format = \
                  \"json\", and search for requests after this change"
+            );
+        } else if let Some(name) = self.foreign.first() {
+            let _ = write!(
+                text,
+                "; {name} is no access log of edgeshim: none of its first lines can be read; name a log that edgeshim \
+                 wrote with access_log.format = \"json\""
             );
         } else {
             text +=

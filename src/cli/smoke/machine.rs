@@ -1,14 +1,13 @@
 //! The results of `smoke` for programs: JSON, `JUnit`, and the baseline that is read from the JSON of an earlier run.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::regular_file;
 use crate::smoke::{Card, Report, Verdict};
 
 /// The longest baseline file that is read, in bytes.
@@ -87,10 +86,11 @@ pub(super) fn read_times(path: &Path) -> Result<Vec<(String, Option<String>, Dur
             path.display()
         )
     };
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
-    read.map_err(|error| wrong(&error))?;
-    let earlier: Earlier = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    let text = regular_file::read(path, MOST_BYTES).map_err(|error| wrong(&error))?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(wrong(&format_args!("it is longer than {MOST_BYTES} bytes")));
+    }
+    let earlier: Earlier = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
     let time = |target: EarlierTarget| {
         let time = Duration::try_from_secs_f64(target.ttfb_ms? / 1000.0).ok()?;
         Some((target.url, target.provider, time))

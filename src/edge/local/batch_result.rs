@@ -86,7 +86,8 @@ impl BatchResult {
             Self::Cut => (StatusCode::BAD_REQUEST, "this body was truncated; nothing was counted\n"),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "too many batches arrive at the same time; send this batch again later\n",
+                "this batch cannot be read now, because too many batches arrive at the same time or the reader has \
+                 failed: send this batch again later\n",
             ),
         }
     }

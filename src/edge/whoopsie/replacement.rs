@@ -17,8 +17,8 @@ use crate::metrics::labels::{Dimension, Labels};
 use crate::metrics::{LazyCounters, Ledger};
 use crate::pages::{LONGEST_COUNTDOWN_SECONDS, PageValues, Pages, problem_json};
 use crate::wire::names::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, GRPC_STATUS, PROXY_STATUS,
-    RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY, X_REQUEST_ID,
+    self, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, DATE, GRPC_STATUS,
+    PROXY_STATUS, RETRY_AFTER, SERVER, STRICT_TRANSPORT_SECURITY, VARY, X_REQUEST_ID,
 };
 use crate::wire::quality::Preference;
 
@@ -88,7 +88,7 @@ impl Shared {
         }
         for (name, value) in &origin.headers {
             // Without these fields a browser hides the status from the script that sent the request.
-            if name.as_str().starts_with("access-control-") {
+            if names::is_cross_origin(name) {
                 headers.append(name, value.clone());
             }
         }

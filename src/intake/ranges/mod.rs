@@ -189,7 +189,7 @@ mod tests {
             (&|| drop(folder.replace("one", "192.0.2.0/24\nhtml")), "one has no network in line 2"),
             (&|| fs::write(&one, "").unwrap(), "one has no networks"),
             (&|| fs::remove_file(&one).unwrap(), "one cannot be read"),
-            (&|| fs::create_dir(&one).unwrap(), "one cannot be read (it is not a regular file)"),
+            (&|| fs::create_dir(&one).unwrap(), "one cannot be read (it is not a regular file, but a folder)"),
             (&|| fs::remove_dir(&one).unwrap(), "one cannot be read"),
         ];
         let as_of = list.as_of();
