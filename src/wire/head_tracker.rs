@@ -4,8 +4,8 @@
 //! request was ambiguous (request smuggling: RFC 9112 §6.1 and RFC 9112 §11.2). [`HeadTracker`] sees every byte that
 //! edgeshim reads from a client's connection. The tracker follows heads and bodies by hyper's rules, and stores a
 //! verdict on each head until `serve/requests.rs` asks for the verdict. The tracker refuses a head that has both fields
-//! (RFC 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), or a field line that continues on the
-//! next line (RFC 9112 §5.2).
+//! (RFC 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), a field line that continues on the
+//! next line (RFC 9112 §5.2), or a target with a fragment, which hyper would remove (RFC 9112 §3.2).
 //!
 //! The tracker is not a second parser: hyper checks names, methods and values. For each message that hyper accepts, the
 //! tracker must find the same end as hyper, or stop (for example at an LF without a CR in a trailer line). If hyper
@@ -16,18 +16,19 @@
 //! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
 //! its position and a few facts about the current head.
 
-use memchr::memchr2;
+use memchr::{memchr2, memchr3};
 
 /// The position of a connection in its stream of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The position is between two messages. Empty lines before a request line belong to no message.
+    /// The position is at the start of the connection or after a complete message. Empty lines before a request line
+    /// belong to no message.
     Boundary,
     /// The position is inside a head.
     Head,
     /// The position is inside a body, including chunk lines and trailers.
     Body,
-    /// The connection is no longer tracked: after an upgrade, a flawed head, or bytes that hyper refuses.
+    /// The connection is no longer tracked: after an upgrade, a refused head, or a body that the tracker cannot follow.
     Opaque,
 }
 
@@ -82,8 +83,10 @@ enum State {
     Between,
     /// After a CR before a request line.
     BetweenCr,
-    /// In a line of the head that does not affect framing: the request line, or a field other than Content-Length and
-    /// Transfer-Encoding.
+    /// The next two states are in the request line: in the method, and after the method.
+    Method,
+    Target,
+    /// At the end of the request line, or in a field line other than Content-Length and Transfer-Encoding.
     Line,
     /// At the first byte of a line after the request line.
     LineStart,
@@ -122,12 +125,13 @@ enum State {
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each field is one fact about a head, and the facts are independent")]
 pub struct HeadTracker {
-    /// The number of bytes that are left of the body or chunk. While the tracker reads a chunk size, this is the part
-    /// of the size that has been read.
+    /// The number of bytes that are left of the body or chunk. While the tracker reads a chunk size, `remaining` is the
+    /// part of the size that has been read.
     remaining: u64,
     /// The part of the number in the current Content-Length line that has been read.
     number: u64,
-    /// The Content-Length of the current head, or `u64::MAX` before the first Content-Length line has ended.
+    /// The Content-Length of the current head, if `has_length` is set. `length` is `u64::MAX` until the first
+    /// Content-Length line has ended.
     length: u64,
     /// The number of clear heads whose verdicts have not been taken yet.
     clear: u32,
@@ -163,6 +167,8 @@ impl HeadTracker {
             rest = match self.state {
                 State::Opaque => return,
                 State::Between | State::BetweenCr => self.between(first, rest, after),
+                State::Method => self.request_line(rest, b' '),
+                State::Target => self.request_line(rest, b'#'),
                 State::Line => self.line(rest),
                 State::LineStart => self.line_start(first, rest, after),
                 State::Name(field, matched) => self.name(field, matched, rest),
@@ -194,6 +200,8 @@ impl HeadTracker {
         match self.state {
             State::Between => Phase::Boundary,
             State::BetweenCr
+            | State::Method
+            | State::Target
             | State::Line
             | State::LineStart
             | State::Name(..)
@@ -233,17 +241,21 @@ impl HeadTracker {
             (_, b'\n') => self.state = State::Between,
             (State::Between, b'\r') => self.state = State::BetweenCr,
             (state, _) => {
-                self.has_length = false;
-                self.has_coding = false;
-                self.chunked = false;
-                if state == State::BetweenCr {
-                    self.flawed = true;
-                }
-                self.state = State::Line;
+                (self.has_length, self.has_coding, self.chunked) = (false, false, false);
+                self.flawed |= state == State::BetweenCr;
+                self.state = State::Method;
                 return rest;
             }
         }
         after
+    }
+
+    /// Reads the request line up to `end`: a space after the method, which can contain a `#`, or the `#` of a fragment.
+    fn request_line<'a>(&mut self, rest: &'a [u8], end: u8) -> &'a [u8] {
+        let Some(at) = memchr3(b'\r', b'\n', end, rest) else { return &[] };
+        self.flawed |= rest.get(at) == Some(&b'#');
+        self.state = if rest.get(at) == Some(&b' ') { State::Target } else { State::Line };
+        rest.get(at..).unwrap_or_default()
     }
 
     /// Reads to the end of a line that does not affect framing.
@@ -312,7 +324,7 @@ impl HeadTracker {
     }
 
     fn has_length_line(&mut self) {
-        // `end_length` compares the number of the first line with the numbers of later lines.
+        // `u64::MAX` tells `end_length` that this line is the first Content-Length line.
         if !self.has_length {
             self.length = u64::MAX;
         }
@@ -568,6 +580,7 @@ mod tests {
             "GET / HTTP/1.1\r\nA: b\rc\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\r\n\r\n",
             "GET /\r HTTP/1.1\r\n\r\n",
+            "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
             "\rGET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
             "GET / HTTP/1.1\r\n\tA: b\r\n\r\n",
@@ -628,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_when_connection_is_upgraded_then_earlier_verdicts_stay() {
+    fn earlier_verdicts_when_connection_is_upgraded_then_stay_available() {
         let mut tracker = HeadTracker::new();
         tracker.feed(GET.as_bytes());
         tracker.set_opaque();
@@ -750,7 +763,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pipelined_requests_when_bytes_are_split_anywhere_then_have_exact_verdicts(
+        fn pipelined_requests_when_bytes_are_split_anywhere_then_have_correct_verdicts(
             messages in prop::collection::vec(message(), 1..6),
             flawed_at in prop::option::of(0_usize..6),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
