@@ -162,7 +162,7 @@ impl Fault {
         Self { begun: Some(begun), ..self }
     }
 
-    /// Returns the part of the response that had arrived. `None` if the response head had not arrived.
+    /// Returns the part of the response that had arrived, or `None` if the response head had not arrived.
     pub fn begun(&self) -> Option<Begun> {
         self.begun
     }

@@ -65,7 +65,8 @@ pub(crate) use label;
 label! {
     /// The reason for a refusal. `edgeshim_refused_total` uses the reason as the label `reason`.
     pub enum Reason {
-        /// The request head is ambiguous, broken or too large.
+        /// The request head is ambiguous, broken or too large. Or the PROXY header is malformed, or the client does not
+        /// send the protocol that ALPN selected.
         Malformed = "malformed",
         /// The request head did not arrive within `server.header_timeout`.
         HeaderTimeout = "header_timeout",
@@ -77,7 +78,7 @@ label! {
         Unverified = "unverified",
         /// `server.hosts` does not contain the request's Host.
         Host = "host",
-        /// CDN-Loop shows that the request has already passed through edgeshim `server.max_hops` times.
+        /// CDN-Loop shows that the request has already passed through edgeshim at least `server.max_hops` times.
         Loop = "loop",
         /// The method is CONNECT, which no origin behind a CDN needs.
         Method = "method",
@@ -96,7 +97,7 @@ label! {
         NotTls = "not_tls",
         /// The client and edgeshim have no protocol version, cipher suite, signature or ALPN protocol in common.
         NoCommon = "no_common",
-        /// The client certificate is expired, or no CA of `server.tls.client_ca` issued it.
+        /// The client certificate is not valid (for example expired), or no CA of `server.tls.client_ca` issued it.
         ClientCertificate = "client_certificate",
         /// The client ended the connection, for example because it does not accept the certificate.
         Gone = "gone",
@@ -162,7 +163,8 @@ label! {
         Parsed = "parsed",
         /// The line is damaged, is too long, or has no valid time.
         Unparsed = "unparsed",
-        /// The time of the line is more than five minutes old, or more than a minute in the future.
+        /// The time of the line is at least five minutes before the batch began to arrive, or more than a minute in the
+        /// future.
         Outside = "outside",
     }
 }

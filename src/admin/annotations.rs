@@ -32,7 +32,7 @@ label! {
         Drain = "drain",
         /// A configuration swap.
         Reload = "reload",
-        /// A change of a certificate: edgeshim serves another certificate than before.
+        /// Certificates, keys or CAs of client certificates were read again after a change.
         Certificate = "certificate",
         /// A change of the CDNs' weights, announced with `POST /annotations`.
         Share = "share",
@@ -124,7 +124,8 @@ impl Annotations {
     }
 }
 
-/// Removes control characters, and characters that change the writing direction. Cuts the text to [`MAX_CHARACTERS`].
+/// Removes control characters, characters that change the writing direction, and whitespace at the ends. Cuts the text
+/// to [`MAX_CHARACTERS`].
 pub(super) fn cleaned(text: &str) -> String {
     let visible = |character: &char| !character.is_control() && !is_active(*character);
     let text: String = text.chars().filter(visible).collect();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn own_marks_when_many_annotations_are_posted_then_are_kept() {
+    fn marks_of_edgeshim_when_many_annotations_are_posted_then_are_kept() {
         let annotations = Annotations::new(&Metrics::new().unwrap());
         annotations.add(Mark::Start, "started", 1.0);
         annotations.add(Mark::Outage, "fastly", 2.0);

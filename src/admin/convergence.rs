@@ -43,8 +43,8 @@ const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
 const BEFORE: f64 = 120.0;
 /// The current share is calculated from the pulls in this time before the end of the look, in seconds.
 const NOW: f64 = 30.0;
-/// The smallest change of a share for which times are looked for. A change must also have at least [`SURE`] standard
-/// errors, because a share that is measured from few pulls differs from the true share by chance.
+/// The smallest change of a share for which times are looked for. A change must also be at least [`SURE`] times its
+/// standard error, because a share that is measured from few pulls differs from the true share by chance.
 const SMALLEST: f64 = 0.01;
 const SURE: f64 = 3.0;
 /// The number of standard deviations that count as chance.
@@ -130,7 +130,7 @@ impl Shares {
             *to = provider.row.counts[Column::Pulls as usize];
         }
         if self.seconds.back().is_some_and(|last| sample.at < last.at) {
-            // The clock of the system was set back. The times of the ring must be in order.
+            // The clock of the system was set back. The ring is cleared, because its times must be in order.
             self.seconds.clear();
             self.steps.clear();
         }
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_announced_then_reported_times_equal_true_times_within_one_second() {
+    fn step_when_announced_then_reported_times_differ_from_true_times_by_at_most_one_second() {
         let mut random = Random(1);
         let clients = Clients::new(100_000, &mut random);
         // Each client pulls exactly once in each second, always at the same moment within the second. So no number of
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_pulls_are_random_then_true_time_is_between_earliest_and_latest() {
+    fn step_when_pulls_are_random_then_most_true_times_are_within_the_reported_bounds() {
         let (mut checked, mut outside) = (0, Vec::new());
         for seed in 0..6 {
             let mut random = Random(seed);
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn step_when_not_announced_then_detected_once_with_its_start() {
+    fn step_when_not_announced_then_detected_once_near_the_true_start() {
         let mut random = Random(2);
         let clients = Clients::new(50_000, &mut random);
         let mut traffic = Traffic::new();
@@ -602,7 +602,7 @@ mod tests {
             // percentage point counts.
             ([1_271; 8], [5_329; 8], 2),
             ([1_220; 8], [5_380; 8], 0),
-            // Eight percentage points in few pulls.
+            // A difference of eight percentage points is certain even with few pulls.
             ([17; 8], [49; 8], 2),
         ] {
             let mut traffic = Traffic::new();

@@ -2,7 +2,8 @@
 //! history belongs to the admin listener, so a configuration swap does not reset the history.
 //!
 //! Memory: a sample has at most 14 KiB ([`MAX_PROVIDERS`] × [`MAX_CLASSES`]), and there are at most 481 samples. So the
-//! history has at most 7 MiB, whatever the traffic is. With six providers and six classes it has less than 1 MiB.
+//! history has at most 7 MiB, whatever the traffic is. With six providers and six classes, each including `other`, the
+//! history has less than 1 MiB.
 
 use std::collections::VecDeque;
 

@@ -49,14 +49,15 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts to bind an address that another process still uses.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
-/// The number of attempts between two warnings. They take a minute.
+/// The number of attempts between two warnings. These attempts take a minute.
 const ATTEMPTS_PER_WARNING: u32 = 300;
 /// The largest number of open connections. Each further connection is closed at once. One scraper uses one connection.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The running admin listener.
 pub(crate) struct Admin {
-    /// The address as edgeshim prints it at its start: `http://…` or `unix:…`.
+    /// The address as edgeshim prints it at its start: `http://…` or `unix:…`. If the address is still in use, the
+    /// configured address with a note.
     pub address: String,
     board: &'static Board,
     /// A second descriptor of the socket, for the hand-over to another process.
@@ -90,7 +91,8 @@ impl Admin {
     }
 }
 
-/// Binds the address of `[admin] listen`. Starts a thread that serves this address until the process ends.
+/// Binds the address of `[admin] listen`, or uses an inherited socket. Starts a thread that serves this address until
+/// the socket is handed over or the process ends.
 pub(crate) fn start(
     slot: &'static Slot,
     source: Source,

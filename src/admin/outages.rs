@@ -35,7 +35,7 @@ pub(super) struct Outage {
     /// The start of the first sample in which the share of failed pulls reached [`BEGIN`], in seconds of Unix time.
     pub began: f64,
     pub ended: Option<f64>,
-    /// The largest share of failed pulls so far.
+    /// The largest share of failed pulls in [`SHORT`] samples so far.
     pub worst: f64,
     /// The time of the last sample with a pull, in seconds of Unix time.
     last_pull: f64,
@@ -47,7 +47,7 @@ pub(super) struct Outages {
     pub list: VecDeque<Outage>,
 }
 
-/// Returns the number of pulls in a sample, and the number of these pulls that failed.
+/// Returns the number of pulls in a sample, and the number of failures: 5xx of a provider, or faults of the origin.
 fn figures(sample: &Sample, subject: Subject) -> (f64, f64) {
     match subject {
         Subject::Origin => {

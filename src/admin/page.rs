@@ -46,7 +46,7 @@ impl Document {
             hash("script"),
             hash("style")
         );
-        // A hash in base64 is visible ASCII.
+        // A hash in base64 is visible ASCII, so this conversion does not fail.
         let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         Self { policy, html: html.into() }
     }

@@ -1,5 +1,6 @@
 //! The paths of the admin listener. The probes, the metrics and a POST to `/log-in` need no token. If `admin.token` is
-//! configured, all other requests need the token or the cookie of a session.
+//! configured, all other GET and HEAD requests and a POST to `/annotations` need the token or the cookie of a session.
+//! All other methods get a 405.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -143,8 +144,8 @@ impl Routes {
         if is_cross_site(&head.headers, self.has_token()) {
             return text(
                 StatusCode::FORBIDDEN,
-                "A page of another site seems to have sent this request. Open the page under an IP address or \
-                 localhost, or configure admin.token.\n",
+                "A page of another site seems to have sent this request. Open the page of edgeshim under an IP \
+                 address or localhost, or configure admin.token.\n",
             );
         }
         if !is_log_in && self.pass(head).is_none() {
@@ -165,7 +166,7 @@ impl Routes {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "Send at most 4096 bytes.\n");
             }
             Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "The body is not complete. Send the request again.\n"),
-            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "The body took longer than ten seconds.\n"),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive within ten seconds.\n"),
         };
         if is_log_in { self.log_in(&body) } else { self.annotate(&body) }
     }
@@ -231,7 +232,7 @@ impl Routes {
             weights.insert(name.to_owned(), weight);
         }
         if weights.len() < 2 || weights.values().sum::<f64>() <= 0.0 {
-            let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets none";
+            let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets no clients";
             return Err(format!("share needs at least two providers, and one weight above 0. {wanted}.\n"));
         }
         Ok(weights)

@@ -1,7 +1,7 @@
 //! Once a second, reads the numbers of the page from the metrics, stores the numbers in the history, and sends the
 //! numbers to the open pages.
 //!
-//! Cost: one rendering of the metrics and one pass over its text, on the thread of the admin listener.
+//! Cost: one rendering of the metrics and one pass over their text, on the thread of the admin listener.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +89,7 @@ impl Board {
     }
 
     /// Adds the numbers of the last second to the history. Marks a configuration swap, changed certificates, the start
-    /// and the end of each outage, and each shift of the shares.
+    /// and the end of each outage, and each shift of the shares. Sends the new numbers to the open pages.
     pub(super) fn sample(&self) {
         let text = self.metrics.render();
         let now = now();
@@ -102,7 +102,7 @@ impl Board {
         let changes = certificate_changes(&seen.runtime);
         if changes > seen.certificate_changes {
             seen.certificate_changes = changes;
-            self.mark(Mark::Certificate, "the certificates of [server.tls] were read again", now);
+            self.mark(Mark::Certificate, "certificates or CAs of client certificates were read again", now);
         }
         let seconds = seen.last.elapsed().as_secs_f64();
         seen.last = Instant::now();

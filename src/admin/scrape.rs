@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn metrics_text_when_nearly_valid_then_read_without_panic(
+        fn metrics_text_when_nearly_valid_then_read_does_not_panic(
             text in LINES,
         ) {
             let mut names = Names::default();

@@ -2,7 +2,7 @@
 //! session, which a browser gets at its log-in. Also finds the POST requests that a page of another site caused.
 //!
 //! The cookie contains the time at which the session ends, and a keyed hash (HMAC-SHA256) of this time and of the
-//! token. The key is random and never leaves the process. So nobody can find the token from the cookie. A restart of
+//! token. The key is random and never leaves the process. So nobody can compute the token from the cookie. A restart of
 //! edgeshim or a change of the token ends all sessions.
 
 use std::fs::File;
@@ -62,8 +62,8 @@ impl Sessions {
         format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
     }
 
-    /// Checks whether a request has the token or the cookie of a valid session. If the request has credentials in
-    /// Authorization, the cookie is ignored. `None`: the request has neither.
+    /// Checks whether a request has the token or the cookie of a valid session. If Authorization has at least seven
+    /// bytes, which is the length of `Bearer `, the cookie is ignored. `None`: the request is not allowed.
     pub(super) fn pass(&self, headers: &HeaderMap, token: &Secret, now: u64) -> Option<Pass> {
         let pass = |end| Pass { token: Some(token.clone()), end };
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -101,6 +101,7 @@ impl Sessions {
 /// request that has neither field does not come from a browser, so the result is false.
 ///
 /// If no token is configured, the Host of a browser must be an IP address or `localhost`, as in [`is_rebound`].
+/// Otherwise the result is true.
 pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -115,10 +116,10 @@ pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     !is_same || origins.next().is_some() || !(has_token || is_local(host))
 }
 
-/// Returns whether the Host of a request is a host name other than `localhost`. If no token is configured, such a
-/// request gets only the probes and the metrics. Without this rule, another site could let its own host name resolve to
-/// the address of this listener (DNS rebinding). To the browser, the page of that site and this listener would then be
-/// the same site. A request without a Host does not come from a browser.
+/// Returns whether the Host of a request is a host name other than `localhost`. On a TCP listener without a token, such
+/// a request gets only the probes and the metrics. Without this rule, another site could let its own host name resolve
+/// to the address of this listener (DNS rebinding). To the browser, the page of that site and this listener would then
+/// be the same site. A request without a Host does not come from a browser.
 pub(super) fn is_rebound(head: &Parts) -> bool {
     let host = match (head.uri.authority(), head.headers.get(HOST)) {
         (Some(authority), _) => authority.as_str().as_bytes(),

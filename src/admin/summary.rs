@@ -200,8 +200,8 @@ fn providers(history: &History, settings: &Settings) -> Vec<usize> {
     shown(&history.names.providers, configured, &ProviderId::RESERVED, history, has_pulls)
 }
 
-/// Returns the positions of the classes that the page shows. The rule is that of [`providers`]: first the configured
-/// classes, then the other classes that have pulls in the history.
+/// Returns the positions of the classes that the page shows. The same rule as in [`providers`] applies: first the
+/// configured classes, then the other classes that have pulls in the history.
 fn classes(history: &History, settings: &Settings) -> Vec<usize> {
     let configured = settings.classes.iter().map(|class| class.name.as_str());
     let has_pulls = |sample: &Sample, position: usize| {

@@ -175,7 +175,7 @@ impl Tally {
         });
     }
 
-    /// Fails if at least `least` lines were read and none of them is a line of edgeshim.
+    /// Fails if at least `least` lines that are not empty were read, and none of these lines is a line of edgeshim.
     fn check(&self, name: &str, least: u64) -> Result<(), String> {
         match &self.first_unreadable {
             Some(first) if self.unreadable == self.filled && self.filled >= least => Err(first.message(name)),

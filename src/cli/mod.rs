@@ -114,7 +114,7 @@ enum Command {
 /// Runs the command in the arguments. The exit code is 0 for success. The exit code is 1 if `check` finds a problem,
 /// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check of `smoke` fails, a part
 /// of a `bundle` is missing, or `balance` refuses a change or fails. The exit code is 2 if the command line is wrong,
-/// if the configuration of a command other than `check` is wrong, or if a command fails.
+/// if the configuration of a command other than `check` is wrong, or if another command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_when_it_contains_active_characters_then_is_escaped_and_means_the_same() {
+    fn json_when_active_characters_are_present_then_is_escaped_and_has_the_same_value() {
         let value = serde_json::json!({ "a": "x\u{9b}31m\u{202e}\u{7f}\u{1b}é" });
         let text = inert_json(&value.to_string());
         assert!(!text.contains(|character: char| character.is_control() || is_active(character)), "{text:?}");

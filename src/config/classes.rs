@@ -14,8 +14,8 @@ pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {
     for (class, mut section) in classes.iter().zip(sections) {
         if !section.has("name") {
             section.missing("name", "is missing; write a name for the metric label, for example name = \"image\"");
-        // The comparison ignores case. For Prometheus, names that differ only in case are different labels, but people
-        // confuse such names.
+        // The comparison ignores case. For Prometheus, names that differ only in case are different label values, but
+        // people confuse such names.
         } else if !section.is_bad("name") && !taken.insert(class.name.to_ascii_lowercase()) {
             section.reject("name", "is the name of an earlier class; write another name, or merge the two blocks");
         }

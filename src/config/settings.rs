@@ -117,11 +117,11 @@ pub struct Server {
     pub header_timeout: Duration,
     /// The time limit for the wait between two requests on a connection.
     pub idle_timeout: Duration,
-    /// The time between the first 503 of `/readyz` and the start of the drain.
+    /// The time between the first 503 of `/readyz` and the close of the listeners.
     pub drain_delay: Duration,
-    /// The time limit for the drain.
+    /// The time limit for requests in flight after the listeners have closed.
     pub drain_timeout: Duration,
-    /// Whether a change of a file that the configuration reads causes a reload.
+    /// Whether a change of the configuration file, of a file with a secret or of a file of the pages causes a reload.
     pub watch: bool,
 }
 

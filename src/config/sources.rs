@@ -1,8 +1,7 @@
 //! Finds the files that a configuration reads, for `server.watch`.
 //!
-//! Address lists, country files and the files of `[server.tls]` and `[origin.tls]` are not in the list, because
-//! edgeshim always follows these files. The file of `client_cert.ca` is not in the list either: edgeshim reads it
-//! only when it loads the configuration.
+//! Address lists, country files, and the files of `[server.tls]`, `[origin.tls]` and `client_cert.ca` are not in the
+//! list, because edgeshim always follows these files.
 
 use std::path::{Path, PathBuf};
 

@@ -83,8 +83,7 @@ pub(crate) enum Why {
     NotConfigured(usize),
     /// There is no header. The signals belong to this preset, and several providers have this preset.
     Shared(usize),
-    /// There is no header. Signals of several presets match, and neither CDN-Loop nor Via shows which CDN is the
-    /// nearest.
+    /// There is no header. Signals of several presets match, and CDN-Loop and Via do not show which CDN is the nearest.
     Unclear,
     /// There is no header, and no signal matches or `identity.recognise` is off.
     NoSignal,
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_header_when_name_is_configured_then_selects_the_provider_else_other() {
+    fn identity_header_when_name_is_configured_then_selects_the_provider_else_selects_other() {
         let who = |lines: &[&str]| {
             let lines: Vec<_> = lines.iter().map(|&line| (NAME, line)).collect();
             identify(&TWO, false, &lines).0

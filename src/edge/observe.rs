@@ -163,8 +163,8 @@ impl ObserveParts {
         None
     }
 
-    /// Fills the fields of `ctx` that depend only on the head and the peer. Adds Host to the head if it is missing, and
-    /// X-Request-Id and traceparent if they are missing or invalid. Returns the id of the request.
+    /// Sets the client's address, the class and the refusal in `ctx`. Copies the host of the target to Host if Host is
+    /// missing. Sets X-Request-Id and traceparent if they are missing or invalid. Returns the id of the request.
     pub(crate) fn look(
         &self,
         classes: &Classes,

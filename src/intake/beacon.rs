@@ -15,7 +15,8 @@ pub(crate) const PIXEL: &[u8] =
 const MAX_LOGGED_BYTES: usize = 256;
 
 /// Returns the source of a beacon: the value of the parameter `source`, or of `beacon_source` if `source` is missing.
-/// The comparison ignores case. If the source is missing or is not one of `sources`, the result is `other`.
+/// Names and values are compared without regard to case. If the source is missing or is not one of `sources`, the
+/// result is `other`.
 pub(crate) fn source(query: &str, sources: &[&str]) -> SourceId {
     let value = |name| form::value(query.as_bytes(), name);
     let source = value("source").or_else(|| value("beacon_source"));

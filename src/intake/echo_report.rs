@@ -1,4 +1,4 @@
-//! The report about a request to a signed path. The shim writes the report, and `edgeshim smoke` reads the report.
+//! The report about a request to a signed path. edgeshim writes the report, and `edgeshim smoke` reads the report.
 //!
 //! A report is a JSON object. Its last key is `mac`: the HMAC-SHA256, with `smoke.token` as key, of the text `report`,
 //! of the NONCE of the signed path, and of the bytes of the body before `,"mac"`. So a report of another server, of
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::signed_path::{is_report_mac, report_mac};
 use crate::wire::secret::Secret;
 
-/// The longest report that is read, in bytes. The shim writes at most about 4 KiB.
+/// The longest report that is read, in bytes. edgeshim writes at most about 4 KiB.
 const MOST_BYTES: usize = 16 * 1024;
 /// The text between the signed part of a report and its MAC, and the text after the MAC.
 const BEFORE_MAC: &str = ",\"mac\":\"";
@@ -19,7 +19,7 @@ const AFTER_MAC: &str = "\"}";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct EchoReport {
-    /// The version of the shim.
+    /// The version of edgeshim.
     pub edgeshim: String,
     /// The NONCE of the signed path.
     pub nonce: String,
@@ -40,7 +40,7 @@ pub(crate) struct EchoReport {
     /// The version of HTTP.
     pub version: String,
     pub method: String,
-    /// Header fields of the request. Each value is cut.
+    /// Header fields of the request. Long values are truncated.
     pub host: String,
     pub via: String,
     pub cdn_loop: String,
@@ -49,7 +49,7 @@ pub(crate) struct EchoReport {
     pub forwarded: String,
     pub accept_encoding: String,
     pub request_id: String,
-    /// The clock of the shim, in milliseconds since 1970.
+    /// The clock of edgeshim's host, in milliseconds since 1970.
     pub now_ms: u64,
 }
 

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sample_when_in_body_or_query_then_read() {
+    fn sample_when_in_body_or_query_then_load_time_and_page_are_read() {
         for (body, query, seconds, page) in [
             ("t_done=1234", "", 1.234, None),
             ("", "t_done=1234.5&h.pg=home", 1.2345, Some(0)),

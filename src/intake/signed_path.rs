@@ -1,4 +1,4 @@
-//! The signed paths by which `edgeshim smoke` asks the shim what arrived through a CDN.
+//! The signed paths by which `edgeshim smoke` asks a running edgeshim what arrived through a CDN.
 //!
 //! A path is `/.edgeshim/smoke/TASK/TIME/NONCE/MAC`. TIME is in seconds since 1970. NONCE makes each path unique, so
 //! that no cache has a response to the path yet. MAC is the HMAC-SHA256 of the path before `/MAC`, in hexadecimal
@@ -22,7 +22,8 @@ use crate::wire::secret::Secret;
 
 /// The part that all paths begin with.
 pub(crate) const PREFIX: &str = "/.edgeshim/smoke/";
-/// The largest accepted difference between TIME and this host's clock. TIME can be before or after the clock.
+/// The largest accepted difference between TIME and this host's clock, in seconds. TIME can be before or after the
+/// clock.
 pub(crate) const WINDOW_SECONDS: u64 = 60;
 /// The number of seconds after TIME in which the task `error` leads to a 503. After that it leads to a 200.
 pub(crate) const ERROR_SECONDS: u64 = 2;

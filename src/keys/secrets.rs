@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_when_configured_then_is_read_from_text_environment_or_file() {
+    fn secret_when_source_is_unusable_then_rejected_otherwise_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(secret("plain", folder), Ok(Secret::new("plain")));
         // cargo sets this variable for every test. Setting a variable in the test would need unsafe code.

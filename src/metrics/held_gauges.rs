@@ -1,5 +1,6 @@
-//! Gauges whose series ends with the thing that they describe, for example with a certificate that a reload removes.
-//! edgeshim writes these gauges without the exporter, because the exporter cannot remove a series.
+//! Gauges that describe something that a reload can remove, for example a certificate. After the removal, the series of
+//! the gauge no longer exists. edgeshim writes these gauges without the exporter, because the exporter cannot remove a
+//! series.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_when_its_value_is_dropped_then_is_absent_from_the_page() {
+    fn gauge_series_when_value_is_dropped_then_is_absent_from_the_page() {
         let gauges = HeldGauges::default();
         let page = || {
             let mut page = String::new();

@@ -157,7 +157,8 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut page = self.page.render();
         self.offload.render(&mut page);
-        // The exporter would keep the series of the previous configuration.
+        // edgeshim writes this gauge without the exporter, because the exporter would keep the series of the previous
+        // configuration.
         let build = self.build.lock().unwrap_or_else(PoisonError::into_inner);
         let series = build.iter().map(|labels| (labels.iter().map(String::as_str).collect(), 1.0));
         family(&mut page, &describe::BUILD_INFO, series);

@@ -17,7 +17,8 @@ use metrics::{Histogram, HistogramFn, Key, Label};
 pub(super) const SCHEMA: i32 = 3;
 /// Values up to 2^-16 seconds are counted in the zero bucket.
 pub(super) const ZERO_THRESHOLD: f64 = 1.0 / 65536.0;
-/// In Prometheus, the bucket with the index 0 has the upper bound 1. In a series, this bucket is at this position.
+/// In Prometheus, the bucket with the index 0 has the upper bound 1. `OFFSET` is the position of this bucket in
+/// `Buckets`.
 const OFFSET: i32 = 16 << SCHEMA;
 /// One zero bucket, and eight buckets for each power of two up to 2^16 seconds. The last bucket also counts all larger
 /// values.
@@ -127,7 +128,8 @@ impl Buckets {
 pub(super) struct Counts {
     pub(super) total: u64,
     pub(super) zero: u64,
-    /// Runs of buckets that are not empty: the distance from the previous run, or from bucket 0, and the length.
+    /// Runs of buckets that are not empty. Each entry has the distance from the previous run, or from bucket 0 for the
+    /// first run, and the length of the run.
     pub(super) spans: Vec<(i32, u32)>,
     /// The count of each bucket in a run, as the difference from the previous bucket's count.
     pub(super) deltas: Vec<i64>,

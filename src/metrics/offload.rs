@@ -40,7 +40,7 @@ const CLOCK_STEP_SECONDS: f64 = 2.0;
 
 /// The requests and bytes at the edge in each second, as one batch of log lines reports them. The seconds reach from
 /// [`WINDOW_SECONDS`] before the batch began to arrive to [`AHEAD_SECONDS`] after its end, but at most
-/// [`STORED_SECONDS`] are stored.
+/// [`STORED_SECONDS`] + 1 seconds are stored.
 #[derive(Debug)]
 pub(crate) struct Seconds {
     first: i64,
@@ -102,8 +102,8 @@ struct Kept {
     /// The first second after the last gap of the log. Lines of earlier seconds that arrive later are outside of the
     /// window.
     gap_end: Option<i64>,
-    /// How incomplete the end of the log is. The first number is the number of the log's newest seconds to which a
-    /// later batch still added lines: the largest number of about the last five minutes. The second number is the
+    /// How incomplete the end of the log is. The first number counts the newest seconds of the log to which a later
+    /// batch still added lines. It is the largest such number of about the last five minutes. The second number is the
     /// newest second of the log after that batch.
     late: (i64, i64),
 }
@@ -210,9 +210,9 @@ impl Book {
         }
         // The incomplete seconds at the end of the log are left out, unless less than a minute of log would remain.
         let newest = if newest - late - oldest >= SHORT_SECONDS { newest - late } else { newest };
-        // Pulls before `since` are unknown, so the window begins there. During the first minute
-        // the window can begin up to a minute earlier, because the times in the log can be a little older than the
-        // pulls that edgeshim has counted for the same requests.
+        // Pulls before `since` are unknown, so the window does not begin before `since`. Exception: during the first
+        // minute the window can begin up to a minute earlier, because the times in the log can be a little older than
+        // the pulls that edgeshim has counted for the same requests.
         let start = if now - since < seconds_f64(SHORT_SECONDS) { since - seconds_f64(SHORT_SECONDS) } else { since };
         #[allow(clippy::cast_possible_truncation, reason = "a time in seconds fits")]
         let first = (newest - WINDOW_SECONDS + 1).max(oldest).max(start.ceil() as i64);
@@ -261,8 +261,8 @@ impl Kept {
         if late >= self.late.0 || newest - self.late.1 > WINDOW_SECONDS {
             self.late = (late, newest.max(to));
         }
-        // Between the log so far and the batch there can be a gap. A request at the edge causes each pull. So a pull
-        // in the gap, at least half a minute from both ends, shows that log lines are missing.
+        // Between the log so far and the batch there can be a gap. Each pull is caused by a request at the edge. So a
+        // pull in the gap, at least half a minute from both ends, shows that log lines are missing.
         let (start, end) = (seconds_f64(to + SHORT_SECONDS / 2), seconds_f64(oldest - SHORT_SECONDS / 2));
         let is_missing = start < end && self.total_at(end, current).0 - self.total_at(start, current).0 >= 1.0;
         if is_missing {

@@ -320,7 +320,7 @@ mod tests {
     ];
 
     #[test]
-    fn locale_when_accept_language_is_sent_then_equals_the_locale_in_the_table() {
+    fn locale_when_accept_language_is_sent_then_is_the_best_match_or_the_default() {
         for (field, expected) in TABLE {
             assert_eq!(chosen(&[field.as_bytes()], None), expected, "Accept-Language: {field}");
         }

@@ -1,5 +1,6 @@
-//! The plural form of a text for a number. A text has one form for each plural category that whole numbers have in the
-//! language. CLDR, the Unicode locale data, defines the categories. The crate `icu_plurals` contains that data.
+//! The plural form of a text for a number. A text has one form for each plural category that whole numbers below a
+//! million have in the language. CLDR, the Unicode locale data, defines the categories. The crate `icu_plurals`
+//! contains that data.
 //!
 //! French, Spanish, Italian, Portuguese and some other languages have a category that only whole millions belong to.
 //! Locale files have no form for this category. The page shows the form `other` instead. The script in the page also
@@ -88,9 +89,10 @@ mod tests {
     use super::Category::{Few, Many, One, Other, Two, Zero};
     use super::*;
 
-    /// Checks CLDR's sample numbers, and the numbers at the borders between categories.
+    /// Checks CLDR's sample numbers, and the numbers at the borders between categories. For whole millions, some
+    /// languages have the category `many` in CLDR.
     #[test]
-    fn category_when_number_is_whole_then_equals_the_category_in_cldr() {
+    fn category_when_number_is_whole_then_equals_category_in_cldr_or_other_for_millions() {
         for (languages, category, numbers) in [
             ("ja zh zh-Hant ko xx", Other, &[0, 1, 2, 11, 100, 1_000_000][..]),
             ("en de nl sv es it tr en-GB en_GB pt-PT", One, &[1]),

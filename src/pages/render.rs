@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn section_when_setting_is_empty_then_left_out() {
+    fn section_when_setting_is_empty_then_is_left_out() {
         let source = "a{{#status_url}}<a href=\"{{status_url}}\">{{id}}</a>{{/status_url}}b";
         let mut settings = PageSettings::default();
         assert_eq!(rendered(source, &settings, &values("7", "")), "ab");

@@ -60,8 +60,9 @@ impl fmt::Display for BuildError {
             ),
             Self::Log(error) => write!(
                 f,
-                "access_log.output: the file cannot be opened ({error}); \
-                 write the path of a file in an existing folder in which this user is allowed to create files"
+                "access_log.output: the access log cannot be opened ({error}); \
+                 write the path of a file in an existing folder in which this user is allowed to create files, \
+                 or raise the limits of threads and open files (ulimit -u, ulimit -n)"
             ),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) const PREDECESSOR: &str = "edgeshim-predecessor";
 /// Returns the name with which a socket is passed in a hand-over. `name` is the name of the socket for systemd, and
 /// `listen` is the address in the configuration.
 pub(crate) fn name_in_hand_over(name: &str, listen: &Listen) -> String {
-    // A name cannot contain a colon.
+    // A name cannot contain a colon, so the address is written in hexadecimal.
     format!("{name}-{}", hex::text(listen.to_string().as_bytes()))
 }
 
@@ -92,7 +92,8 @@ impl Inherited {
     /// Takes the inherited sockets. This function changes the environment, so it must be called before a thread starts.
     ///
     /// # Errors
-    /// A descriptor is not a listening TCP or unix socket.
+    /// Returns an error if a socket has the wrong type. All sockets except [`PREDECESSOR`] must be listening TCP or
+    /// unix stream sockets.
     pub(crate) fn from_env() -> io::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -121,7 +122,7 @@ impl Inherited {
     /// entry for each address, which is `None` if no socket belongs to the address.
     ///
     /// # Errors
-    /// A socket belongs to no address. But after a hand-over, such a socket is closed and is not an error, because the
+    /// Returns an error if a socket belongs to no address. In a hand-over, such a socket is closed instead, because the
     /// configuration can have changed.
     pub(crate) fn assign(
         mut self,

@@ -1,10 +1,10 @@
 //! Builds a `Runtime` from `Settings`. A runtime contains everything that can be prepared for a configuration. A
 //! runtime is built once and replaced only as a whole (swapped).
 //!
-//! A swap keeps the metrics, the drain's state and the limiter. The limiter stays, with new limits, so
-//! that requests in flight stay counted. The origin, the states of its addresses and each worker's connections to the
-//! origin stay if their settings do not change and `[origin.tls]` names no file. Labels, classes, pages and layers are
-//! built again.
+//! A swap keeps the metrics, the drain's state, the limiter and everything in [`Lasting`]. The limiter gets new limits,
+//! but requests in flight stay counted. The origin and the states of its addresses stay if the settings of the origin
+//! do not change. Each worker also keeps its connections to the origin if its [`ClientSettings`] do not change. Labels,
+//! classes, pages and layers are built again.
 
 mod build_error;
 mod inherited;
@@ -123,8 +123,9 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Prepares a runtime for `explain`. This function reads the address lists and the files of `[origin.tls]` once. It
-    /// opens no other file, watches no file, and starts with an empty store of used G2O signatures.
+    /// Prepares a runtime for `explain`. This function reads the address lists, the files of `[origin.tls]` and the
+    /// files of `client_cert.ca` once. It opens no other file, watches no file, and starts with an empty store of used
+    /// G2O signatures.
     ///
     /// # Errors
     /// See [`BuildError`].

@@ -74,7 +74,8 @@ impl Opened {
         })
     }
 
-    /// Reads the address lists and the files of `[origin.tls]` once, and opens no other file.
+    /// Reads the address lists, the files of `[origin.tls]` and the files of `client_cert.ca` once, and opens no other
+    /// file.
     pub(super) fn still(settings: &Settings, metrics: &'static Metrics) -> Result<Self, BuildError> {
         let open = |origin, role| upstream(origin, settings, role, &Resolver::default(), metrics);
         let (origin, stand_in) = upstreams(settings, open)?;

@@ -79,7 +79,7 @@ pub(super) async fn serve_tls<E: EdgeService>(
     serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
 }
 
-/// Counts the refusal of a connection whose first bytes are late or malformed.
+/// Counts the refusal of a connection whose first bytes do not arrive in time or are malformed.
 fn refused_start<E: EdgeService>(error: &io::Error, worker: &Worker<E>) {
     if error.kind() == io::ErrorKind::TimedOut {
         worker.refused(Reason::HeaderTimeout);
@@ -276,8 +276,8 @@ where
     None
 }
 
-/// Returns whether the codec has ended an HTTP/2 connection because the client sends too many frames of a kind, for
-/// example DATA frames that are empty or have only padding.
+/// Returns whether the codec (h2) has ended an HTTP/2 connection because the client sends too many frames of one kind,
+/// for example DATA frames that are empty or have only padding.
 fn is_flood(error: &hyper::Error) -> bool {
     let codec = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     codec.is_some_and(|codec| codec.is_library() && codec.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
@@ -299,7 +299,7 @@ async fn drive_h2<S, E>(
                 closing = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            // If a client ignores GOAWAY, its connection is closed after a short wait.
+            // An idle connection is closed after a short wait, even if the client ignores GOAWAY.
             state.leave();
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {

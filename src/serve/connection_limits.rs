@@ -12,9 +12,9 @@ use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
 /// The largest number of response bytes that hyper buffers while the client does not read: for each connection on
-/// HTTP/1.1, and for each stream on HTTP/2. On HTTP/1.1, this is also the largest number of upload bytes that hyper
-/// reads before edgeshim asks for them. If `server.max_header_bytes` is larger than this constant, HTTP/1.1 connections
-/// use `server.max_header_bytes` instead.
+/// HTTP/1.1, and for each stream on HTTP/2. On HTTP/1.1, the constant is also the largest number of upload bytes that
+/// hyper reads before edgeshim asks for them. If `server.max_header_bytes` is larger than this constant, HTTP/1.1
+/// connections use `server.max_header_bytes` instead.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;

@@ -150,11 +150,12 @@ impl Server {
     /// [`change`](Self::change), and nothing else changes.
     ///
     /// # Errors
-    /// An address cannot be bound, or the first step of the drain has been taken.
+    /// Returns an error if an address cannot be bound, if the first step of the drain has been taken, or if another
+    /// process serves the sockets.
     pub(crate) fn prepare(&self, wanted: &[Listen]) -> io::Result<ListenerChange> {
         let listeners = self.listeners();
         if self.is_draining() {
-            return Err(io::Error::other("the drain has begun, so the listeners can no longer change"));
+            return Err(io::Error::other("this process is ending, so its listeners can no longer change"));
         }
         let mut removed: Vec<&Open> = listeners.iter().collect();
         let mut new: Vec<&Listen> = wanted.iter().collect();
@@ -187,8 +188,8 @@ impl Server {
         let bound: Vec<Bound> = added.iter().map(|added| added.listener.bound().clone()).collect();
         let kept = listeners.iter().map(|open| open.listener.bound().clone());
         let still_used: Vec<Bound> = kept.chain(bound.iter().cloned()).collect();
-        // If only the kind of a listener changes, the old and the new listener have the same queue. The connections in
-        // this queue belong to the old listener, so the old listener is closed first.
+        // If the reload only turns TLS on or off at an address, the old and the new listener have the same queue. The
+        // connections in this queue belong to the old listener, so the old listener is closed first.
         self.close(removed, &still_used);
         for added in added {
             listeners.push(self.open(added));
@@ -201,8 +202,8 @@ impl Server {
     fn close(&self, removed: Vec<Open>, still_used: &[Bound]) {
         for Open { listener, state, closed, owns_file, .. } in removed {
             let bound = listener.bound().clone();
-            // The worker accepts the last connections of the kernel's queue before it closes its descriptor. So this
-            // descriptor must be closed first.
+            // The worker accepts the connections of the kernel's queue and then closes its descriptor. Until all
+            // descriptors are closed, new connections enter the queue. So this descriptor must be closed first.
             drop(listener);
             state.removed.set();
             self.workers.wake();
@@ -248,7 +249,7 @@ impl Server {
             let mut listeners = self.listeners();
             // `change` must not open listeners any more when it gets the lock.
             self.is_ending.store(true, Ordering::Release);
-            // This drops the second descriptors. They must be closed before the first worker closes its descriptors.
+            // Drops the second descriptors, which must be closed before the first worker closes its descriptors.
             listeners.drain(..).map(|open| (open.listener.bound().clone(), open.owns_file)).collect()
         };
         self.drain.close();

@@ -73,8 +73,8 @@ impl ListenerState {
         Self { permits, drain, removed: Arc::default(), metrics, tls: Mutex::default() }
     }
 
-    /// Sets the certificates for the next connections of the listener. They are not changed when the listener is
-    /// removed, so that the connections in its queue can still be served.
+    /// Sets the certificates for the next connections of the listener. The certificates of a removed listener stay
+    /// until the connections in the listener's queue have been handed to workers.
     pub(super) fn set_tls(&self, tls: Option<Arc<ServerTls>>) {
         *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
     }

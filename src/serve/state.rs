@@ -237,8 +237,8 @@ impl State {
         Ok(())
     }
 
-    /// Notes that this number of bytes was written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE`
-    /// frames, which are no flood.
+    /// Notes that `bytes` bytes were written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE` frames,
+    /// which are no flood.
     pub(super) fn wrote(&self, bytes: usize) {
         if self.is_h2
             && let Framing::Frames(tracker) = &mut *self.framing()

@@ -6,6 +6,7 @@
 //!   for a peer that does not read, and for the rest of a request body after an early response.
 //! - Detection of ambiguous heads, for example with Content-Length and Transfer-Encoding (`wire/head_tracker.rs`). The
 //!   layer `observe` refuses such requests.
+//! - Detection of clients that flood an HTTP/2 connection with small frames (`wire/frame_tracker.rs`).
 //! - Responses that end with the connection (HTTP/1.0, an upgraded connection). While such a response is in progress,
 //!   the socket is set to send a reset on close. If the response is truncated, a TCP client therefore gets a reset,
 //!   even if the cause is a timeout or the end of this process.

@@ -74,8 +74,8 @@ impl<E> Worker<E> {
         Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build, None)) }
     }
 
-    /// Counts a request that edgeshim refused before it could read the complete head. The provider label is `none`,
-    /// because the provider is not known.
+    /// Counts a refusal for which there is no complete request head, for example because of a malformed head or a flood
+    /// of HTTP/2 frames. The provider label is `none`, because the provider is not known.
     pub(super) fn refused(&self, reason: Reason) {
         self.slot.load().ledger().refused(ProviderId::NONE, reason);
     }

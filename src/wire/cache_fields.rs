@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edge_control_when_directives_differ_then_strictest_directive_applies() {
+    fn edge_control_when_read_then_is_no_store_or_the_shortest_lifetime() {
         let read = |lines: &[&'static str]| {
             edge_control(lines.iter().map(|line| line.as_bytes())).map(|read| (read.max_age, read.no_store))
         };

@@ -1,8 +1,9 @@
 //! The header fields in which a machine that ends TLS reports the certificate of its client: Client-Cert (RFC 9440) and
 //! X-Forwarded-Client-Cert, in the form that Envoy writes.
 //!
-//! Only a trusted proxy may send these fields. The proxy has checked the chain, so this code checks only the dates of
-//! the certificate, if the field contains the certificate.
+//! edgeshim uses these fields only if a trusted proxy sent them. The proxy has checked the chain, so this code does not
+//! check the chain. If the field contains the certificate, this code checks the dates of the certificate and, in
+//! X-Forwarded-Client-Cert, compares the certificate with the hash in the field.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,8 @@ pub enum CertificateField {
 pub(crate) enum NoCertificate {
     /// The field is absent.
     Absent,
-    /// The field is malformed, or the certificate is expired or not valid yet.
+    /// The field is malformed, contains neither a certificate nor a hash, or contains a hash that does not match its
+    /// certificate. Also used if the certificate is expired or not valid yet.
     Unusable,
 }
 
@@ -123,7 +125,8 @@ struct Element {
 }
 
 impl Element {
-    /// Stores one part. Returns `None` if the value has the wrong form or if `hash` or `cert` occurs twice.
+    /// Stores one part. Returns `None` if the value of `hash` or `cert` has the wrong form, or if one of these two
+    /// names occurs twice.
     fn add(&mut self, name: &str, value: String) -> Option<()> {
         if name.eq_ignore_ascii_case("dns") {
             self.names.push(value);
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn client_cert_when_malformed_repeated_or_expired_then_is_unusable() {
+    fn client_cert_when_malformed_repeated_or_not_valid_now_then_is_unusable() {
         let valid = format!(":{}:", STANDARD.encode(certificate(2020).0));
         let expired = format!(":{}:", STANDARD.encode(certificate(2018).0));
         let future = format!(":{}:", STANDARD.encode(certificate(2021).0));
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_client_cert_when_elements_repeat_then_last_element_is_read() {
+    fn x_forwarded_client_cert_when_valid_then_last_element_is_read() {
         let (der, pem) = certificate(2020);
         let hash = hex::text(&fingerprint(&der));
         let other = "0".repeat(64);
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn x_forwarded_client_cert_when_malformed_or_expired_then_is_unusable() {
+    fn x_forwarded_client_cert_when_malformed_contradictory_or_expired_then_is_unusable() {
         let (der, pem) = certificate(2020);
         let (_, expired) = certificate(2018);
         let (hash, other) = (hex::text(&fingerprint(&der)), "0".repeat(64));

@@ -2,8 +2,7 @@
 //!
 //! A compressed body is another representation, and two representations must not share a strong tag. Therefore the gzip
 //! layer makes the tags of compressed responses weak. When a CDN sends such a tag back in a request, the layer makes
-//! the tag strong again, if the origin needs the strong form ([`strengthen`]). Reading allocates nothing, and writing
-//! allocates once.
+//! the tag strong again, if the origin needs the strong form ([`strengthen`]). Reading allocates nothing.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
@@ -27,8 +26,8 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    /// Like [`Self::parse`], but does not trim white space and does not check the text between the quotes. This is
-    /// enough for lookup keys, because a malformed key does no harm.
+    /// Like [`Self::parse`], but does not trim white space and does not check the text between the quotes. The result
+    /// is good enough for a lookup key, because a malformed key does no harm.
     pub fn outline(value: &'a [u8]) -> Option<Self> {
         let (weak, quoted) = match value {
             [b'W', b'/', quoted @ ..] => (true, quoted),

@@ -18,17 +18,18 @@ const END_HEADERS: u8 = 4;
 /// The largest number of overhead frames in one window of [`FLOOD_WINDOW_MS`]. An overhead frame is any frame that
 /// carries no part of a request, for example SETTINGS, PING or PRIORITY.
 /// A `WINDOW_UPDATE` frame is an overhead frame if the client has no credit for it. The codec answers most overhead
-/// frames, so a flood costs CPU time that other connections need. Real clients send less than a hundred of these frames
-/// in a second, and one `RST_STREAM` for each request that they cancel.
+/// frames, so a flood costs CPU time that other connections need. Real clients send fewer than a hundred of these
+/// frames in a second, not counting one `RST_STREAM` for each request that they cancel.
 const FLOOD_FRAMES: u32 = 10_000;
 const FLOOD_WINDOW_MS: u64 = 1000;
 
 /// The credit for `WINDOW_UPDATE` frames grows by this number with each request.
 const CREDIT_OF_REQUEST: u32 = 2;
-/// The largest credit. The credit grows by one with each byte that is written to the client, because the shortest DATA
-/// frame has ten bytes. A real client sends at most one `WINDOW_UPDATE` for the stream and one for the connection after
-/// each DATA frame. Envoy allows ten (`max_inbound_window_update_frames_per_data_frame_sent`). The credit
-/// must be enough for all frames that the sockets of both sides can buffer, which is up to 4 MiB on each side.
+/// The largest credit. The credit grows by one with each byte that is written to the client. The shortest DATA frame
+/// with content has ten bytes, so each such frame adds at least ten. A real client sends at most one `WINDOW_UPDATE`
+/// for the stream and one for the connection after each DATA frame. Envoy allows ten
+/// (`max_inbound_window_update_frames_per_data_frame_sent`). The largest credit must be enough for all frames that the
+/// sockets of both sides can buffer, which is up to 4 MiB on each side.
 const MOST_CREDIT: u32 = 1 << 23;
 
 /// Tracks the bytes of one connection, frame by frame.
@@ -43,7 +44,7 @@ pub struct FrameTracker {
     in_head: bool,
     /// Whether the current frame is the last frame of the head.
     is_last: bool,
-    /// The number of `WINDOW_UPDATE` frames that do not count as overhead.
+    /// The number of further `WINDOW_UPDATE` frames that will not count as overhead.
     credit: u32,
     /// The number of overhead frames since `window_ms`, which is a time of the worker's clock in milliseconds.
     overhead: u32,
@@ -66,8 +67,9 @@ impl FrameTracker {
         }
     }
 
-    /// Returns whether more than [`FLOOD_FRAMES`] overhead frames have arrived in the current window. The caller must
-    /// call this function after each call of [`feed`](Self::feed).
+    /// Returns whether more than [`FLOOD_FRAMES`] overhead frames have arrived in the current window. If the result is
+    /// false and the window is over, a new window begins. The caller must call this function after each call of
+    /// [`feed`](Self::feed).
     pub fn is_flooded(&mut self, now_ms: u64) -> bool {
         if self.overhead > FLOOD_FRAMES {
             return true;
@@ -78,7 +80,7 @@ impl FrameTracker {
         false
     }
 
-    /// Notes that this number of bytes was written to the client.
+    /// Adds credit for `bytes` bytes that were written to the client.
     pub fn wrote(&mut self, bytes: usize) {
         self.grant(u32::try_from(bytes).unwrap_or(u32::MAX));
     }

@@ -46,8 +46,8 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
 /// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
 /// or a directive that forbids caching. Therefore the fields of this list stay. These fields identify the client and
-/// the request, decide which caches are allowed to store the response, or protect the browser. All other fields that
-/// Connection names are removed, as the RFC demands.
+/// the request, describe the content, decide which caches are allowed to store the response, or protect the browser.
+/// All other fields that Connection names are removed, as the RFC demands, except the identity header.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -125,9 +125,10 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
     strip_lookalikes(trailers, claims);
 }
 
-/// Removes each field whose name is a protected name with underscores in place of dashes. The protected names are the
-/// names in `claims` and the names of fields about the source of the request, for example X-Forwarded-For. An origin
-/// with CGI or a similar interface treats both spellings as the same field (RFC 3875 §4.1.18).
+/// Removes each field whose name is a protected name with underscores in place of some or all dashes. The protected
+/// names are the names in `claims` and the names of fields about the source of the request, for example
+/// X-Forwarded-For. An origin with CGI or a similar interface treats both spellings as the same field (RFC 3875
+/// §4.1.18).
 pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let ours = [&X_CDN_PROVIDER, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &CDN_LOOP];
     let names = || ours.into_iter().chain(claims);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn name_when_hop_by_hop_then_length_has_a_bit_in_lengths() {
+    fn hop_by_hop_name_when_listed_then_bit_for_name_length_is_set() {
         for name in hop_by_hop() {
             assert!(LENGTHS & (1 << name.as_str().len()) != 0, "{name}");
         }

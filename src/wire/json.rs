@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn text_when_control_characters_or_invalid_bytes_are_present_then_escaped() {
+    fn text_when_control_characters_or_invalid_bytes_are_present_then_escaped_or_replaced() {
         let json = quoted(b"a\r\n\x1b[2J\0\x7f\xff\xe2\x80\xa8\"\\", is_active);
         assert_eq!(json, "\"a\\r\\n\\u001b[2J\\u0000\\u007f\u{FFFD}\\u2028\\\"\\\\\"".as_bytes());
         assert_eq!(quoted("<\u{1F600}".as_bytes(), |_| true), b"\"\\u003c\\ud83d\\ude00\"");

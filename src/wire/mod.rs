@@ -4,8 +4,8 @@
 //! [`received`], which reads hyper's bodies to check how a body ends. In other rooms, only tests access a header field
 //! by a name that is written as text. Other code uses the names in [`names`].
 //!
-//! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions work
-//! on borrowed data, read each byte a bounded number of times, and never panic on malformed input.
+//! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions copy
+//! as little as possible, read each byte a bounded number of times, and never panic on malformed input.
 
 pub(crate) mod cache_control;
 pub(crate) mod cache_fields;

@@ -43,7 +43,7 @@ pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// The parameters of keep-alive in HTTP/1.0; hop-by-hop.
 pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Amazon Firehose: the token with which it pushes records.
+/// Amazon Firehose: the token that Firehose sends with each batch.
 pub static X_AMZ_FIREHOSE_ACCESS_KEY: HeaderName = HeaderName::from_static("x-amz-firehose-access-key");
 /// Amazon Firehose: the id of a batch, which is the same when the batch is sent again.
 pub static X_AMZ_FIREHOSE_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-firehose-request-id");
@@ -61,7 +61,7 @@ pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest"
 pub static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// nginx: `no` asks proxies not to buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// How a cache served a response. Each cache has its own words.
+/// How a cache served a response. Each cache product uses its own values.
 pub static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// Varnish: the number of the request, and after a hit the number of the request that filled the cache.
 pub static X_VARNISH: HeaderName = HeaderName::from_static("x-varnish");

@@ -88,7 +88,7 @@ impl Received {
         body
     }
 
-    /// Returns an empty body, for a message that must not have content: the response to HEAD, a 204 or a 304. If the
+    /// Returns an empty body, for a message without content, for example a response to HEAD, a 204 or a 304. If the
     /// sender sends content anyway, edgeshim does not read the content. On HTTP/2, edgeshim then resets the stream.
     pub fn empty() -> Self {
         Self { incoming: None, is_h2: false, held: None, discard: None }

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn content_length_when_values_repeat_the_same_number_then_accepted() {
+    fn content_length_when_all_values_are_one_number_then_accepted_otherwise_rejected() {
         for (lines, length) in [
             (&[][..], Ok(None)),
             (&["5"], Ok(Some(5))),

@@ -12,8 +12,8 @@ use super::tokens;
 
 /// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// The number of distinct names at which Vary becomes `*`. In practice, no cache could reuse a response with so many
-/// names. The limit also bounds the search for duplicates.
+/// If the merged line would have this number of distinct names or more, Vary becomes `*`. In practice, no cache could
+/// reuse a response with so many names. The limit also bounds the search for duplicates.
 const MOST_NAMES: usize = 64;
 
 /// Returns the names in all lines of Vary, in their original spelling.

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn log_when_it_grows_after_its_end_then_new_lines_are_returned() {
+    fn log_when_extended_after_the_end_was_read_then_new_lines_are_returned() {
         let path = std::env::temp_dir().join(format!("edgeshim-blocks-{}", std::process::id()));
         let mut file = File::create(&path).unwrap();
         file.write_all(b"one\ntw").unwrap();

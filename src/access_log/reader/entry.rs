@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// Each key has a bit in the set of the keys that a line has. Without the keys of the first bits, a line is not a line
-/// of edgeshim.
+/// Each key has a bit in the set of the keys that a line has. A line that lacks one of the keys with the first `NEEDED`
+/// bits is not a line of edgeshim.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty
@@ -64,7 +64,8 @@ pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
 }
 
 /// Returns a line as JSON with other texts. `change` gets each key and its text, and returns the new text, or `None` to
-/// leave the key out. A value that is not a text has the text "", and keeps its value. Nested values are left out.
+/// leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged. Nested
+/// values are left out.
 ///
 /// # Errors
 /// The line is not a JSON object.

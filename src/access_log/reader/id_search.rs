@@ -35,7 +35,7 @@ impl IdSearch {
         Self { id: id.as_bytes().to_vec(), finder: Finder::new(id.as_bytes()).into_owned() }
     }
 
-    /// Calls `found` with each line in `lines` that belongs to the id. `lines` consists of complete lines.
+    /// Calls `found` with each line in `lines` that has to do with the id. `lines` consists of complete lines.
     pub(crate) fn search<'l>(&self, lines: &'l [u8], mut found: impl FnMut(&'l [u8], Found<'l>)) {
         let mut rest = lines;
         while let Some(at) = self.finder.find(rest) {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn beacon_when_its_target_names_the_id_then_is_found() {
+    fn beacon_when_target_has_the_id_as_parameter_then_is_found() {
         let beacon = LINE.replace("r-1", "x").replace(r#""class":"html""#, r#""class":"""#);
         let with = |target: &str| beacon.replace(r#""path":"/""#, &format!(r#""path":"/b.gif?{target}""#));
         assert_eq!(found("r-1", &with("source=fastly&id=r-1")), ["beacon"]);

@@ -166,7 +166,7 @@ impl<'l> Scanner<'l> {
                 self.at += 1;
                 return Ok(text);
             }
-            // A backslash and the byte after it.
+            // Skips the backslash and the byte after it.
             self.at += 2;
         }
     }
@@ -274,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn object_when_written_by_serde_then_is_read_as_by_serde(
+        fn object_when_written_by_serde_then_read_pairs_equal_the_written_pairs(
             pairs in proptest::collection::btree_map("[a-z\"\\\\é]{0,6}", ".{0,12}", 0..6),
         ) {
             let line = serde_json::to_string(&pairs).unwrap();

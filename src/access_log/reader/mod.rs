@@ -25,7 +25,7 @@ use self::entry::Entry;
 use self::id_search::{Found, IdSearch};
 use crate::wire::trace_context::valid_request_id;
 
-/// Returns the number of requests with an id in a log: as the search finds them, and as reading every line finds them.
+/// Counts the requests with an id in a log in two ways: by the search, and by reading every line. Returns both numbers.
 /// `None`: the id is not valid. The fuzz target uses this function.
 pub fn outcome(log: &[u8], id: &str) -> Option<[usize; 2]> {
     if !valid_request_id(id.as_bytes()) {

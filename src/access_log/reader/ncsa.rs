@@ -3,7 +3,8 @@
 
 use memchr::memmem;
 
-/// The text between the client's address and the time. A host can contain a bracket.
+/// The text between the client's address and the time. A bracket is not enough to find the time, because a host can
+/// contain a bracket.
 const BEFORE_TIME: &[u8] = b" - - [";
 
 /// The parts of a line. They are escaped as in the log, so they contain no quotes.

@@ -1,7 +1,7 @@
 //! Adds up the lines of a log, and turns the sums into the counters that edgeshim must have after these requests.
 //!
-//! Lines that differ only in numbers share one cell. So the cost of a line is one lookup, and all counters are
-//! calculated once, from the cells ([`Recount::counters`]).
+//! Lines with equal labels and an equal status share one cell. So the cost of a line is one lookup, and all counters
+//! are calculated once, from the cells ([`Recount::counters`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,10 +21,10 @@ const MOST_KEY_BYTES: usize = 32 << 20;
 /// The longest label that is shown, in characters.
 const LONGEST_LABEL: usize = 100;
 
-/// The parts of a cell's key, in order.
+/// The number of parts of a cell's key.
 const PARTS: usize = 9;
 
-/// The sums of the lines that have equal texts.
+/// The sums of the lines that have equal labels and an equal status.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
     lines: u64,
@@ -214,7 +214,8 @@ pub(crate) enum Exactness {
 pub(crate) struct Counted {
     name: &'static str,
     labels: &'static [&'static str],
-    /// Of a histogram, only the number of its values can be counted.
+    /// The ending of the series' name. It is `_count` for a histogram, because a log shows only the number of its
+    /// values.
     ending: &'static str,
     pub(crate) exactness: Exactness,
 }
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_when_lines_are_of_every_kind_then_each_line_counts_in_its_series() {
+    fn counters_when_lines_are_of_every_kind_then_each_line_counts_in_the_right_series() {
         let counted = recount(&[
             "",
             r#""status":304,"bytes":0,"revalidated":"not_modified","why":"revalidation","pull":"retry""#,
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn log_when_its_labels_never_repeat_then_is_rejected_before_memory_grows() {
+    fn log_when_labels_never_repeat_then_is_rejected_before_memory_grows() {
         for (label, most) in [("p".to_owned(), MOST_CELLS), ("p".repeat(100_000), 400)] {
             let mut recount = Recount::new(None, "/b.gif");
             let failed = (0..=most).find_map(|number| {

@@ -1,5 +1,5 @@
-//! The time of a line as text: `2026-11-28T12:30:00.000Z`. The texts have one length and one zone, so they have the
-//! order of the times, and two times are compared without reading them.
+//! The time of a line as text: `2026-11-28T12:30:00.000Z`. All texts have the same length and the same time zone. So
+//! the order of the texts is the order of the times, and two times are compared as texts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use time::UtcDateTime;
 /// The length of the text.
 const LENGTH: usize = 24;
 
-/// A time, to a millisecond.
+/// A time with a precision of one millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp([u8; LENGTH]);
 
@@ -18,7 +18,8 @@ impl Stamp {
         text.try_into().ok().map(Self).filter(|_| is_stamp(text))
     }
 
-    /// Returns the stamp of a time in the years 1970 to 9999, and the nearest stamp of any other time.
+    /// Returns the stamp of a time in the years 1970 to 9999. For any other time, returns a stamp in the first or the
+    /// last second of these years.
     pub(crate) fn of_time(time: SystemTime) -> Self {
         const LAST_SECOND: u64 = 253_402_300_799;
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamp_when_made_of_a_time_then_has_the_form_and_the_order_of_times() {
+    fn stamp_when_made_of_a_time_then_is_formatted_and_sorts_by_time() {
         let at = |millis| Stamp::of_time(UNIX_EPOCH + Duration::from_millis(millis));
         assert_eq!(at(1_795_345_741_042).text(), "2026-11-22T11:09:01.042Z");
         assert!(at(1_795_345_741_042) < at(1_795_345_741_043) && at(999_999_999_999) < at(1_000_000_000_000));

@@ -14,9 +14,9 @@ const MOST_MEMBERS: usize = 32;
 pub(crate) struct EdgeFields {
     /// The field with the result of the lookup in the cache.
     pub status: Option<HeaderName>,
-    /// The beginnings of the values of a response from the cache.
+    /// The words that mean a response from the cache. A member of the field begins with such a word.
     pub hit: Vec<String>,
-    /// The beginnings of the values of a response that the CDN has pulled.
+    /// The words that mean a response that the CDN has pulled.
     pub miss: Vec<String>,
     /// The field with the point of presence.
     pub pop: Option<PopField>,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_when_value_is_of_a_real_cdn_then_known() {
+    fn lookup_when_value_is_of_a_real_cdn_then_is_the_expected_result() {
         use Lookup::{Hit, Miss};
         for (preset, field, value, expected) in [
             // The shield reports first, and the edge that is nearest to the client reports last.
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn pop_when_field_is_of_a_real_cdn_then_named() {
+    fn pop_when_field_is_of_a_real_cdn_then_is_the_expected_name() {
         for (preset, field, value, expected) in [
             ("fastly", "X-Served-By", "cache-lcy19222-LCY, cache-fra-eddf8230040-FRA", "FRA"),
             ("cloudflare", "CF-Ray", "8a1f3c2b4d5e6f70-AMS", "AMS"),

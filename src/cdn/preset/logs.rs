@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn form_when_fields_are_renamed_then_has_the_new_places() {
+    fn log_form_when_fields_are_renamed_then_has_the_new_places() {
         let renamed = RenamedFields::from([
             (LogField::Status, LogPlace::Member("code".to_owned())),
             (LogField::Bytes, LogPlace::Column(2)),

@@ -42,7 +42,7 @@ pub const NAMES: [&str; FILES.len()] = {
 
 static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     let presets = FILES.iter().map(|(name, file)| read::preset(name, file));
-    presets.map(|preset| preset.expect("every file in config/presets is valid")).collect()
+    presets.map(|preset| preset.expect("every file in config/presets must be valid")).collect()
 });
 
 /// What is known about one CDN.
@@ -124,7 +124,8 @@ impl PopField {
         &self.field
     }
 
-    /// Returns the part of the field's value that is the point of presence. Empty if there is none.
+    /// Returns the part of the field's value that is the point of presence. The result is empty if there is no such
+    /// part.
     fn part<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         match self.form {
             PopForm::Whole => line,

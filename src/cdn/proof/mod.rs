@@ -56,7 +56,7 @@ pub enum Failure {
     NoCertificate,
     /// The client certificate does not belong to the CDN, or the field that reports the certificate cannot be used.
     WrongCertificate,
-    /// One of the two G2O fields is missing, occurs twice, or cannot be read.
+    /// One of the two G2O fields is missing, occurs more than once, or cannot be read.
     NoG2o,
     /// The configuration does not accept the G2O version, or has no key for the nonce.
     G2oKey,

@@ -1,4 +1,4 @@
-//! `edgeshim explain ID`: finds one request in access logs, and tells what is known about the request.
+//! `edgeshim explain ID`: finds one request in access logs, and shows what is known about the request.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

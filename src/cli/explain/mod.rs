@@ -5,7 +5,7 @@
 //! fields that a layer changed. [`decisions`] has the texts for the decisions of the layers. If there is no text for a
 //! change, the name of the layer is shown as the reason.
 //!
-//! With a request id, `explain` tells what access logs contain about the request ([`logged`], [`story`]).
+//! With a request id, `explain` shows what access logs contain about the request ([`logged`], [`story`]).
 
 mod arguments;
 mod decisions;
@@ -114,7 +114,8 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            // Without a context, the first layer has refused the request. It refuses only malformed heads.
+            // Without a context, the first layer has refused the request. The first layer itself refuses only malformed
+            // heads.
             let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
             let reason = refusal
                 .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());

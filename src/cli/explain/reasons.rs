@@ -298,7 +298,7 @@ impl<'a> Outgoing<'a> {
         format!("removed, because the head is larger than {} accepts", self.provider).into()
     }
 
-    /// Returns the reason why a targeted field that the CDN reads does not go to the CDN.
+    /// Returns the reason why a targeted field (RFC 9213) that the CDN reads does not go to the CDN.
     fn targeted_gone(&self, name: &HeaderName, trace: &Trace) -> Reason {
         let provider = self.provider;
         if let Some(written) = self.dialect.targeted_field().filter(|written| *written != name && trace.has(written)) {

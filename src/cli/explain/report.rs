@@ -74,7 +74,7 @@ pub(super) struct Word {
 #[derive(Debug, Serialize)]
 pub(super) struct Client {
     pub(super) address: String,
-    /// Whether a CDN reported the address and its proof succeeded.
+    /// Whether a CDN with a valid proof reported the address.
     pub(super) proven: bool,
     pub(super) why: String,
 }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn story_when_request_failed_then_says_why_and_what_to_do() {
+    fn story_when_request_failed_or_is_unusual_then_explains_the_outcome() {
         for (more, parts) in [
             (
                 r#"{"status":504,"cause":"timeout","locale":"fr","origin_status":null,"origin_ms":null}"#,

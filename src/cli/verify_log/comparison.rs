@@ -52,7 +52,7 @@ fn row(metric: &'static Counted, log: &Counters, before: &Counters, after: &Coun
     all.dedup();
     let sum = |counters: &Counters| of(counters).iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let value = |counters: &Counters, series: &Series| counters.get(series).copied().unwrap_or(0);
-    // Such a counter can be ahead of the log by the requests that have not ended.
+    // A counter that is increased before the end of a request can be ahead of the log by the requests in flight.
     let early = if metric.exactness == Exactness::AtEnd { 0 } else { in_flight };
     let differs = |series: &Series| {
         let log = value(log, series);
@@ -98,7 +98,7 @@ mod tests {
     const PULLS: &str = "edgeshim_pulls_total";
 
     #[test]
-    fn counters_when_without_requests_meanwhile_then_one_line_more_or_less_is_a_difference() {
+    fn counters_when_no_request_ends_meanwhile_then_one_line_more_or_less_is_a_difference() {
         let counted = counters(&[(PULLS, "a", 10), (PULLS, "zero", 0), (PULLS, "b", 3)]);
         assert!(differences(&counted, &counted, &counted, 5).is_empty());
         let log = counters(&[(PULLS, "a", 9), (PULLS, "b", 3), (PULLS, "c", 1)]);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn early_counter_when_requests_are_in_flight_then_may_be_ahead_by_their_number() {
+    fn early_counter_when_requests_are_in_flight_then_may_be_ahead_by_the_number_in_flight() {
         let at = |count| counters(&[("edgeshim_whoopsies_total", "a", count)]);
         for (log, differs) in [(7, true), (8, false), (10, false), (11, true)] {
             assert_eq!(!differences(&at(log), &at(10), &at(10), 2).is_empty(), differs, "{log}");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn approximate_counter_when_it_differs_then_is_no_exact_difference() {
+    fn approximate_counter_when_log_differs_then_is_no_exact_difference() {
         let counted = counters(&[("edgeshim_cache_guards_total", "error", 4)]);
         assert!(differences(&Counters::new(), &counted, &counted, 0).is_empty());
         let rows = compare(&Counters::new(), &counted, &counted, 0);

@@ -22,7 +22,7 @@ use crate::access_log::reader::recount::Recount;
 const METRICS_BYTES: usize = 64 << 20;
 const METRICS_LIMIT: Duration = Duration::from_secs(10);
 /// The writer of the log is behind the counters by some milliseconds. So if the log has too few lines, its end is read
-/// again, this many times.
+/// again. This is the largest number of comparisons.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -27,9 +27,9 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
     }
 }
 
-/// Limits the lifetimes in the stand-in's Cache-Control, and removes the stale windows and `immutable` from it. Removes
-/// Expires and the fields that only CDNs read. A prohibition in a removed field moves to Cache-Control, whichever CDN
-/// reads the removed field.
+/// Limits the lifetimes in the stand-in's Cache-Control, and removes its stale windows and `immutable`. Removes Expires
+/// and the fields that only CDNs read. A prohibition or a lifetime of 0 in a removed field moves to Cache-Control,
+/// whichever CDN reads the removed field. Expires and X-Accel-Expires are removed without a replacement.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
     let mut directives = CacheControl::parse(lines.iter().map(HeaderValue::as_bytes));
@@ -70,7 +70,8 @@ mod tests {
     use super::*;
     use crate::cdn::dialect::Dialect;
 
-    /// Returns the largest lifetime in a response of the stand-in, or `None` if caches must not store the response.
+    /// Returns the largest lifetime in a response of the stand-in, or `None` if shared caches must not store
+    /// the response.
     fn longest(class: &CachePolicy, dialect: Dialect, sent: &[(&'static str, &'static str)]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn stand_in_response_when_class_or_mirror_forbids_storing_then_is_not_stored() {
+    fn stand_in_response_when_storing_is_forbidden_then_is_not_stored_or_lifetime_is_0() {
         let never = CachePolicy { mode: CacheMode::Never, ..CachePolicy::default() };
         for dialect in Dialect::ALL {
             assert_eq!(longest(&never, dialect, &[("cache-control", "max-age=60")]), None);

@@ -1,5 +1,5 @@
-//! The directives in two fields of one response: Cache-Control, which all caches read, and the targeted field (RFC
-//! 9213), which the pulling CDN reads.
+//! The directives in two fields of one response: Cache-Control, which is for all caches, and the targeted field (RFC
+//! 9213), which is for the pulling CDN.
 
 use http::HeaderValue;
 

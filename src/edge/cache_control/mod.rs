@@ -1,5 +1,5 @@
-//! Writes the caching fields of every response: one Cache-Control line without contradictions, and the fields of the
-//! pulling CDN's dialect. The class's rule and the guards decide which directives these fields contain.
+//! Writes the caching fields of every final response: at most one Cache-Control line without contradictions, and the
+//! fields of the pulling CDN's dialect. The class's rule and the guards decide which directives these fields contain.
 //!
 //! **Place:** the innermost layer that changes a response, so that it sees the origin's own fields. Inside `gzip`,
 //! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because `whoopsie` sets no-store in its pages

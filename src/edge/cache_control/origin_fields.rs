@@ -1,4 +1,4 @@
-//! The origin's directives, read from every field in which an origin can send directives.
+//! The origin's directives, read from Cache-Control, Pragma, Expires and the fields of the pulling CDN's dialect.
 
 use std::time::SystemTime;
 

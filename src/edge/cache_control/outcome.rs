@@ -5,7 +5,7 @@ use crate::ids::label;
 label! {
     /// The change to a response's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
     pub enum Action {
-        /// The origin's directives were rewritten as one line without contradictions.
+        /// No rule or guard set directives, but caching fields were rewritten or removed.
         Tidied = "tidied",
         /// The class's lifetime was added to a response without a lifetime.
         Defaulted = "defaulted",
@@ -19,9 +19,9 @@ label! {
 }
 
 label! {
-    /// A check that keeps an unsafe response out of shared caches, or only reports the response: label `guard` of
-    /// `edgeshim_cache_guards_total`. A "shared response" is a response that shared caches would store and serve
-    /// without revalidation.
+    /// A check for unsafe responses: label `guard` of `edgeshim_cache_guards_total`. The guard keeps an unsafe response
+    /// out of shared caches, removes its cookies, or only reports the response. A "shared response" is a response that
+    /// shared caches would store and serve without revalidation.
     pub enum Guard {
         /// A shared response has Set-Cookie. The response is made private.
         SetCookie = "set_cookie",

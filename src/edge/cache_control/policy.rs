@@ -1008,7 +1008,7 @@ mod tests {
             ("keep", "429", "cc: no-cache", "cc: no-cache", ""),
             ("keep", "200", "cc: private, no-cache", "cc: private, no-cache", ""),
             ("keep", "200", "cc: no-store", "cc: no-store", ""),
-            // In the next rows, the origin sends Surrogate-Control.
+            // In most of the next rows, the origin sends Surrogate-Control.
             ("keep", "200", "surrogate: max-age=60", "surrogate: max-age=60", ""),
             ("keep", "200", "surrogate: Max-Age=60 | surrogate: max-age=30", "surrogate: max-age=30", "tidied"),
             // Fastly reads prohibitions only in Cache-Control.

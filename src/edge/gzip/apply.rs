@@ -39,12 +39,12 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
 /// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
 /// Vary stays if Vary has another member, or if the body has a coding. With Vary, Akamai does not store a body in a
-/// coding other than gzip or br, so Akamai sends that body to no client that cannot decode it.
+/// coding other than gzip or br. So Akamai does not send that body to later clients that cannot decode it.
 ///
 /// A 304 updates a stored response. If Vary were removed from a stored response with a coding, Akamai would send its
-/// body to clients that cannot decode it. So Vary is removed only if the stored response has no coding. The kind of the
-/// tag (`known`) and the form of the tag show whether it has a coding. If the kind does not show this, and if the
-/// request accepts gzip and has no range, the stored response counts as coded.
+/// body to clients that cannot decode it. So Vary is removed only if the stored response has no coding. The kind
+/// (`known`) and the form of the tag show whether the stored response has a coding. If the kind does not show this, the
+/// stored response counts as coded in two cases: the tag is not strong, or the request accepts gzip and has no range.
 pub(crate) fn vary_for_akamai(request: RequestFacts, known: Option<TagKind>, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {

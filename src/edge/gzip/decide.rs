@@ -20,7 +20,7 @@ label! {
         Status = "status",
         /// The origin has set Content-Encoding.
         Encoded = "encoded",
-        /// The response has only a part of the body.
+        /// The status is 206, or a response with another status has Content-Range.
         Range = "range",
         /// The response has no type, or its type is not in `gzip.types`.
         Type = "type",
@@ -54,12 +54,12 @@ impl Skip {
 pub(crate) enum Verdict {
     /// Change nothing, because the response is not compressed for any request.
     Leave(Skip),
-    /// Add Vary and send the body unchanged. Another request can get the body in another coding.
+    /// Add Accept-Encoding to Vary and send the body unchanged. Another request can get the body in another coding.
     Vary(Skip),
-    /// Add Vary to a 304, and make its tag weak if `weak` is true.
+    /// Add Accept-Encoding to the Vary of a 304, and make its tag weak if `weak` is true.
     NotModified {
-        /// Whether a 200 to the same request would have a weak tag. For Akamai, the form of the tag that the client
-        /// sent decides, if the client sent only one form.
+        /// Whether a 200 to the same request would have a weak tag. For Akamai, if the client sent only one form of
+        /// the tag, whether this form is weak.
         weak: bool,
     },
     /// Compress the body.
@@ -131,11 +131,11 @@ pub(crate) fn decide(
 /// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
 /// the request.
 ///
-/// If the origin is known to send the tag strong, the kind of the tag decides. Otherwise the type, the coding and
-/// `no-transform` in the head of the 304 decide. Many origins send a 304 without a type. Then the extension of the path
-/// replaces the type. For Akamai, a tag that the client sent in only one form (weak or strong) keeps this form
-/// ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this layer never compresses or inflates the
-/// body of that tag.
+/// If the origin is known to send the tag strong, the kind of the tag and Accept-Encoding decide. Otherwise the type,
+/// the coding and `no-transform` in the head of the 304 decide, together with Accept-Encoding. Many origins send a 304
+/// without a type. Then the extension of the path replaces the type. For Akamai, a tag that the client sent in only one
+/// form (weak or strong) keeps this form ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this
+/// layer never compresses or inflates the body of that tag.
 fn not_modified(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -150,8 +150,8 @@ fn not_modified(
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
         Some(TagKind::Weak) | None => {
-            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. If the client
-            // sent only the weak form of the tag, the body counts as inflated.
+            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. The body counts
+            // as inflated if `gzip.inflate` is on and the client sent only the weak form of the tag.
             let inflated = settings.inflate && named_weak && !named_strong;
             let compressible = if headers.contains_key(CONTENT_TYPE) {
                 has_type(settings, headers)

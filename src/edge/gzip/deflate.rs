@@ -12,9 +12,10 @@ use crate::ids::ClassId;
 
 /// The header of a member (RFC 1952 §2.3.1): method deflate, no file name, no time, unknown operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// The size of the output buffer, in bytes. This is enough for one write to the socket.
+/// The usual size of the output buffer, in bytes. This is enough for one write to the socket.
 pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
-/// The number of compressors that a worker keeps for its next responses. Each compressor needs some 270 KiB of memory.
+/// The largest number of compressors that a worker keeps for its next responses. Each compressor needs some 270 KiB of
+/// memory.
 const SPARES: usize = 4;
 
 thread_local! {
@@ -108,7 +109,7 @@ impl Deflater {
         self.unflushed
     }
 
-    /// Writes the end of the member. If there is a draft, stores it as the twin.
+    /// Writes the end of the member. If there is a draft and the store has enough room, stores the draft as the twin.
     pub(super) fn finish(&mut self) {
         self.run(&[], FlushCompress::Finish);
         let crc = std::mem::take(&mut self.crc).finalize();
@@ -132,7 +133,7 @@ impl Deflater {
     /// Returns the output so far and empties the buffer.
     pub(super) fn emit(&mut self) -> Bytes {
         self.output_bytes += self.output.len() as u64;
-        // After the end of the body there is no draft, because `finish` has removed the draft and stored the twin.
+        // After the end of the body there is no draft, because `finish` has removed the draft.
         if self.draft.as_mut().is_some_and(|draft| !draft.push(&self.output)) {
             self.draft = None;
         }

@@ -53,7 +53,7 @@ impl Inflater {
     /// Does one step, which consumes `input` or a part of `input`. Returns the output, which can be empty.
     ///
     /// # Errors
-    /// The bytes are not valid gzip, or they are a decompression bomb.
+    /// The bytes are not valid gzip, or the inflated body exceeds a limit.
     pub(super) fn step(&mut self, input: &mut Bytes) -> Result<Bytes, Fault> {
         if self.ended {
             self.padding |= input.first() != Some(&MAGIC);

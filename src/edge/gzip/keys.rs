@@ -17,7 +17,7 @@ pub struct GzipSettings {
     pub min_bytes: u64,
     /// The size of the store of twins, in bytes. If it is 0, no twin is stored.
     pub twins_bytes: u64,
-    /// Whether to inflate the origin's gzip for a CDN that does not accept gzip.
+    /// Whether to inflate the origin's gzip if the request does not accept gzip.
     pub inflate: bool,
     /// The media types of bodies that are compressed.
     pub types: MediaTypes,

@@ -2,13 +2,13 @@
 //! table has a fixed size and no lock. All workers share the table.
 //!
 //! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
-//! does not show whether the origin or this layer made the tag weak. A tag is missing in the table if the origin has
-//! not sent the tag since the start, or if another tag has replaced the tag. For a missing tag, `decide.rs` and
+//! does not show whether the origin or this layer made the tag weak. A tag is missing in the table if no response since
+//! the start has shown the kind of the tag, or if another tag has replaced the tag. For a missing tag, `decide.rs` and
 //! `request_facts.rs` guess. After a wrong guess a client gets, at worst, a 200 in place of a 304.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The number of tags in the table. The table needs 128 KiB of memory.
+/// The largest number of tags in the table. The table needs 128 KiB of memory.
 const TAGS: usize = 32_768;
 /// The bits of an entry that contain the kind.
 const KIND: u32 = 0b1111;
@@ -32,9 +32,9 @@ pub(crate) enum TagKind {
     /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
     /// without a coding.
     Mixed,
-    /// As `Kept`, but because the origin has encoded the body, or has encoded it at least once.
+    /// As `Kept`, but the reason is that the origin has encoded the body in at least one response.
     KeptCoded,
-    /// As `Fixed`, but the origin has encoded the body, or has encoded it at least once.
+    /// As `Fixed`, but the origin has encoded the body in at least one response.
     FixedCoded,
 }
 
@@ -62,7 +62,7 @@ impl TagKind {
 /// Another part of the hash is stored at that place, together with the kind.
 ///
 /// The hash mixes two checksums, so collisions can be constructed on purpose. But only the origin chooses tags, and a
-/// collision can only cause a wrong tag in the origin's own responses.
+/// collision can only cause a wrong tag or a wrong Vary in the origin's own responses.
 #[derive(Debug)]
 pub(super) struct KnownTags {
     seen: Box<[AtomicU32]>,

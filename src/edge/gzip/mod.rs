@@ -1,5 +1,5 @@
-//! Compresses response bodies without a coding (Content-Encoding) if the request accepts gzip. If `gzip.inflate` is on,
-//! inflates the origin's gzip if the request does not accept gzip.
+//! Compresses a response body if the request accepts gzip and `decide.rs` allows the compression. If `gzip.inflate` is
+//! on, inflates the origin's gzip if the request does not accept gzip.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.
@@ -11,8 +11,8 @@
 //! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host
 //! and target. A compressed response also costs the compression. The compressor's memory is reused for the next
 //! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression.
-//! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip is invalid or becomes too long when
-//! inflated. The compressor works in memory and cannot fail.
+//! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip must be inflated and is invalid,
+//! incomplete or too long. The compressor works in memory and cannot fail.
 
 mod apply;
 mod decide;
@@ -299,7 +299,7 @@ impl Shared {
         } else {
             Verdict::Leave(Skip::Off)
         };
-        // Without gzip, the kinds are needed only for Akamai (`vary_for_akamai`).
+        // If `gzip.enabled` is off, the kinds are needed only for Akamai (`vary_for_akamai`).
         if known.is_none() && (self.settings.enabled || request.repeats_form) {
             self.note(request, verdict, &response.head);
         }

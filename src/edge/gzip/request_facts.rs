@@ -32,8 +32,8 @@ pub(crate) struct RequestFacts {
     /// Whether a 304 repeats the form (weak or strong) that the tag has in If-None-Match. This is true for Akamai,
     /// whose variant without a coding has no Vary. So a client that accepts gzip can revalidate that variant.
     pub(super) repeats_form: bool,
-    /// Whether the extension of the path belongs to a type that is not in `gzip.types`. This fact replaces the type of
-    /// a 304 without Content-Type.
+    /// Whether the request is conditional and the extension of its path belongs to a type that is not in `gzip.types`.
+    /// This fact replaces the type of a 304 without Content-Type.
     pub(super) has_packed_extension: bool,
 }
 

@@ -25,7 +25,7 @@ use crate::ids::ClassId;
 /// 1.3 ms. A usual page is shorter than 128 KiB, so the page is compressed in one turn. Then the compressor's state of
 /// some 270 KiB is loaded into the CPU's cache only once.
 pub(super) const BYTES_PER_TURN: usize = 128 * 1024;
-/// The number of input bytes that are compressed in one step.
+/// The largest number of input bytes that are compressed in one step.
 const BYTES_PER_STEP: usize = 32 * 1024;
 /// Inflating makes this number of bytes in the time in which compression at level 4 reads one byte.
 const INFLATE_SPEED: usize = 4;
@@ -124,7 +124,7 @@ struct Ahead {
     /// Whether the body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// The loan that counts the memory for a whole body against the limit of the store of twins.
+    /// The loan for the memory of the whole body. `None` if the body is not compared with a twin.
     _loan: Option<Loan>,
 }
 
@@ -162,7 +162,7 @@ impl<B> GzipBody<B> {
         Self { inner, work: None }
     }
 
-    /// Creates a body that is read ahead. After that, the layer decides how to send the body.
+    /// Creates a body that is read ahead before the layer decides how to send the body.
     pub(super) fn undecided(inner: B, loan: Option<Loan>) -> Self {
         let ahead = Ahead { _loan: loan, ..Ahead::default() };
         Self { inner, work: Some(Box::new(Work { ahead, ..Work::default() })) }
@@ -184,8 +184,8 @@ impl<B> GzipBody<B> {
 
     /// Replaces the body, which was read ahead, by its twin.
     pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
-        // The bytes are counted now and not at the end of the body, because the compression was saved even if the
-        // client disconnects.
+        // The bytes are counted now and not at the end of the body, because the twin has replaced the compression even
+        // if the client disconnects.
         counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
         self.ready(twin.gzip)
     }
@@ -236,8 +236,8 @@ impl<B> GzipBody<B> {
 }
 
 impl<B: EdgeBody + Unpin> GzipBody<B> {
-    /// Reads ahead until `goal` bytes have arrived, the body has ended, or `patience` has passed. `patience` limits the
-    /// complete wait and not the time between two frames, because the complete wait delays the head.
+    /// Reads ahead until `goal` bytes have arrived, the body has ended or failed, or `patience` has passed. `patience`
+    /// limits the complete wait and not the time between two frames, because the complete wait delays the head.
     pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>, goal: u64, patience: Duration) -> Poll<()> {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let ahead = &mut work.ahead;

@@ -1,11 +1,11 @@
 //! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. A twin stays in memory after
 //! the response for which the twin was made.
 //!
-//! Every point of presence of every CDN pulls the same object, so one twin serves many pulls. A twin is found by host,
-//! target, strong entity tag and length. The twin is used only if the origin's whole body has the same CRC-32 as the
-//! body from which the twin was made. If an origin sends two different bodies with the same length and the same strong
-//! tag, that is an error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 also misses this
-//! error if the two bodies were deliberately made to have the same CRC-32.
+//! Many points of presence of several CDNs pull the same object, so one twin serves many pulls. A twin is found by
+//! host, target, strong entity tag and length. The twin is used only if the origin's whole body has the same CRC-32 as
+//! the body from which the twin was made. If an origin sends two different bodies with the same length and the same
+//! strong tag, that is an error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 also misses
+//! this error if the two bodies were deliberately made to have the same CRC-32.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Asks the stand-in, a static mirror of the site, when the origin has a fault or sends a 5xx.
 //!
-//! The mirror is asked for GET and HEAD only, and only its 200 is used. Its response then passes the layers in place of
-//! the origin's response, so `gzip` compresses the body and `cache_control` limits the lifetime to `error_ttl`. If the
-//! mirror fails, the layers get the fault or the 5xx of the origin.
+//! The mirror is asked only for GET and HEAD without Upgrade, and only its 200 is used. Its response then passes the
+//! layers in place of the origin's response, so `gzip` compresses the body and `cache_control` limits the lifetime to
+//! `error_ttl`. If the mirror fails, the layers get the fault or the 5xx of the origin.
 //!
 //! The mirror gets a copy of the request head without Range and without conditions, so that the mirror's response is
 //! complete. The copy has no Cookie and no Authorization, because a static mirror needs neither.

@@ -143,7 +143,7 @@ fn head(signed: Signed, now_seconds: u64, id: &str, request: &EdgeRequest) -> re
             (CACHE_CONTROL, "private".to_owned()),
         ],
         Task::Cache(seconds) => {
-            // The CDN's targeted field must not forbid storing.
+            // The CDN's targeted field must not forbid storing, so the fields of `uncacheable` are removed.
             head.headers.clear();
             vec![(CACHE_CONTROL, format!("public, max-age={seconds}")), (ETAG, format!("\"{id}\""))]
         }

@@ -134,7 +134,7 @@ struct Source {
     lines: [Counter; LogLine::ALL.len()],
     /// The sums of the log, from which the offload is calculated.
     book: Arc<Book>,
-    /// Limits the warnings that the log lacks a field.
+    /// Limits how often a warning reports that the log lacks a field.
     messages: Arc<Throttle>,
 }
 
@@ -194,7 +194,8 @@ impl EdgeLogs {
         Ok((position, Reading { reader: Some(reader), deadline: None, patience: Patience::new(local.body_timeout) }))
     }
 
-    /// Counts a batch that was read completely. Returns the result and the body of the response.
+    /// Counts a batch that was read completely, unless the batch is a test or was counted before. Returns the result
+    /// and the body of the response.
     pub(super) fn count(&self, parts: &EdgeLogParts, position: usize, sums: &Sums) -> (BatchResult, String) {
         let [parsed, unparsed, outside] = sums.lines;
         let name = self.sources.get(position).map_or("", |source| source.name);

@@ -2,16 +2,17 @@
 //! token is configured, the logs that CDNs push and Fastly's question whether it is allowed to push logs. Also responds
 //! to the signed paths of `edgeshim smoke`.
 //!
-//! **Place:** outside of `verify` and `pulls`, because browsers and log services cause these requests, not a cache that
-//! needs an object. So the requests are not counted as pulls and are never refused because of their identity or Host.
-//! edgeshim also responds to these requests while the origin is down.
+//! **Place:** outside of `verify` and `pulls`, because browsers, log services and `edgeshim smoke` cause these
+//! requests, not a cache that needs an object. So the requests are not counted as pulls and are never refused because
+//! of their identity or Host. edgeshim also responds to these requests while the origin is down.
 //! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
 //! logs, the token and the body; except for logs, the proofs of the CDN that forwards the request. The proofs decide
 //! under which provider a load time is counted, and whether the client address that the CDN reports is trusted.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
 //! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
 //! `edgeshim_edge_log_batches_total`.
-//! **Cost:** for each request, one comparison of paths for each of the four features that is on. **Can fail:** no.
+//! **Cost:** for each request, a few comparisons of paths; for a signed path, also a message authentication code (MAC).
+//! **Can fail:** no.
 //!
 //! The responses have no CORS fields, because no script reads the responses. An image does not need CORS fields. A form
 //! does not need CORS fields either if it is sent with `mode: "no-cors"`, as `navigator.sendBeacon` does.
@@ -64,8 +65,8 @@ pub(crate) struct LocalParts {
     pub countries: Option<Arc<Countries>>,
     pub edge_logs: EdgeLogParts,
     pub smoke: SmokeSettings,
-    /// The time within which the complete body of a RUM request must arrive. Also the longest time in which no byte of
-    /// a pushed log arrives.
+    /// The time within which the complete body of a RUM request must arrive. Also the longest pause between two pieces
+    /// of a pushed log.
     pub body_timeout: Duration,
 }
 

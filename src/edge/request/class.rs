@@ -127,7 +127,8 @@ pub struct ClassRule {
     /// Whether edgeshim is allowed to compress or inflate responses.
     pub gzip: bool,
     pub whoopsie: WhoopsieMode,
-    /// Whether `origin.max_in_flight` limits the requests of this class.
+    /// Whether `origin.max_in_flight` limits the requests of this class. `false` has an effect only if the path alone
+    /// selects the class.
     pub admission: bool,
 }
 
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn response_when_type_is_known_then_class_depends_on_path_and_type() {
+    fn response_when_classified_then_class_depends_on_path_and_type() {
         let classes = classes();
         for (path, content_type, class) in [
             ("/api/x", Some("application/json"), 2),

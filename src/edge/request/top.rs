@@ -46,7 +46,7 @@ pub(crate) struct TopUrl {
     pub providers: u32,
     /// The number of pulls with the reason `early`: the provider still held the object.
     pub early: u64,
-    /// An estimate of the number of different queries. If there are more than about 100, the estimate is too small.
+    /// An estimate of the number of different queries. The estimate is at most 311.
     pub queries: u32,
 }
 
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn list_when_urls_exceed_the_entries_then_bounded_and_keeps_the_most_pulled_url() {
+    fn list_when_urls_exceed_the_entries_then_is_bounded_and_keeps_the_most_pulled_url() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let list = tops.list();
         for number in 0..40_000 {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn url_when_counts_are_purged_then_bytes_and_early_pulls_keep_their_ratio_to_the_pulls() {
+    fn url_when_counts_are_purged_then_ratios_of_bytes_and_early_pulls_to_pulls_stay() {
         let (tops, objects) = (Tops::default(), Objects::default());
         let list = tops.list();
         for number in 0..40_000 {

@@ -95,7 +95,7 @@ impl Shared {
         replacement
     }
 
-    /// Makes the response that reports a fault. This is the only place where a fault becomes a response.
+    /// Makes the response that reports a fault. No other function makes a response to a fault.
     pub(super) fn fail(&self, request: &RequestFields, fault: &Fault) -> Replacement {
         let cause = fault.cause();
         if cause.is_client_error() {
@@ -204,7 +204,7 @@ pub(super) struct RetryAfter {
 
 impl RetryAfter {
     /// Parses the origin's value, which is a number of seconds or a date (RFC 9110 §10.2.3). Returns `None` if the
-    /// value is malformed.
+    /// value is malformed or has more than nine digits.
     fn parse(field: &HeaderValue) -> Option<Self> {
         let text = field.to_str().ok()?.trim();
         let is_number = (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,9 +1,9 @@
-//! The thread that reads the batches of all workers, so that pulls do not wait for a log. The thread has the lowest
-//! priority. When the processors are busy, the thread waits for the workers, and the senders of logs wait for the
-//! thread.
+//! The thread that reads the batches of all workers, so that pulls do not wait for a log. On Linux, the thread has the
+//! lowest priority. When the processors are busy, the thread waits for the workers, and the senders of logs wait for
+//! the thread.
 //!
 //! A worker passes a batch and one piece of its body to the thread, and gets the batch back when the piece was read. So
-//! each batch has at most one piece in memory. The thread reads the batches in turn, one small step of each.
+//! each batch has at most one piece in memory. The thread reads the batches in turn, one small step of each batch.
 
 use std::collections::VecDeque;
 use std::fmt;

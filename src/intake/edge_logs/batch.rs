@@ -278,7 +278,7 @@ impl Counter {
             return;
         };
         if line.time > *now + AHEAD_SECONDS {
-            // The batch can take minutes to arrive, so that its newest lines are newer than its begin.
+            // A batch can take minutes to arrive. So its newest lines can be newer than the time at which it began.
             *now = (*now).max(clock());
         }
         if line.time > *now + AHEAD_SECONDS || line.time <= *begun - WINDOW_SECONDS {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_when_received_in_pieces_then_has_the_same_sums() {
+    fn batch_when_received_in_two_pieces_then_sums_do_not_depend_on_the_pieces() {
         let lines =
             format!("\u{feff}{{\"time\":{NOW},\"bytes\":7,\"result\":\"hit\"}}\nx\n{{\"time\":{}}}\n", NOW + 61);
         let array =
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_batch_arrives_slowly_then_compared_with_the_current_time_and_not_with_the_begin() {
+    fn line_time_when_batch_arrives_slowly_then_compared_with_the_current_time() {
         thread_local! {
             static CLOCK: Cell<i64> = const { Cell::new(NOW) };
         }

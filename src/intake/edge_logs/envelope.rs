@@ -146,7 +146,8 @@ impl Envelope {
                     continue;
                 }
                 (Next::Escaped, _) => {
-                    // `\/` is the only escape in base64. A backslash makes the base64 invalid.
+                    // `\/` is the only escape in base64. Any other escape is read as a backslash, which makes the
+                    // base64 invalid.
                     self.text(if byte == b'/' { b"/" } else { b"\\" }, each);
                     Next::Text
                 }

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_in_the_format_of_its_cdn_then_time_bytes_and_result_are_read() {
+    fn line_when_in_the_format_of_a_preset_then_time_bytes_and_result_are_read() {
         let time = 1_700_000_000;
         for (preset, line, bytes, result) in [
             (

@@ -33,8 +33,8 @@ impl Reader {
         Some(Self { batch, reply, intake: Arc::clone(intake), _permit: permit })
     }
 
-    /// Waits until the last piece was read. After that, the caller passes the next piece to [`read`](Self::read), or
-    /// calls [`finish`](Self::finish).
+    /// Waits until the thread has read the previous piece. After that, the caller passes the next piece to
+    /// [`read`](Self::read), or calls [`finish`](Self::finish).
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), BatchError>> {
         if self.batch.is_some() {
             return Poll::Ready(Ok(()));

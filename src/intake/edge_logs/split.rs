@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_when_received_in_pieces_then_complete_and_without_empty_lines() {
+    fn lines_when_received_in_pieces_then_are_complete_and_empty_lines_are_left_out() {
         let text = b"{\"a\":1}\n\n \r\n{\"b\":2}\r\nlast";
         for at in 0..text.len() {
             let (one, two) = text.split_at(at);
@@ -325,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_when_received_in_several_pieces_then_same_records_as_in_one_piece(
+        fn records_when_bytes_arrive_in_several_pieces_then_do_not_depend_on_the_pieces(
             text in "[\\[\\]{}\",\\\\ a1\n]{0,60}", cuts in prop::collection::vec(0_usize..60, 0..4)
         ) {
             let bytes = text.as_bytes();

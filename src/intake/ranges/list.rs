@@ -1,8 +1,8 @@
 //! Reads one address list. The list is either plain lines or the JSON that a CDN publishes. The first character that is
 //! not whitespace decides which of these formats is read.
 //!
-//! If a list has one invalid entry, the whole list is rejected, because the file could be truncated or could be the
-//! wrong file.
+//! If an entry that edgeshim uses is invalid, the whole list is rejected, because the file could be truncated or could
+//! be the wrong file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn text_list_when_written_by_hand_then_read() {
+    fn text_list_when_written_by_hand_then_networks_are_read() {
         holds("192.0.2.0/24\n2001:db8::/32\n", &["192.0.2.0/24", "2001:db8::/32"]);
         holds("192.0.2.0/24", &["192.0.2.0/24"]);
         holds(

@@ -3,7 +3,7 @@
 //!
 //! A thread checks the files every second. If a new pair of certificate and key has an error, for example because the
 //! key does not match, the previous pair stays in use, and the change counts as a failed reload. The same applies to
-//! the file of the CAs. A handshake loads the active certificates and CAs without a lock.
+//! the files of CAs. A handshake loads the active certificates and CAs without a lock.
 
 mod choice;
 mod clients;
@@ -80,7 +80,8 @@ impl Keys for PairPaths {
 /// The files of `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// The default pair. It is for clients that name no host, or a host for which there is no certificate.
+    /// The default pair. A client that names no host, or a host for which there is no certificate, gets this pair if
+    /// the client accepts the pair's key.
     pub first: PairPaths,
     /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
     pub client_ca: Option<TypedPath>,
@@ -328,7 +329,7 @@ impl Sources {
                 Ok(active) => {
                     tls.active.store(Arc::new(active));
                     tls.changes.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!("the certificates of [server.tls] were read again");
+                    tracing::info!("certificates or CAs of client certificates were read again after a change");
                 }
                 Err(error) => errors.push(error),
             }

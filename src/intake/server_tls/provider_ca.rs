@@ -19,9 +19,9 @@ pub(crate) struct ProviderCa {
     followed: Followed,
     authorities: Arc<Authorities>,
     /// The CAs in the new content of the file, as long as some of them are not in `server.tls.client_ca`. If both files
-    /// change, the other file can change later.
+    /// change, the file of `server.tls.client_ca` can change later.
     pending: Option<Vec<[u8; 32]>>,
-    /// The error about `pending`, until it is reported. It is reported if the next check finds no further change.
+    /// The error about `pending`. The error is reported if the next check finds no further change.
     suspect: Option<TlsError>,
 }
 
@@ -40,7 +40,9 @@ impl ProviderCa {
     }
 
     /// Reads the file if it has changed. `accepted` are the CAs of `server.tls.client_ca`, and `has_changed` is true if
-    /// they have just changed. Returns `None` if nothing has changed since the last check.
+    /// they have just changed. Returns `Ok` if new CAs are in use. A file that cannot be used is an error at once. A CA
+    /// that is not in `accepted` is an error if the next check finds no further change. In all other cases, returns
+    /// `None`.
     pub(super) fn check(&mut self, accepted: Option<&Clients>, has_changed: bool) -> Option<Result<(), TlsError>> {
         match self.followed.changed(MOST_BYTES) {
             Some(read) => {

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn ticket_keys_when_a_reload_with_other_client_cas_fails_then_stay() {
+    fn ticket_keys_when_a_reload_with_other_client_cas_fails_then_do_not_change() {
         let tickets = Tickets::default();
         let running = tickets.of(None).unwrap();
         drop(tickets.of(Some([1; 32])).unwrap());

@@ -24,7 +24,7 @@ pub(crate) struct Exported {
 /// A CDN that hosts pages, and its expressions for the values of a request. An expression is empty if the CDN does not
 /// know the value.
 struct Cdn {
-    /// The name of the preset, which is also the folder's name.
+    /// The name of the preset and of its folder. `static` is no preset and has no folder.
     preset: &'static str,
     instructions: &'static str,
     extension: &'static str,

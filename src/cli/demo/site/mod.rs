@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn route_when_method_query_or_fields_differ_then_sends_the_status_and_fields_of_the_table() {
+    async fn route_when_method_query_or_fields_differ_then_sends_the_expected_status_and_fields() {
         let (address, _server) = start().await;
         for (line, fields, wanted) in [
             ("GET /fail", "", 503),

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_line_when_written_then_has_the_form_of_the_cdn() {
+    fn log_line_when_written_then_has_the_log_format_of_the_cdn() {
         let time = Duration::new(1_700_000_000, 250_000_000);
         let log = |dialect: Dialect, outcome| {
             let mut log = String::new();

@@ -96,7 +96,7 @@ impl Live {
     }
 }
 
-/// Sends visitors through the simulated CDNs. After the last visitor has arrived, waits until this visitor has been
+/// Sends visitors through the simulated CDNs. After the last visitor has arrived, waits until all visitors have been
 /// served, for at most [`LAST_VISITORS`]. Then waits until each CDN has pushed its log once more. Then returns the
 /// counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn traffic_when_shim_is_down_then_counts_errors_and_no_pulls() {
+    async fn traffic_when_edgeshim_is_down_then_counts_errors_and_no_pulls() {
         let gone = TcpListener::bind("127.0.0.1:0")
             .await
             .and_then(|listener| listener.local_addr())

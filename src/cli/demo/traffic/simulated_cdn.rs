@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cdn_when_shim_sends_503_then_serves_the_usable_stale_response() {
+    async fn cdn_when_edgeshim_sends_503_then_serves_the_usable_stale_response() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
         let shim = listener.local_addr().expect("the listener has an address");
         let server = tokio::spawn(scripted(

@@ -63,7 +63,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// The counts of one CDN, and its log. Both grow during the run.
+/// The counts of one CDN, and the lines of its log that are not pushed yet.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<(Counts, String)>);
 
