@@ -64,6 +64,7 @@ pub mod internals {
     pub use crate::intake::ranges::parse as parse_ranges;
     pub use crate::metrics::{Description, Kind, METRICS, Metrics};
     pub use crate::origin::Resolver;
+    pub use crate::origin::{Answer, Script};
     pub use crate::runtime::{Lasting, Runtime, Slot};
     pub use crate::serve::{Cut, Drain, Server};
     pub use crate::wire::cache_control::CacheControl;

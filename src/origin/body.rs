@@ -2,14 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::client::Client;
-use super::connection::Connection;
+use super::connection::{Connection, Link};
 use super::forward::clean_trailers;
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
@@ -17,7 +17,7 @@ use crate::wire::received::Received;
 
 /// The response body from the origin. When the body has been read to its end, its connection returns to the pool.
 pub struct OriginBody {
-    incoming: Received,
+    source: Source,
     first: First,
     connection: Option<Box<Connection>>,
     deadline: clock::Deadline,
@@ -26,6 +26,15 @@ pub struct OriginBody {
     /// For the body of a stand-in: the number of bytes that the origin sent before the stand-in was asked.
     replaced_bytes: Option<u64>,
     fault: Option<Cause>,
+}
+
+/// Where the body comes from.
+pub(super) enum Source {
+    /// The connection has a plain exchange, and `left` bytes of the body have not been read.
+    Plain {
+        left: u64,
+    },
+    Hyper(Received),
 }
 
 /// The part of a body that arrived together with the head. This part is read before the head is passed on. So if the
@@ -37,15 +46,55 @@ enum First {
     Trailers(Box<HeaderMap>),
 }
 
+impl Source {
+    pub(super) fn empty() -> Self {
+        Self::Plain { left: 0 }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Plain { left } => *left == 0,
+            Self::Hyper(received) => received.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Plain { left } => SizeHint::with_exact(*left),
+            Self::Hyper(received) => received.size_hint(),
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: Option<&mut Connection>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match (self, connection) {
+            (Self::Plain { left }, Some(Connection { link: Link::Plain(plain), .. })) if *left > 0 => {
+                let data = ready!(plain.poll_data(cx, *left)).inspect(|data| *left -= data.len() as u64);
+                Poll::Ready(Some(data.map(Frame::data).map_err(|error| Fault::from_error(Cause::Cut, error))))
+            }
+            (Self::Plain { .. }, _) => Poll::Ready(None),
+            (Self::Hyper(received), _) => {
+                let frame = ready!(Pin::new(received).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| {
+                    frame.map_err(|error| Fault::from_error(cause_in(&error).unwrap_or(Cause::Cut), error))
+                }))
+            }
+        }
+    }
+}
+
 /// The largest number of frames that [`OriginBody::drain`] reads. If the body has more frames, the connection is not
 /// reused.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
-    pub(super) fn new(incoming: Received, connection: Option<Box<Connection>>, client: Arc<Client>) -> Self {
+    pub(super) fn new(source: Source, connection: Option<Box<Connection>>, client: Arc<Client>) -> Self {
         let deadline = connection.as_ref().map_or_else(clock::Deadline::new, |c| c.deadline.clone());
         let mut body = Self {
-            incoming,
+            source,
             first: First::Nothing,
             connection,
             deadline,
@@ -54,7 +103,7 @@ impl OriginBody {
             replaced_bytes: None,
             fault: None,
         };
-        if body.incoming.is_end_stream() {
+        if body.source.is_end_stream() {
             body.release();
         }
         body
@@ -65,7 +114,7 @@ impl OriginBody {
     /// # Errors
     /// The body failed. The fault has already been counted.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        if self.incoming.is_end_stream() {
+        if self.source.is_end_stream() {
             return Ok(());
         }
         if let Poll::Ready(Some(frame)) = Pin::new(&mut *self).poll_frame(cx) {
@@ -138,22 +187,20 @@ impl Body for OriginBody {
             First::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
             First::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let this = &mut *self;
+        match this.source.poll_frame(cx, this.connection.as_deref_mut()) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline.disarm();
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                 }
                 // Trailers are the last frame, and hyper's server does not poll the body again after trailers.
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                if frame.is_trailers() || self.source.is_end_stream() {
                     self.release();
                 }
                 Poll::Ready(clean_trailers(frame, &[]).map(Ok))
             }
-            Poll::Ready(Some(Err(error))) => {
-                let cause = cause_in(&error).unwrap_or(Cause::Cut);
-                self.broken(Fault::from_error(cause, error))
-            }
+            Poll::Ready(Some(Err(fault))) => self.broken(fault),
             Poll::Ready(None) => {
                 self.release();
                 Poll::Ready(None)
@@ -171,11 +218,11 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.first, First::Nothing) && self.incoming.is_end_stream()
+        matches!(self.first, First::Nothing) && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.incoming.size_hint();
+        let hint = self.source.size_hint();
         match (&self.first, hint.exact()) {
             (First::Data(data), Some(left)) => SizeHint::with_exact(left + data.len() as u64),
             _ => hint,

@@ -10,9 +10,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Connection, Counted};
+use super::connection::{Connection, Counted, Link};
 use super::endpoint::Endpoint;
 use super::errors::cause_of_io;
+use super::plain::Plain;
 use super::socket::{Socket, connect, fault_of_connect};
 use super::tls::H2;
 use super::tls_faults;
@@ -70,8 +71,6 @@ impl Upstream {
     /// Does the handshakes of TLS and HTTP. With `origin.http2`, a TLS origin chooses the version of HTTP (ALPN).
     async fn speak(&self, socket: Socket, endpoint: &Arc<Endpoint>, deadline: Instant) -> Result<Opened, Fault> {
         match (socket, &self.tls) {
-            (Socket::Unix(stream), _) => self.handshake(stream, self.origin.http2, endpoint, None, deadline).await,
-            (Socket::Tcp(stream), None) => self.handshake(stream, self.origin.http2, endpoint, None, deadline).await,
             (Socket::Tcp(stream), Some(tls)) => {
                 // An alert must be read even if the origin has closed the connection.
                 let stream = ReadsAfterClose::new(stream);
@@ -83,6 +82,15 @@ impl Upstream {
                 let stream = Stream::new(stream, tls.has_certificate());
                 let end = stream.end();
                 self.handshake(stream, is_h2, endpoint, Some(end), deadline).await
+            }
+            // Only hyper can write the names of fields in their original case.
+            (socket, _) if self.origin.http2 || self.origin.preserve_header_case => {
+                self.handshake(socket, self.origin.http2, endpoint, None, deadline).await
+            }
+            (socket, _) => {
+                let link = Link::Plain(Plain::new(socket));
+                let counted = Arc::new(Counted::new(&self.connections));
+                Ok(Opened::Http1(Connection::new(link, counted, Arc::clone(endpoint), None)))
             }
         }
     }
@@ -103,6 +111,20 @@ impl Upstream {
             let sender = self.handshake_h2(stream, deadline).await?;
             return Ok(Opened::Http2(Multiplexed { sender, endpoint, tls }));
         }
+        let counted = Arc::new(Counted::new(&self.connections));
+        let sender = self.handshake_http1(stream, &counted).await?;
+        Ok(Opened::Http1(Connection::new(Link::Hyper(sender), counted, endpoint, tls)))
+    }
+
+    /// Starts hyper's client on a connection.
+    pub(super) async fn handshake_http1<S>(
+        &self,
+        stream: S,
+        counted: &Arc<Counted>,
+    ) -> Result<http1::SendRequest<Upload>, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER_BYTES.max(self.limits.max_header_bytes + 2 * 1024))
             .max_header_size(self.limits.max_header_bytes)
@@ -111,15 +133,14 @@ impl Upstream {
             .handshake(TokioIo::new(ReadsAfterClose::new(stream)))
             .await
             .map_err(|error| Fault::from_error(Cause::Closed, error))?;
-        let counted = Arc::new(Counted::new(&self.connections));
-        let driver_counted = Arc::clone(&counted);
+        let counted = Arc::clone(counted);
         tokio::spawn(async move {
-            let _counted = driver_counted;
+            let _counted = counted;
             // hyper also passes an error to the request that uses the connection. If there is no request, nothing needs
             // the error.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Opened::Http1(Connection::new(sender, counted, endpoint, tls)))
+        Ok(sender)
     }
 
     async fn handshake_h2<S>(&self, stream: S, deadline: Instant) -> Result<http2::SendRequest<Upload>, Fault>

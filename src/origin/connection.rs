@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use metrics::Gauge;
 
 use super::endpoint::Endpoint;
+use super::errors::fault_of;
+use super::plain::{Odd, Plain};
 use super::tls_stream::TlsEnd;
 use super::upload::Upload;
+use super::upstream::Upstream;
 use crate::clock::Deadline;
+use crate::fault::{Cause, Fault};
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<Upload>,
+    pub(super) link: Link,
     pub(super) deadline: Deadline,
     /// Whether the connection has already carried a complete response.
     pub(super) reused: bool,
@@ -23,9 +28,50 @@ pub(super) struct Connection {
     /// Stores why TLS failed. `None`: the connection does not use TLS.
     pub(super) tls: Option<Arc<TlsEnd>>,
     memory: Memory,
-    /// Counts this connection as open in the metrics. The task that drives the connection has the same `Arc`. So the
-    /// connection is counted until both this value and that task are dropped.
-    _counted: Arc<Counted>,
+    /// Counts this connection as open in the metrics. The task of hyper's client has the same `Arc`. So the connection
+    /// is counted until both this value and that task are dropped.
+    counted: Arc<Counted>,
+}
+
+/// What reads and writes the connection.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// The task of the request, while all exchanges are plain.
+    Plain(Plain),
+    /// The task of hyper's client.
+    Hyper(http1::SendRequest<Upload>),
+    /// Neither of the two, because hyper is taking the connection over.
+    Moving,
+}
+
+/// The body of a response that has just arrived.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// The body of a plain exchange, with its length.
+    Plain(u64),
+    Hyper(Incoming),
+}
+
+/// Why a request got no response. `unsent` is the request, if the request never left this process.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) fault: Fault,
+    pub(super) unsent: Option<Request<Upload>>,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, unsent: None }
+    }
+}
+
+/// Whether an idle connection can carry a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    /// hyper's task has to run first.
+    Busy,
+    Closed,
 }
 
 /// The head of a request that possibly has to be sent again. Storing a head usually allocates nothing, because the list
@@ -40,25 +86,84 @@ struct Memory {
 
 impl Connection {
     pub(super) fn new(
-        sender: http1::SendRequest<Upload>,
+        link: Link,
         counted: Arc<Counted>,
         endpoint: Arc<Endpoint>,
         tls: Option<Arc<TlsEnd>>,
     ) -> Box<Self> {
         Box::new(Self {
-            sender,
+            link,
             deadline: Deadline::new(),
             reused: false,
             idle_since_ms: 0,
             endpoint,
             tls,
             memory: Memory::default(),
-            _counted: counted,
+            counted,
         })
     }
 
+    /// Returns whether the connection can carry a request.
+    pub(super) fn state(&self) -> State {
+        match &self.link {
+            Link::Plain(plain) if plain.is_ready() => State::Ready,
+            Link::Hyper(sender) if sender.is_ready() => State::Ready,
+            Link::Hyper(sender) if !sender.is_closed() => State::Busy,
+            _ => State::Closed,
+        }
+    }
+
+    /// Returns whether the connection is known to be of no further use.
+    pub(super) fn is_spent(&self) -> bool {
+        match &self.link {
+            Link::Plain(plain) => !plain.is_kept(),
+            Link::Hyper(sender) => sender.is_closed(),
+            Link::Moving => true,
+        }
+    }
+
+    /// Sends a request, and empties the request. If `is_remembered` and hyper gets the request, its head is stored for
+    /// `recall` until the response head has arrived.
+    pub(super) async fn send(
+        &mut self,
+        request: &mut Request<Upload>,
+        is_remembered: bool,
+        upstream: &Upstream,
+    ) -> Result<Response<Content>, Failure> {
+        if let Link::Plain(plain) = &mut self.link {
+            match plain.exchange(request, &upstream.limits).await {
+                Ok(response) => return Ok(response.map(Content::Plain)),
+                // The future is boxed, because it is large and most exchanges are plain.
+                Err(odd) => Box::pin(self.hand_over(odd, request, upstream)).await?,
+            }
+        }
+        if is_remembered {
+            self.remember(request);
+        }
+        let Link::Hyper(sender) = &mut self.link else { return Err(Failure::from(Fault::new(Cause::Closed))) };
+        match sender.try_send_request(Upload::taken(request)).await {
+            Ok(response) => {
+                self.forget();
+                Ok(response.map(Content::Hyper))
+            }
+            Err(mut error) => {
+                let unsent = error.take_message();
+                Err(Failure { unsent, fault: fault_of(error.into_error(), self.tls.as_deref()) })
+            }
+        }
+    }
+
+    /// Lets hyper continue an exchange, and use the connection from then on.
+    async fn hand_over(&mut self, odd: Odd, request: &Request<Upload>, upstream: &Upstream) -> Result<(), Fault> {
+        if let Link::Plain(plain) = std::mem::replace(&mut self.link, Link::Moving) {
+            let stream = plain.replay(odd, request);
+            self.link = Link::Hyper(upstream.handshake_http1(stream, &self.counted).await?);
+        }
+        Ok(())
+    }
+
     /// Stores the request's head for `recall`.
-    pub(super) fn remember(&mut self, request: &Request<Upload>) {
+    fn remember(&mut self, request: &Request<Upload>) {
         self.memory.line = Some((request.method().clone(), request.uri().clone()));
         self.memory.fields.clear();
         let fields = request.headers().iter().map(|(name, value)| (name.clone(), value.clone()));
@@ -67,7 +172,7 @@ impl Connection {
     }
 
     /// Drops the head that `remember` stored.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.memory.line = None;
         self.memory.extensions.clear();
         self.memory.fields.clear();

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::{Method, Request, Response, StatusCode, Version, request};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
-use super::body::OriginBody;
+use super::body::{OriginBody, Source};
 use super::client::Client;
-use super::connection::Connection;
+use super::connection::{Connection, Content};
 use super::forward;
 use super::tunnel::{self, Tunnel};
 use super::upload::Upload;
@@ -70,7 +70,7 @@ impl Client {
         let mut request = Request::from_parts(head, upload);
         forward::frame(&mut request);
         self.budget.earn();
-        let (response, connection) = self.dispatch(request, progress.as_deref(), replayable).await?;
+        let (response, connection) = self.dispatch(&mut request, progress.as_deref(), replayable).await?;
         self.accept(response, connection, client, is_head)
     }
 
@@ -78,7 +78,7 @@ impl Client {
     /// connection returns to the pool at once.
     fn accept(
         self: Arc<Self>,
-        mut response: Response<Incoming>,
+        mut response: Response<Content>,
         mut connection: Option<Box<Connection>>,
         client: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
@@ -99,21 +99,25 @@ impl Client {
                 tunnel::carry(tunnel, client, origin, timeout).await;
             });
             let (head, _) = response.into_parts();
-            return Ok(Response::from_parts(head, OriginBody::new(Received::empty(), None, self)));
+            return Ok(Response::from_parts(head, OriginBody::new(Source::empty(), None, self)));
         }
         if response.version() == Version::HTTP_2 {
             values::trim(response.headers_mut());
         }
         forward::check_size(&response, &self.settings.upstream.limits)?;
         forward::check_response(&mut response)?;
-        let (mut head, incoming) = response.into_parts();
+        let (mut head, content) = response.into_parts();
         let is_empty = is_head || forward::is_bodiless(head.status);
         if is_empty && !is_head && head.status != StatusCode::NOT_MODIFIED && forward::declares_content(&head.headers) {
             // It is unknown whether the origin sends the announced body. So no later response can be read safely on
             // this connection.
             connection = None;
         }
-        let body = if is_empty { Received::empty() } else { Received::new(incoming, head.version) };
+        let body = match content {
+            _ if is_empty => Source::empty(),
+            Content::Plain(left) => Source::Plain { left },
+            Content::Hyper(incoming) => Source::Hyper(Received::new(incoming, head.version)),
+        };
         forward::clean_response(&mut head, is_head);
         Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))
     }

@@ -4,12 +4,14 @@
 //! Each worker has its own [`Client`]. So a connection stays on one core, and the lock of the connection pool is never
 //! contended. A request is sent over an idle connection. If no connection is idle, a new connection is made.
 //! `ARCHITECTURE.md` ("The pool, and when a request is sent twice") lists the cases in which a request is sent again.
-//! `send.rs` implements these cases. All workers share one [`Upstream`]: the addresses of the origin, and TLS.
+//! `send.rs` implements these cases. `plain/` makes the most frequent kind of exchange, and hyper makes all other
+//! exchanges. All workers share one [`Upstream`]: the addresses of the origin, and TLS.
 //!
 //! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. A request without
 //! a body that is sent over a reused HTTP/1.1 connection allocates nothing in this module.
 
 mod body;
+mod both_clients;
 mod budget;
 mod client;
 mod connect;
@@ -22,8 +24,10 @@ mod health;
 mod lease;
 mod lookup;
 mod options;
+mod plain;
 mod pool;
 mod resolver;
+
 mod send;
 mod socket;
 mod target;
@@ -36,6 +40,7 @@ mod upload;
 mod upstream;
 
 pub(crate) use body::OriginBody;
+pub use both_clients::{Answer, Script};
 pub(crate) use client::{Client, ClientSettings};
 pub(crate) use exchange::Hold;
 pub(crate) use lease::{Lease, Upstreams};

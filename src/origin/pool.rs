@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::{Connection, State};
 use crate::clock;
 
 /// One worker's idle connections.
@@ -29,10 +29,15 @@ impl Pool {
         while let Some(next) = position.checked_sub(1) {
             position = next;
             let connection = self.idle.get(position)?;
-            if connection.sender.is_closed() || connection.endpoint.is_left() || self.is_old(connection) {
-                self.idle.remove(position);
-            } else if connection.sender.is_ready() {
-                return Some(self.idle.remove(position));
+            let state = if connection.endpoint.is_left() || self.is_old(connection) {
+                State::Closed
+            } else {
+                connection.state()
+            };
+            match state {
+                State::Ready => return Some(self.idle.remove(position)),
+                State::Busy => {}
+                State::Closed => drop(self.idle.remove(position)),
             }
         }
         None
@@ -40,7 +45,7 @@ impl Pool {
 
     /// Stores a connection whose response body was read to its end.
     pub(super) fn put(&mut self, mut connection: Box<Connection>) {
-        if connection.sender.is_closed() || self.max_idle == 0 {
+        if connection.is_spent() || self.max_idle == 0 {
             return;
         }
         if self.idle.len() >= self.max_idle {
@@ -59,7 +64,7 @@ impl Pool {
         let now = clock::now_ms();
         let timeout = self.idle_timeout_ms;
         self.idle.retain(|connection| {
-            !connection.sender.is_closed()
+            connection.state() != State::Closed
                 && !connection.endpoint.is_left()
                 && now.saturating_sub(connection.idle_since_ms) < timeout
         });

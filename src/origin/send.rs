@@ -1,13 +1,13 @@
 //! Sends a request over an idle or a new connection. Sends the request again if a second attempt is safe.
 
 use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::client::Client;
 use super::connect::{Multiplexed, Opened};
-use super::connection::Connection;
+use super::connection::{Connection, Content, Failure, State};
 use super::errors::{fault_of, is_dead, is_refused};
 use super::forward;
 use super::upload::{Progress, Upload};
@@ -17,20 +17,21 @@ use crate::fault::{Cause, Fault};
 /// The result of sending a request over connections of one version of HTTP.
 enum Sent {
     /// The response, and its connection if the connection is an HTTP/1.1 connection.
-    Response(Response<Incoming>, Option<Box<Connection>>),
+    Response(Response<Content>, Option<Box<Connection>>),
     /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent. `None`:
     /// another request has opened that connection.
-    Other(Box<(Request<Upload>, Option<Opened>)>),
+    Other(Option<Opened>),
 }
 
 impl Client {
-    /// Sends a request over HTTP/1.1 or HTTP/2, as the configuration says or as the TLS origin chooses.
+    /// Sends a request over HTTP/1.1 or HTTP/2, as the configuration says or as the TLS origin chooses. The request is
+    /// borrowed, because each owner would be one more copy in the future of the request.
     pub(super) async fn dispatch(
         &self,
-        mut request: Request<Upload>,
+        request: &mut Request<Upload>,
         progress: Option<&Progress>,
         replayable: bool,
-    ) -> Result<(Response<Incoming>, Option<Box<Connection>>), Fault> {
+    ) -> Result<(Response<Content>, Option<Box<Connection>>), Fault> {
         let allowed = self.settings.upstream.origin.retries;
         let mut retries = allowed;
         let mut is_h2 = self.settings.upstream.origin.http2 && !self.multiplexed().chose_http1;
@@ -48,10 +49,8 @@ impl Client {
                     return Ok((response, connection));
                 }
                 Sent::Other(other) => {
-                    let (unsent, other) = *other;
                     is_h2 = !is_h2;
                     self.multiplexed().chose_http1 = !is_h2;
-                    request = unsent;
                     opened = other;
                 }
             }
@@ -82,7 +81,7 @@ impl Client {
     /// Sends a request over an idle HTTP/1.1 connection, or over a new connection if no connection is idle.
     async fn send(
         &self,
-        mut request: Request<Upload>,
+        request: &mut Request<Upload>,
         opened: Option<Opened>,
         progress: Option<&Progress>,
         replayable: bool,
@@ -98,33 +97,27 @@ impl Client {
             } else {
                 match self.open(replayable, retries).await? {
                     Opened::Http1(connection) => connection,
-                    other @ Opened::Http2(_) => return Ok(Sent::Other(Box::new((request, Some(other))))),
+                    other @ Opened::Http2(_) => return Ok(Sent::Other(Some(other))),
                 }
             };
             let reused = connection.reused;
-            if reused && replayable && *retries > 0 {
-                connection.remember(&request);
-            }
-            let sent = self.timely(connection.sender.try_send_request(request), &connection.deadline, progress).await?;
-            connection.deadline.disarm();
-            let mut error = match sent {
-                Ok(response) => {
-                    connection.forget();
-                    return Ok(Sent::Response(response, Some(connection)));
-                }
-                Err(error) => error,
+            let deadline = connection.deadline.clone();
+            let sending = connection.send(request, reused && replayable && *retries > 0, &self.settings.upstream);
+            let sent = self.timely(sending, &deadline, progress).await?;
+            deadline.disarm();
+            let Failure { fault, unsent } = match sent {
+                Ok(response) => return Ok(Sent::Response(response, Some(connection))),
+                Err(failure) => failure,
             };
-            let unsent = error.take_message();
-            let fault = fault_of(error.into_error(), connection.tls.as_deref());
             if reused && let Some(unsent) = unsent {
-                request = unsent;
+                *request = unsent;
                 next = self.idle_connection(replayable).await;
                 continue;
             }
             match connection.recall() {
                 Some(saved) if matches!(fault.cause(), Cause::Closed | Cause::Reset) && self.budget.spend() => {
                     *retries -= 1;
-                    request = saved.map(|()| Upload::empty());
+                    *request = saved.map(|()| Upload::empty());
                 }
                 _ => return Err(fault),
             }
@@ -140,7 +133,7 @@ impl Client {
                 return Some(connection);
             }
             tokio::task::yield_now().await;
-            if connection.sender.is_ready() {
+            if connection.state() == State::Ready {
                 return Some(connection);
             }
         }
@@ -150,7 +143,7 @@ impl Client {
     /// connection.
     async fn send_multiplexed(
         &self,
-        mut request: Request<Upload>,
+        request: &mut Request<Upload>,
         mut opened: Option<Opened>,
         progress: Option<&Progress>,
         replayable: bool,
@@ -160,7 +153,7 @@ impl Client {
         // no body, and only in two cases. First: the origin reports that it has not processed the request. Second: the
         // request is idempotent, and the connection that failed was a reused connection.
         let idempotent = request.method().is_idempotent();
-        let mut saved = (*retries > 0 && request.body().is_end_stream()).then(|| copy_of(&request));
+        let mut saved = (*retries > 0 && request.body().is_end_stream()).then(|| copy_of(request));
         let deadline = clock::Deadline::new();
         let mut fresh = opened.is_some();
         loop {
@@ -171,8 +164,8 @@ impl Client {
                 opening = Some(self.opening().await?);
                 kept = self.kept_connection();
                 if kept.is_none() && self.multiplexed().chose_http1 {
-                    forward::relative(&mut request);
-                    return Ok(Sent::Other(Box::new((request, None))));
+                    forward::relative(request);
+                    return Ok(Sent::Other(None));
                 }
             }
             let (number, mut connection) = if let Some(kept) = kept {
@@ -186,20 +179,20 @@ impl Client {
                 match new {
                     Opened::Http2(connection) => (self.keep(&connection), connection),
                     other @ Opened::Http1(_) => {
-                        forward::relative(&mut request);
-                        return Ok(Sent::Other(Box::new((request, Some(other)))));
+                        forward::relative(request);
+                        return Ok(Sent::Other(Some(other)));
                     }
                 }
             };
             drop(opening);
             // Only now the version of HTTP is known. If the origin chooses HTTP/1.1, the request must not have changed.
-            forward::absolute(&mut request, self.settings.upstream.is_tls())?;
+            forward::absolute(request, self.settings.upstream.is_tls())?;
             let sent = self
-                .timely(connection.sender.try_send_request(request), &deadline, progress)
+                .timely(connection.sender.try_send_request(Upload::taken(request)), &deadline, progress)
                 .await
                 .inspect_err(|fault| self.suspect(number, fault.cause()))?;
             let mut error = match sent {
-                Ok(response) => return Ok(Sent::Response(response, None)),
+                Ok(response) => return Ok(Sent::Response(response.map(Content::Hyper), None)),
                 Err(error) => error,
             };
             let unsent = error.take_message();
@@ -209,13 +202,13 @@ impl Client {
                 // The connection was closed or about to close (GOAWAY), so hyper has not sent the request.
                 (Some(unsent), _) if !fresh => {
                     saved = (*retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
-                    request = unsent;
+                    *request = unsent;
                     fresh = true;
                 }
                 (_, Some(copy)) if self.budget.spend() => {
                     *retries -= 1;
                     saved = (*retries > 0).then(|| copy_of(&copy));
-                    request = copy;
+                    *request = copy;
                     // If the origin refused only this stream, the connection can still be used.
                     fresh = is_dead(&error);
                 }

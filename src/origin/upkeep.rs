@@ -159,13 +159,17 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, path: &str) -> Res
         request.headers_mut().insert(HOST, upstream.host_field());
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("edgeshim-health"));
         let sent = match opened {
-            Opened::Http1(mut connection) => connection.sender.send_request(request).await,
+            Opened::Http1(mut connection) => {
+                let sent = connection.send(&mut request, false, upstream).await;
+                sent.map(|response| response.status()).map_err(|failure| failure.fault.to_string())
+            }
             Opened::Http2(mut multiplexed) => {
                 forward::absolute(&mut request, upstream.is_tls()).map_err(|fault| fault.to_string())?;
-                multiplexed.sender.send_request(request).await
+                let sent = multiplexed.sender.send_request(request).await;
+                sent.map(|response| response.status()).map_err(|error| error.to_string())
             }
         };
-        let status = sent.map_err(|error| error.to_string())?.status();
+        let status = sent?;
         if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("the status is {status}")) }
     };
     match tokio::time::timeout(limit, checking).await {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, Request};
 use http_body::{Body, Frame, SizeHint};
 
 use super::forward::clean_trailers;
@@ -85,6 +85,11 @@ impl Upload {
 
     pub(super) fn empty() -> Self {
         Self { incoming: None, left: None, progress: None, stalled: None, claims: None }
+    }
+
+    /// Takes a request out, and leaves an empty request.
+    pub(super) fn taken(request: &mut Request<Self>) -> Request<Self> {
+        std::mem::replace(request, Request::new(Self::empty()))
     }
 
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
