@@ -268,9 +268,24 @@ impl Desk {
         ended.err
     }
 
-    fn journal(&self) -> Vec<Value> {
+    /// Returns all lines of the journal.
+    fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.dir.join("balance.jsonl")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Returns the lines with the results of the changes. Each must follow a line with the same id.
+    fn journal(&self) -> Vec<Value> {
+        let lines = self.lines();
+        let mut pairs = lines.chunks(2);
+        assert!(pairs.all(|pair| pair[0]["result"] == "started" && pair[0]["id"] == pair[1]["id"]), "{lines:#?}");
+        lines.into_iter().skip(1).step_by(2).collect()
+    }
+
+    /// Writes a program for `kind = "command"`.
+    fn program(&self, script: &str) {
+        let path = self.dir.write("weights", format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
     }
 
     /// Starts a command whose question waits for an answer.
@@ -425,6 +440,36 @@ fn first_weights_when_names_have_other_records_then_are_written_adopted_or_refus
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(!dns.contents().contains_key(&("img1.example.com.".to_owned(), "A".to_owned())));
     assert_eq!(desk.journal().last().unwrap()["force"], "the old server is gone");
+}
+
+#[test]
+fn cname_when_beside_a_node_with_weights_then_first_weights_are_a_large_step() {
+    let (dns, desk) = started();
+    desk.fine(&["-t", "images", "-p", "fastly", "--pct", "10", "--yes"]);
+    dns.zone().rrsets.remove(&("img0.example.com.".to_owned(), "LUA".to_owned()));
+    dns.put("img0.example.com.", "CNAME", "f.fastly.example.");
+    let ended = desk.run(&["init", "-t", "images", "--yes"]);
+    assert!(ended.code == 1 && ended.err.contains("images: fastly would fall by 90.0 points in one step"), "{ended:?}");
+    assert!(ended.out.contains("100.0 % -> 10.0 %"), "{ended:?}");
+    assert!(ended.out.contains("to write: img0.example.com at pdns (has a plain CNAME to fastly)"), "{ended:?}");
+}
+
+#[test]
+fn file_of_weights_when_its_temporary_name_is_a_link_then_link_is_not_followed() {
+    let (_dns, desk) = started();
+    let change = ["-t", "images", "-p", "fastly", "-w", "5", "--yes", "-o", "out"];
+    std::fs::create_dir(desk.dir.join("out")).expect("a folder");
+    // The name that an attacker could predict has only the number of the process.
+    let script = "ln -s ../precious out/cdn_images.json.$$.tmp; echo kept > precious; exec \"$0\" balance \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_edgeshim")])
+        .args(change)
+        .current_dir(&*desk.dir)
+        .output()
+        .expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(desk.dir.join("precious")).unwrap(), "kept\n");
+    assert!(std::fs::symlink_metadata(desk.dir.join("out/cdn_images.json")).unwrap().is_file());
 }
 
 // ---- refusals -------------------------------------------------------------------------------------------------------
@@ -678,6 +723,7 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning() {
 #[test]
 fn journal_when_it_cannot_be_written_then_no_change_stays() {
     let (dns, desk) = started();
+    desk.fine(&["-t", "images", "-p", "fastly", "-w", "10", "--yes"]);
     let before = dns.contents();
     let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
     let change = ["-t", "images", "-p", "fastly", "-w", "5", "--yes", "-c", "other.toml"];
@@ -688,18 +734,36 @@ fn journal_when_it_cannot_be_written_then_no_change_stays() {
     desk.dir.write("other.toml", format!("journal = \"/dev/full\"\n{config}"));
     desk.fails(1, &change, &["it is not a regular file"]);
     assert_eq!(dns.patches(), patches);
-    // No file can grow, as on a full disk. This shows only when the line is written.
-    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" balance -t images -p fastly -w 5 --yes";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_edgeshim")])
-        .current_dir(&*desk.dir)
-        .output()
-        .expect("a shell");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{error}");
+    // The second line does not fit, as on a full disk. The padding leaves space for the first line only.
+    let path = desk.dir.join("balance.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().last().unwrap().len() * 3 / 2;
+    // The shell counts blocks of 512 bytes.
+    let padding = " ".repeat(8 * 512 - text.len() - line);
+    desk.dir.write("balance.jsonl", format!("{text}{padding}\n"));
+    let script = |blocks: u32| {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" balance -t images -p fastly -w 5 --yes");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_edgeshim")])
+            .current_dir(&*desk.dir)
+            .output()
+            .expect("a shell");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        error
+    };
+    let error = script(8);
     assert!(error.contains("cannot be written") && error.contains("all nodes are as before"), "{error}");
     assert_eq!(dns.patches(), patches + 2, "the change must have been written and put back");
     assert_eq!(dns.contents(), before);
+    let after = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = after.lines().collect();
+    assert!(lines.len() == 6 && lines[5].contains("\"result\":\"started\"") && lines[5].ends_with('}'), "{after}");
+    // No line fits.
+    let error = script(0);
+    assert!(error.contains("cannot be written") && error.contains("nothing was changed"), "{error}");
+    assert_eq!(dns.patches(), patches + 2, "nothing may be written without the journal");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
 }
 
 #[test]
@@ -709,9 +773,9 @@ fn journal_when_last_line_is_cut_then_change_warns_and_is_made() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}{}", &text[..40])).unwrap();
     let ended = desk.run(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
-    assert!(ended.code == 0 && ended.err.contains("warning: line 2 of "), "{ended:?}");
+    assert!(ended.code == 0 && ended.err.contains("warning: line 3 of "), "{ended:?}");
     let lines = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert_eq!(lines.lines().count(), 5, "{lines}");
     assert!(serde_json::from_str::<Value>(lines.lines().last().unwrap()).is_ok());
 }
 
@@ -769,6 +833,59 @@ fn signal_when_change_is_being_written_then_everything_is_put_back() {
 }
 
 #[test]
+fn change_when_killed_then_status_history_and_rollback_report_the_missing_end() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    dns.plant(1, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
+    let mut child = desk.ask(&["-t", "html", "-t", "images", "-p", "fastly", "-w", "5"]);
+    child.stdin.take().expect("standard input").write_all(b"y\n").expect("the command reads");
+    arrived.wait();
+    // html has its new weights, and images has not.
+    signal(&child, "KILL");
+    child.wait().expect("the command ends");
+    let mut after = dns.contents();
+    assert_ne!(after, before);
+    go_on.open();
+    assert!(wait_until(PATIENCE, || dns.contents() != after), "the API completes the write of images");
+    for node in ["img0", "img1"] {
+        let key = (format!("{node}.example.com."), "LUA".to_owned());
+        after.insert(key.clone(), before[&key].clone());
+    }
+    dns.zone().rrsets.clone_from(&after);
+    let lines = desk.lines();
+    assert_eq!(lines.last().unwrap()["result"], "started");
+    let warning = "warning: the journal has no end of this change";
+    let ended = desk.run(&["status"]);
+    assert!(ended.code == 0 && ended.err.matches(warning).count() == 1, "{ended:?}");
+    assert!(ended.out.contains("the journal has no end of this change; the nodes have the new weights"), "{ended:?}");
+    assert!(ended.out.contains("the journal has no end of this change; the nodes have the old weights"), "{ended:?}");
+    let ended = desk.run(&["history", "1"]);
+    assert!(ended.out.contains("fastly weight 5: started") && ended.err.contains(warning), "{ended:?}");
+    let ended = desk.run(&["rollback", "--yes"]);
+    assert!(ended.code == 0 && ended.err.contains(warning), "{ended:?}");
+    assert_eq!(dns.contents(), before);
+    desk.fine(&["status"]);
+    // A node that is neither as before nor as after the interrupted change.
+    let kept: Vec<String> = lines[..2].iter().chain(lines.last()).map(Value::to_string).collect();
+    desk.dir.write("balance.jsonl", kept.join("\n"));
+    // A command that changes nothing notes what the nodes of images have. html still has no end.
+    let patches = dns.patches();
+    let ended = desk.run(&["-t", "images", "-p", "fastly", "-w", "15"]);
+    assert!(ended.code == 0 && ended.out.contains("Done ("), "{ended:?}");
+    assert_eq!((dns.patches(), desk.lines().last().unwrap()["result"].as_str()), (patches, Some("done")));
+    let ended = desk.run(&["status"]);
+    assert_eq!(ended.out.matches("the journal has no end of this change").count(), 1, "{ended:?}");
+    let wrong = "html: www.example.com at pdns has neither the weights before nor the weights after the change";
+    let ended = desk.run(&["-t", "static", "-p", "fastly", "-w", "10", "--yes"]);
+    assert!(ended.code == 0 && ended.err.contains(warning), "{ended:?}");
+    let mut other = dns.contents()[&("static.example.com.".to_owned(), "LUA".to_owned())].clone();
+    other["name"] = "www.example.com.".into();
+    dns.zone().rrsets.insert(("www.example.com.".to_owned(), "LUA".to_owned()), other);
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "11", "--yes"], &[wrong]);
+}
+
+#[test]
 fn change_when_nobody_reads_its_output_then_is_completed() {
     let (dns, desk) = started();
     let mut child = desk.ask(&["--all", "-p", "fastly", "-w", "5", "-v"]);
@@ -812,6 +929,12 @@ fn example_program_when_used_beside_powerdns_then_both_are_changed_or_none() {
     desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["all nodes are as before"]);
     assert_eq!(state(), stored);
     desk.fine(&["status"]);
+    // Someone changed the weight in DNS, and not the weight from which it follows.
+    let mut edited = stored.clone();
+    edited["www.example.com"]["providers"]["akamai"]["dns_weight"] = 200.into();
+    desk.dir.write("weights.json", edited.to_string());
+    let part = "www.example.com at ours was changed without edgeshim: its weights in DNS are akamai 200, edgecast 3";
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &[part]);
     // A provider is missing at one of the two services.
     let mut less = stored.clone();
     less["www.example.com"]["providers"].as_object_mut().unwrap().remove("fastly");
@@ -831,10 +954,36 @@ fn program_when_it_fails_then_message_names_it_and_its_last_line() {
         ("echo '{\"nodes\":{}}'", "has no entry for www.example.com"),
         ("exec sleep 60", "did not end within 5000 ms, and was killed"),
     ] {
-        let path = desk.dir.write("weights", format!("#!/bin/sh\n{script}\n"));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
+        desk.program(script);
         desk.fails(1, &show, &[part]);
     }
+}
+
+/// Whether the process that wrote its number into this file has ended.
+fn has_ended(desk: &Desk, file: &str) -> bool {
+    let id = std::fs::read_to_string(desk.dir.join(file)).expect("the number of the process");
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+    // A zombie has ended too, but its parent does not wait for it.
+    status.is_empty() || status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+#[test]
+fn program_when_killed_after_the_time_limit_then_its_children_are_killed_too() {
+    let service = program_service("./weights", "x").replace("\"5s\"", "\"1s\"");
+    let desk = Desk::new(&(service + &target("html", "\"ours\"", "\"www.example.com\"")));
+    desk.program("sleep 600 & echo $! > child; wait");
+    desk.fails(1, &["-t", "html", "--show"], &["did not end within 1000 ms, and was killed"]);
+    assert!(wait_until(PATIENCE, || has_ended(&desk, "child")), "the child still runs");
+}
+
+#[test]
+fn program_when_its_child_keeps_the_output_open_then_its_answer_counts() {
+    let desk = Desk::new(&(program_service("./weights", "x") + &target("html", "\"ours\"", "\"www.example.com\"")));
+    desk.program("sleep 600 & echo $! > child; echo '{\"nodes\":{\"www.example.com\":null}}'");
+    let error = desk.fails(1, &["-t", "html", "--show"], &["www.example.com at ours has no record"]);
+    let id = std::fs::read_to_string(desk.dir.join("child")).expect("the number of the process");
+    Command::new("kill").arg(id.trim()).status().expect("kill starts");
+    assert!(!error.contains("did not end"), "{error}");
 }
 
 #[test]
@@ -857,6 +1006,166 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
     let body: Value = serde_json::from_slice(&request.body).expect("JSON");
     assert_eq!(body["text"], "balance html: init by alice: first");
     assert_eq!(body["share"], json!({ "akamai": 33.34, "edgecast": 33.33, "fastly": 33.33 }));
+}
+
+// ---- Route 53 -------------------------------------------------------------------------------------------------------
+
+/// A Route 53 that lists one record set a page. Two looks are needed until a change is INSYNC.
+#[derive(Default)]
+struct Aws {
+    /// The content of each record set as XML, in the order of name and identifier.
+    sets: Vec<String>,
+    /// What the next POST gets.
+    plant: Option<AwsPlant>,
+    looks: usize,
+    posts: usize,
+}
+
+enum AwsPlant {
+    Throttle,
+    /// Someone else changes a weight just before the batch.
+    Edit,
+    /// Writes the batch, and closes the connection before the response.
+    WriteAndCut,
+}
+
+fn element<'x>(xml: &'x str, name: &str) -> &'x str {
+    let found = xml.split_once(&format!("<{name}>")).and_then(|(_, rest)| rest.split_once(&format!("</{name}>")));
+    found.map_or("", |(text, _)| text)
+}
+
+fn key(set: &str) -> (String, String, String) {
+    let text = |name| element(set, name).to_owned();
+    (text("Name"), text("Type"), text("SetIdentifier"))
+}
+
+fn aws_error(code: &str, text: &str) -> String {
+    format!(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{text}</Message></Error></ErrorResponse>"
+    )
+}
+
+fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
+    let mut aws = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let authorization = request.field("authorization").unwrap_or_default();
+    assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKID/"), "{authorization}");
+    let info = |status: &str| {
+        format!("<R xmlns=\"x\"><ChangeInfo><Id>/change/C1</Id><Status>{status}</Status></ChangeInfo></R>")
+    };
+    if request.target == "/2013-04-01/change/C1" {
+        aws.looks += 1;
+        let status = if aws.looks % 2 == 1 { "PENDING" } else { "INSYNC" };
+        return respond(request, conn, 200, &[], info(status).as_bytes());
+    }
+    if request.method == "POST" {
+        assert_eq!(request.target, "/2013-04-01/hostedzone/Z1/rrset");
+        aws.posts += 1;
+        let plant = aws.plant.take();
+        match plant {
+            Some(AwsPlant::Throttle) => {
+                let body = aws_error("Throttling", "Rate exceeded");
+                return respond(request, conn, 400, &[], body.as_bytes());
+            }
+            Some(AwsPlant::Edit) => {
+                let set = aws.sets.iter_mut().find(|set| set.contains("edgeshim fastly")).expect("a record of fastly");
+                *set = set.replace("<Weight>1<", "<Weight>2<");
+            }
+            Some(AwsPlant::WriteAndCut) | None => {}
+        }
+        let body = String::from_utf8_lossy(&request.body);
+        let mut sets = aws.sets.clone();
+        for change in body.split("<Change>").skip(1) {
+            let set = element(change, "ResourceRecordSet").to_owned();
+            match element(change, "Action") {
+                "DELETE" => {
+                    let Some(at) = sets.iter().position(|present| *present == set) else {
+                        let text = "<InvalidChangeBatch><Messages><Message>it was not found</Message></Messages>\
+                                    </InvalidChangeBatch>";
+                        return respond(request, conn, 400, &[], text.as_bytes());
+                    };
+                    sets.remove(at);
+                }
+                _ => sets.push(set),
+            }
+        }
+        sets.sort_by_key(|set| key(set));
+        aws.sets = sets;
+        if matches!(plant, Some(AwsPlant::WriteAndCut)) {
+            return After::Close;
+        }
+        return respond(request, conn, 200, &[], info("PENDING").as_bytes());
+    }
+    let (path, query) = request.target.split_once('?').expect("a query");
+    assert_eq!(path, "/2013-04-01/hostedzone/Z1/rrset");
+    let wanted = |name: &str| {
+        let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        pair.unwrap_or_default().replace("%20", " ")
+    };
+    let start = (wanted("name"), wanted("type"), wanted("identifier"));
+    let mut rest = aws.sets.iter().filter(|set| key(set) >= start);
+    let set = rest.next().map(|set| format!("<ResourceRecordSet>\n {set}</ResourceRecordSet>")).unwrap_or_default();
+    let next = rest.next().map_or("<IsTruncated>false</IsTruncated>".to_owned(), |next| {
+        let (name, kind, identifier) = key(next);
+        format!(
+            "<IsTruncated>true</IsTruncated><NextRecordName>{name}</NextRecordName><NextRecordType>{kind}\
+             </NextRecordType><NextRecordIdentifier>{identifier}</NextRecordIdentifier>"
+        )
+    });
+    let text =
+        format!("<?xml version=\"1.0\"?>\n<R xmlns=\"x\"><ResourceRecordSets>{set}</ResourceRecordSets>{next}</R>");
+    respond(request, conn, 200, &[], text.as_bytes())
+}
+
+fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
+    let state = Arc::new(Mutex::new(Aws::default()));
+    let shared = Arc::clone(&state);
+    let api = Origin::start(move |request, conn| aws(&shared, request, conn));
+    let service = format!(
+        "[[dns]]\nname = \"aws\"\nkind = \"route53\"\nurl = \"http://{}\"\nkey = \"AKID\"\nsecret = \"{KEY}\"\n\
+         zone_id = \"/hostedzone/Z1\"\n",
+        api.addr
+    );
+    let desk = Desk::new(&(service + &target("images", "\"aws\"", "\"img0.example.com\", \"img1.example.com\"")));
+    desk.fine(&["init", "-t", "images", "--yes"]);
+    (state, api, desk)
+}
+
+#[test]
+fn route_53_when_throttled_paged_and_pending_then_change_is_complete() {
+    let (state, _api, desk) = with_aws();
+    let state = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let counts = || {
+        let state = state();
+        (state.sets.len(), state.posts, state.looks)
+    };
+    assert_eq!(counts(), (6, 1, 2));
+    state().plant = Some(AwsPlant::Throttle);
+    let ended = desk.run(&["-t", "images", "-p", "fastly", "-w", "5", "--yes", "-v"]);
+    assert!(ended.code == 0 && !ended.err.contains(KEY), "{ended:?}");
+    assert_eq!(counts(), (6, 3, 4), "the batch is repeated once");
+    let weights: Vec<String> = state().sets.iter().map(|set| element(set, "Weight").to_owned()).collect();
+    assert_eq!(weights, ["3", "3", "1", "3", "3", "1"]);
+    assert_eq!(key(&state().sets[2]).2, "edgeshim fastly obey 5");
+    desk.fine(&["status"]);
+    let before = state().sets.clone();
+    state().plant = Some(AwsPlant::WriteAndCut);
+    let parts = ["aws: POST http://127.0.0.1:", "all nodes are as before"];
+    desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "6", "--yes"], &parts);
+    assert_eq!(state().sets, before);
+}
+
+#[test]
+fn route_53_when_record_is_changed_just_before_the_batch_then_other_change_stays() {
+    let (state, _api, desk) = with_aws();
+    let state = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    state().plant = Some(AwsPlant::Edit);
+    let parts = ["aws: Route 53 rejects the change (400 \"InvalidChangeBatch\": \"it was not found\")", "look again"];
+    desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &parts);
+    assert_eq!(state().posts, 2, "there must be no batch that undoes the change of the other person");
+    assert_eq!(element(&state().sets[2], "Weight"), "2");
+    let part =
+        "img0.example.com at aws was changed without edgeshim: its weights in DNS are akamai 1, edgecast 1, fastly 2";
+    desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &[part]);
 }
 
 // ---- output, check --------------------------------------------------------------------------------------------------
@@ -930,11 +1239,14 @@ fn calls_when_verbose_then_are_reported_without_the_key() {
     assert!(!ended.err.contains(KEY), "{ended:?}");
 }
 
+/// The variables that the sample file names.
+const ENVIRONMENT: [(&str, &str); 3] = [("PDNS_KEY", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")];
+
 #[test]
 fn sample_file_when_checked_then_is_fine_and_names_every_key() {
     let sample = repository("config/balance.toml");
     let check = |path: &str| {
-        let output = binary().args(["balance", "check", "--config", path]).env("PDNS_KEY", "x").output().unwrap();
+        let output = binary().args(["balance", "check", "--config", path]).envs(ENVIRONMENT).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (code, out) = check(sample.to_str().expect("a path in UTF-8"));
@@ -946,8 +1258,8 @@ fn sample_file_when_checked_then_is_fine_and_names_every_key() {
         text.replace("[[dns]]\n", "[[dns]]\nzzzzzzzz = 1\n").replace("[[target]]\n", "[[target]]\nzzzzzzzz = 1\n");
     let path = dir.write("wrong.toml", format!("zzzzzzzz = 1\n{wrong}"));
     let (code, out) = check(path.to_str().unwrap());
-    assert_eq!(code, Some(1), "{out}");
-    assert!(out.ends_with("wrong.toml: 5 problems\n"), "{out}");
+    assert_eq!(code, Some(2), "{out}");
+    assert!(out.ends_with("wrong.toml: 6 problems\n"), "{out}");
     for list in out.lines().filter_map(|line| line.split_once("write one of ")) {
         let keys = list.1.split(", or remove").next().unwrap();
         for key in keys.split(", ") {

@@ -100,13 +100,13 @@ fn request(
     let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
     *request.method_mut() = method.clone();
     *request.uri_mut() = format!("{}{path}", url.path).parse().map_err(|_| format!("{path:?} is no path of a URL"))?;
-    let host = HeaderValue::from_str(&url.authority()).map_err(|_| format!("{url} has no valid host"))?;
+    let host = HeaderValue::from_str(&url.host_field()).map_err(|_| format!("{url} has no valid host"))?;
     let headers = request.headers_mut();
     headers.extend(fields.clone());
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("edgeshim/", env!("CARGO_PKG_VERSION"))));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if !body.is_empty() {
+    if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     Ok(request)

@@ -65,19 +65,28 @@ impl Keys for BalanceFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServiceKind {
     PowerDns,
+    Route53,
     Command,
 }
 
-const KINDS: [(&str, ServiceKind); 2] = [("powerdns", ServiceKind::PowerDns), ("command", ServiceKind::Command)];
+const KINDS: [(&str, ServiceKind); 3] =
+    [("powerdns", ServiceKind::PowerDns), ("route53", ServiceKind::Route53), ("command", ServiceKind::Command)];
+/// The largest weight of a record of Route 53.
+const ROUTE53_GRID: u32 = 255;
 
 /// The keys of one `[[dns]]`.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceKeys {
     pub name: String,
     pub kind: ServiceKind,
-    /// The URL of the API of PowerDNS.
+    /// The URL of the API.
     pub url: Option<BaseUrl>,
+    /// The key of the API of PowerDNS, or the id of an access key of AWS.
     pub key: Option<Secret>,
+    /// The secret of the access key of AWS.
+    pub secret: Option<Secret>,
+    /// The id of the hosted zone in Route 53.
+    pub zone_id: Option<String>,
     /// The time limit of one call.
     pub timeout: Duration,
     /// The address to which the lookups after a change go. `None`: port 53 of the host of `url`.
@@ -95,6 +104,8 @@ impl Default for ServiceKeys {
             kind: ServiceKind::PowerDns,
             url: None,
             key: None,
+            secret: None,
+            zone_id: None,
             timeout: Duration::from_secs(10),
             lookup: None,
             command: Vec::new(),
@@ -107,6 +118,7 @@ impl ServiceKeys {
     pub(crate) fn weight_grid(&self) -> Grid {
         match self.kind {
             ServiceKind::PowerDns => Grid::Thousandths,
+            ServiceKind::Route53 => Grid::AtMost(ROUTE53_GRID),
             ServiceKind::Command => Grid::AtMost(self.grid),
         }
     }
@@ -120,6 +132,17 @@ const ADDRESS: Text<SocketAddr> =
     Text { example: "127.0.0.1:53", read: |text, _| address(text), write: ToString::to_string };
 const DNS_NAME: Text<String> =
     Text { example: "img0.example.com", read: |text, _| dns_name(text), write: String::clone };
+
+const ZONE_ID: Text<String> = Text { example: "Z148QEXAMPLE8V", read: |text, _| zone_id(text), write: String::clone };
+
+fn zone_id(text: &str) -> Checked<String> {
+    // The API of Route 53 writes /hostedzone/ before the id.
+    let id = text.strip_prefix("/hostedzone/").unwrap_or(text);
+    if !(1..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err("is not the id of a hosted zone; write for example \"Z148QEXAMPLE8V\"".to_owned());
+    }
+    Ok(id.to_owned())
+}
 
 fn argument(text: &str) -> Checked<String> {
     if text.contains('\0') {
@@ -157,6 +180,8 @@ impl Keys for ServiceKeys {
         v.choice("kind", &KINDS, &mut self.kind);
         v.nonempty("url", &BASE_URL, &mut self.url);
         v.nonempty("key", &SECRET, &mut self.key);
+        v.nonempty("secret", &SECRET, &mut self.secret);
+        v.nonempty("zone_id", &ZONE_ID, &mut self.zone_id);
         v.text("timeout", &TIMEOUT, &mut self.timeout);
         v.nonempty("lookup", &ADDRESS, &mut self.lookup);
         v.list("command", &ARGUMENT, &mut self.command);
@@ -279,26 +304,39 @@ fn check_name(name: &str, block: &Section<'_>, names: &mut HashSet<String>, exam
     }
 }
 
-/// Checks that a service has the keys of its kind, and no key of the other kind.
+/// Checks that a service has the keys of its kind, and no key of another kind.
 fn check_service(keys: &ServiceKeys, block: &Section<'_>) {
     if block.is_bad("kind") {
         return;
     }
     if !block.has("kind") {
-        block.missing("kind", "is missing; write kind = \"powerdns\" or kind = \"command\"");
+        block.missing("kind", "is missing; write kind = \"powerdns\", kind = \"route53\" or kind = \"command\"");
         return;
     }
+    let key = keys.key.is_some();
     let (needed, foreign): (&[_], &[_]) = match keys.kind {
         ServiceKind::PowerDns => (
             &[
                 ("url", keys.url.is_some(), "url = \"http://127.0.0.1:8081\", the API of PowerDNS"),
-                ("key", keys.key.is_some(), "key = \"env:PDNS_KEY\", the value of api-key in pdns.conf"),
+                ("key", key, "key = \"env:PDNS_KEY\", the value of api-key in pdns.conf"),
             ],
-            &["command", "grid"],
+            &["secret", "zone_id", "command", "grid"],
+        ),
+        ServiceKind::Route53 => (
+            &[
+                ("key", key, "key = \"env:AWS_ACCESS_KEY_ID\", the id of an access key of AWS"),
+                (
+                    "secret",
+                    keys.secret.is_some(),
+                    "secret = \"env:AWS_SECRET_ACCESS_KEY\", the secret of the access key",
+                ),
+                ("zone_id", keys.zone_id.is_some(), "zone_id = \"Z148QEXAMPLE8V\", the id of the hosted zone"),
+            ],
+            &["lookup", "command", "grid"],
         ),
         ServiceKind::Command => (
             &[("command", !keys.command.is_empty(), "command = [\"/usr/local/bin/weights\"], the program to call")],
-            &["url", "key", "lookup"],
+            &["url", "key", "secret", "zone_id", "lookup"],
         ),
     };
     for (name, is_set, example) in needed {
@@ -450,6 +488,11 @@ command = ["x"]
 name = "two"
 kind = "command"
 key = "hunter2"
+[[dns]]
+name = "three"
+kind = "route53"
+zone_id = "../x"
+grid = 7
 [[target]]
 name = "images"
 dns = ["pdnss"]
@@ -468,14 +511,18 @@ nodes = []
             "b.toml:2: max_step: 0 is out of range",
             "b.toml:3: colour: \"blue\" is the value of an unknown key",
             "b.toml:4: shims[0]: \"127.0.0.1:9900\" is not a URL",
-            "b.toml:7: dns[0].kind: \"bind\" is not allowed here; write one of \"powerdns\", \"command\"",
+            "b.toml:7: dns[0].kind: \"bind\" is not allowed here; write one of \"powerdns\", \"route53\", \"command\"",
             "b.toml:9: dns[1].name: \"pdns\" is the name of an earlier block",
             "dns[1].url: is missing; write for example url = \"http://127.0.0.1:8081\"",
             "dns[1].key: is missing; write for example key = \"env:PDNS_KEY\"",
             "b.toml:11: dns[1].command: […] has no effect with this kind",
             "dns[2].command: is missing",
             "b.toml:15: dns[2].key: *** has no effect with this kind",
-            "b.toml:18: target[0].dns[0]: \"pdnss\" names no [[dns]] block (did you mean \"pdns\"?)",
+            "b.toml:19: dns[3].zone_id: \"../x\" is not the id of a hosted zone; write for example \"Z148QEXAMPLE8V\"",
+            "b.toml:20: dns[3].grid: 7 has no effect with this kind",
+            "dns[3].key: is missing; write for example key = \"env:AWS_ACCESS_KEY_ID\"",
+            "dns[3].secret: is missing; write for example secret = \"env:AWS_SECRET_ACCESS_KEY\"",
+            "b.toml:23: target[0].dns[0]: \"pdnss\" names no [[dns]] block (did you mean \"pdns\"?)",
             "target[0].nodes[2]: \"a b\" is not a name in DNS",
             "target[0].ttl: \"1m30s\" is not a duration",
             "target[0].providers.fastly.cnam: \"a\" is the value of an unknown key; did you mean \"cname\"?",

@@ -20,8 +20,16 @@ pub(crate) const BASE_URL: Text<BaseUrl> =
     Text { example: "http://127.0.0.1:8081", read: |text, _| base_url(text), write: ToString::to_string };
 
 impl BaseUrl {
-    /// Returns the value of Host: the host and the port.
-    pub(crate) fn authority(&self) -> String {
+    /// Returns the value of the header field Host. The usual port is left out, as browsers do, because services compare
+    /// the value with their names.
+    pub(crate) fn host_field(&self) -> String {
+        let authority = self.authority();
+        let usual = if self.tls { ":443" } else { ":80" };
+        authority.strip_suffix(usual).unwrap_or(&authority).to_owned()
+    }
+
+    /// Returns the host and the port.
+    fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -73,6 +81,9 @@ mod tests {
             ("http://[::1]:1/", "http://[::1]:1"),
         ] {
             assert_eq!(base_url(text).map(|url| url.to_string()).as_deref(), Ok(written), "{text}");
+        }
+        for (text, host) in [("https://a:443", "a"), ("https://a:80", "a:80"), ("http://[::80]", "[::80]")] {
+            assert_eq!(base_url(text).map(|url| url.host_field()).as_deref(), Ok(host), "{text}");
         }
         for bad in ["", "dns.example", "ftp://a", "http://", "http://u@h", "http://h/?a", "http://h/#a", "http://h/ x"]
         {

@@ -1,4 +1,7 @@
-//! The journal: one JSON object a line for each change, and a lock so that two changes never run at the same time.
+//! The journal: JSON objects, one a line, and a lock so that two changes never run at the same time.
+//!
+//! A change has a line with the result `started`, which is written before DNS is changed, and a line with the same id
+//! and the result. If the process is killed between the two, the first line remains as a trace.
 //!
 //! The file only grows. A line that was cut, for example by a full disk, is skipped when the journal is read, and the
 //! next line begins in a new line. The order of the lines counts, not their times, so a clock that jumps does no harm.
@@ -6,8 +9,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
 
 use super::share::Shares;
@@ -17,10 +22,16 @@ use crate::regular_file;
 
 /// The largest number of changes that stay in memory. `history` and `rollback` see these changes.
 const MAX_ENTRIES: usize = 10_000;
-/// The longest line that is read, in bytes.
-const MAX_LINE_BYTES: u64 = 4 * 1024 * 1024;
+/// The longest line, in bytes.
+const MAX_LINE_BYTES: usize = 64 * 1024;
+/// The longest result in a line, in bytes. In JSON, the result can need twice as many bytes.
+const MAX_RESULT_BYTES: usize = 8 * 1024;
+/// The largest journal that is read and written, in bytes.
+const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// The result of a change that succeeded. A result that begins with this word and a comma succeeded too.
 pub(crate) const DONE: &str = "done";
+/// The result of a change that has begun.
+pub(crate) const STARTED: &str = "started";
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +53,16 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn is_done(&self) -> bool {
         self.result.strip_prefix(DONE).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+    }
+
+    /// Whether the journal has no result of the change.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.result == STARTED
+    }
+
+    /// Whether DNS can have the shares of this change, as far as the journal knows.
+    fn counts(&self) -> bool {
+        self.is_done() || self.is_unfinished()
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -96,49 +117,82 @@ pub(crate) struct Journal {
     pub entries: VecDeque<Entry>,
     /// The shares that the last change of each target left.
     pub last: BTreeMap<String, Shares>,
-    /// The numbers of lines that are not changes, for example because they were cut.
-    pub bad_lines: Vec<usize>,
+    /// The last change of each target, if the journal has no result of the change.
+    pub unfinished: BTreeMap<String, Entry>,
+    /// The number of lines that are not changes, for example because they were cut.
+    pub bad_lines: usize,
+    /// The number of the first line that is not a change.
+    pub first_bad_line: Option<usize>,
 }
 
 impl Journal {
     /// Reads the journal. A missing file is an empty journal.
     ///
     /// # Errors
-    /// Returns a message if the file cannot be read.
+    /// Returns a message if the file cannot be read, or if it is too large.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let failed = |error| format!("the journal {} cannot be read ({error})", quote(&path.display().to_string()));
+        let failed = |error| format!("the journal {} cannot be read ({error})", shown(path));
         let file = match regular_file::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(failed(error)),
         };
+        if file.metadata().map_err(failed)?.len() > MAX_FILE_BYTES {
+            return Err(too_large(path));
+        }
         let mut journal = Self::default();
-        let mut reader = BufReader::new(file);
+        // The file can grow while it is read.
+        let mut reader = BufReader::new(file.take(MAX_FILE_BYTES));
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            let length = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(failed)?;
-            if length == 0 {
+            let most = MAX_LINE_BYTES as u64 + 1;
+            if reader.by_ref().take(most).read_until(b'\n', &mut line).map_err(failed)? == 0 {
                 break;
             }
-            if line.iter().all(u8::is_ascii_whitespace) {
+            let is_too_long = line.len() > MAX_LINE_BYTES && !line.ends_with(b"\n");
+            if is_too_long {
+                reader.skip_until(b'\n').map_err(failed)?;
+            }
+            if line.iter().all(u8::is_ascii_whitespace) && !is_too_long {
                 continue;
             }
-            let entry = serde_json::from_slice(&line).ok().and_then(|value| Entry::from_json(&value));
-            match entry {
-                Some(entry) => journal.add(entry),
-                None => journal.bad_lines.push(number),
+            let parsed = || Entry::from_json(&serde_json::from_slice(&line).ok()?);
+            if let Some(entry) = parsed().filter(|_| !is_too_long) {
+                journal.add(entry);
+            } else {
+                journal.bad_lines += 1;
+                journal.first_bad_line.get_or_insert(number);
             }
         }
         Ok(journal)
     }
 
     fn add(&mut self, entry: Entry) {
-        if entry.is_done() {
-            self.last.extend(entry.to.clone());
-        } else if entry.result.starts_with("split") {
-            // The nodes were left in different states, so the journal does not know what they have.
-            self.last.retain(|target, _| !entry.to.contains_key(target));
+        let began = self.entries.iter().rposition(|began| began.is_unfinished() && began.id == entry.id);
+        for (target, to) in &entry.to {
+            let mut left = |shares: Option<&Shares>| match shares {
+                Some(shares) => drop(self.last.insert(target.clone(), shares.clone())),
+                // The journal does not know what the nodes have.
+                None => drop(self.last.remove(target)),
+            };
+            if entry.is_unfinished() {
+                if self.unfinished.insert(target.clone(), entry.clone()).is_some() {
+                    // The earlier change was interrupted. This change has read what the earlier change left.
+                    left(entry.from.get(target).and_then(Option::as_ref));
+                }
+                continue;
+            }
+            self.unfinished.remove(target);
+            if entry.is_done() {
+                left(Some(to));
+            } else if entry.result.starts_with("split") {
+                left(None);
+            }
+        }
+        if let Some(began) = began.and_then(|at| self.entries.get_mut(at)) {
+            *began = entry;
+            return;
         }
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.pop_front();
@@ -146,18 +200,19 @@ impl Journal {
         self.entries.push_back(entry);
     }
 
-    /// Returns the shares of each target before its part of the last changes.
+    /// Returns the shares of each target before its part of the last changes. A change without a result counts too,
+    /// because DNS can have its shares.
     ///
     /// # Errors
     /// Returns a message if there are not so many changes, or if the earlier shares are not known.
     pub(crate) fn before(&self, changes: usize) -> Result<BTreeMap<String, Shares>, String> {
-        let done: Vec<&Entry> = self.entries.iter().rev().filter(|entry| entry.is_done()).take(changes).collect();
-        if done.len() < changes || done.is_empty() {
-            let count = self.entries.iter().filter(|entry| entry.is_done()).count();
+        let last: Vec<&Entry> = self.entries.iter().rev().filter(|entry| entry.counts()).take(changes).collect();
+        if last.len() < changes || last.is_empty() {
+            let count = self.entries.iter().filter(|entry| entry.counts()).count();
             return Err(format!("the journal has {count} changes; edgeshim balance history lists them"));
         }
         let mut to = BTreeMap::new();
-        for entry in done {
+        for entry in last {
             for (target, shares) in &entry.from {
                 match shares {
                     Some(shares) => to.insert(target.clone(), shares.clone()),
@@ -175,7 +230,20 @@ impl Journal {
     }
 }
 
-/// The journal, opened for one more line. While this value exists, no other process can open the journal so.
+fn shown(path: &Path) -> String {
+    quote(&path.display().to_string())
+}
+
+fn too_large(path: &Path) -> String {
+    format!(
+        "the journal {} has more than {} MiB, which is the limit; rename the file, and keep it; the next change begins \
+         a new journal, and history and rollback know only the changes in the new journal",
+        shown(path),
+        MAX_FILE_BYTES / 1024 / 1024
+    )
+}
+
+/// The journal, opened for the lines of one change. While this value exists, no other process can open the journal so.
 #[derive(Debug)]
 pub(crate) struct Writer {
     file: File,
@@ -191,7 +259,6 @@ impl Writer {
     pub(crate) fn open(path: &Path, who: &str) -> Result<Self, String> {
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
-        let shown = |path: &Path| quote(&path.display().to_string());
         let failed = |path: &Path, error| {
             format!(
                 "{} cannot be written ({error}), so no change is made; name a file in balance.toml (journal) that this \
@@ -202,7 +269,13 @@ impl Writer {
         let mut open = OpenOptions::new();
         open.read(true).append(true).create(true);
         let lock_path = PathBuf::from(lock_path);
-        let mut lock = open.open(&lock_path).map_err(|error| failed(&lock_path, error))?;
+        // The content of the lock file is replaced. If the lock file were a link of someone else to another file, that
+        // other file would lose its content.
+        let mut lock = open
+            .clone()
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&lock_path)
+            .map_err(|error| failed(&lock_path, error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -222,22 +295,58 @@ impl Writer {
         Ok(Self { file, path: path.to_owned(), _lock: lock })
     }
 
-    /// Appends a line and waits until it is on the disk.
+    /// Appends a line and waits until it is on the disk. After a failure, the file is as before.
     ///
     /// # Errors
     /// Returns a message if the line cannot be written.
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), String> {
-        let mut line = entry.to_json().to_string();
-        line.push('\n');
-        let mut write = |file: &mut File| {
+        self.append_with(entry, File::sync_data)
+    }
+
+    fn append_with(&mut self, entry: &Entry, sync: impl Fn(&File) -> std::io::Result<()>) -> Result<(), String> {
+        let failed = |error| format!("{} cannot be written ({error})", self.path.display());
+        let length = self.file.metadata().map_err(failed)?.len();
+        let mut line = line(entry)?;
+        if length + line.len() as u64 > MAX_FILE_BYTES {
+            return Err(too_large(&self.path));
+        }
+        let file = &mut self.file;
+        let mut write = || {
             if !ends_with_line_end(file)? {
                 line.insert(0, '\n');
             }
             file.write_all(line.as_bytes())?;
-            file.sync_data()
+            sync(file)
         };
-        write(&mut self.file).map_err(|error| format!("{} cannot be written ({error})", self.path.display()))
+        write().map_err(|error| {
+            // Part of the line, or all of it, may be in the file.
+            let cut = self.file.set_len(length).and_then(|()| sync(&self.file));
+            let left = cut.err().filter(|_| self.file.metadata().map_or(true, |metadata| metadata.len() != length));
+            let left = left.map(|error| format!("; the new line cannot be removed ({error}): remove the line by hand"));
+            failed(error) + &left.unwrap_or_default()
+        })
     }
+}
+
+/// Returns the line of an entry. A result that is too long is cut.
+fn line(entry: &Entry) -> Result<String, String> {
+    let mut entry = entry.clone();
+    if entry.result.len() > MAX_RESULT_BYTES {
+        entry.result.truncate(entry.result.floor_char_boundary(MAX_RESULT_BYTES));
+        entry.result += " …";
+    }
+    let line = entry.to_json().to_string() + "\n";
+    // The first line of a change leaves room for the result in the second line.
+    let reserve = if entry.is_unfinished() { 2 * MAX_RESULT_BYTES + 16 } else { 0 };
+    if line.len() + reserve > MAX_LINE_BYTES {
+        let size = line.len();
+        return Err(format!(
+            "the line of this change would have {size} bytes, and {} are the limit; change fewer targets at a time, or \
+             write a shorter --why or --force",
+            MAX_LINE_BYTES - reserve
+        ));
+    }
+    Ok(line)
 }
 
 fn ends_with_line_end(file: &mut File) -> std::io::Result<bool> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::runs::Run;
-use super::share::Shares;
+use super::share::{Mode, Share, Shares, WEIGHTS};
 
 /// A record that edgeshim wrote or will write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +49,21 @@ impl Found {
         }
     }
 
+    /// Returns the shares that clients get. A plain CNAME gives one provider everything. `None`: clients get no
+    /// provider that edgeshim knows.
+    pub(crate) fn shares(&self) -> Option<Shares> {
+        match &self.holding {
+            Holding::Cname(provider) => {
+                Some(Shares([(provider.clone(), Share::new(Mode::Obey, *WEIGHTS.end()))].into()))
+            }
+            _ => self.record().map(|record| record.shares.clone()),
+        }
+    }
+
     /// Describes the holding in a few words, for messages.
     pub(crate) fn describe(&self) -> String {
         let weights = |record: &Record| {
-            let entry = |(name, share): (&String, &super::share::Share)| {
+            let entry = |(name, share): (&String, &Share)| {
                 let away = if share.away { " away" } else { "" };
                 format!("{name} {} {}{away}", share.mode.name(), share.weight)
             };

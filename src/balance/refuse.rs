@@ -1,8 +1,7 @@
 //! What a change must not do: the refusals.
 
-use std::collections::BTreeMap;
-
-use super::balance_file::BalanceFile;
+use super::balance_file::{BalanceFile, ServiceKind};
+use super::journal::Journal;
 use super::node::Holding;
 use super::plan::{Action, NodePlan, Plan, TargetPlan};
 use super::share::Shares;
@@ -15,17 +14,31 @@ pub(crate) struct Refusal {
     pub can_be_forced: bool,
 }
 
-/// Returns all reasons not to make a change. `last` has the shares that the last change of each target left.
-pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, last: &BTreeMap<String, Shares>) -> Vec<Refusal> {
+/// Returns all reasons not to make a change.
+pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Vec<Refusal> {
+    let mut found = problems(file, plan, journal);
+    for target in &plan.targets {
+        match plan.action {
+            Action::Set { .. } => large_step(target, file.max_step, |_| true, &mut found),
+            // Nodes with different weights are reported as such.
+            Action::Init => {
+                let is_cname = |node: &NodePlan| matches!(node.node.found.holding, Holding::Cname(_));
+                large_step(target, file.max_step, is_cname, &mut found);
+            }
+            Action::Rollback { .. } => {}
+        }
+    }
+    found
+}
+
+/// Returns what is not as it should be, whatever the change is.
+pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Vec<Refusal> {
     let mut found = Vec::new();
     for target in &plan.targets {
-        nobody_served(target, &mut found);
-        if matches!(plan.action, Action::Set { .. }) {
-            large_step(target, file.max_step, &mut found);
-        }
+        nobody_served(file, target, &mut found);
         disagreement(target, &mut found);
         other_records(file, target, &mut found);
-        not_as_left(target, last, &mut found);
+        not_as_left(target, journal, &mut found);
     }
     found
 }
@@ -35,9 +48,18 @@ fn forced(found: &mut Vec<Refusal>, text: String) {
 }
 
 /// The weights must not all be 0. The last provider that is served is taken away only with `--force`.
-fn nobody_served(target: &TargetPlan, found: &mut Vec<Refusal>) {
+fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusal>) {
     if !target.after.served().is_empty() {
         return;
+    }
+    let is_route53 = |name| file.service(name).is_some_and(|service| service.kind == ServiceKind::Route53);
+    if let Some(node) = target.nodes.iter().find(|node| is_route53(&node.node.service)) {
+        let text = format!(
+            "{}: no provider would be served, and {}, as Route 53, would then answer with each provider equally often; \
+             leave one provider with a weight above 0",
+            target.name, node.node.service
+        );
+        return found.push(Refusal { text, can_be_forced: false });
     }
     let enabled = || target.after.0.values().filter(|share| share.is_enabled());
     if enabled().next().is_some() && enabled().all(|share| share.weight == 0) {
@@ -68,14 +90,15 @@ fn fraction(shares: &Shares, provider: &str) -> (i128, i128) {
 }
 
 /// A provider's share must not change by more than `max_step` percentage points.
-fn large_step(target: &TargetPlan, max_step: u32, found: &mut Vec<Refusal>) {
+fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool, found: &mut Vec<Refusal>) {
     for provider in target.after.0.keys() {
         let largest = target
             .nodes
             .iter()
+            .filter(|node| counts(node))
             .filter_map(|node| {
-                let before = &node.node.found.record()?.shares;
-                let ((a, b), (c, d)) = (fraction(before, provider), fraction(&target.after, provider));
+                let before = node.node.found.shares()?;
+                let ((a, b), (c, d)) = (fraction(&before, provider), fraction(&target.after, provider));
                 let (difference, both) = (c * b - a * d, b * d);
                 // In tenths of a point, rounded, and whether the exact step is too large.
                 let tenths = (difference.abs() * 2_000 + both) / (both * 2);
@@ -141,19 +164,29 @@ fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     }
 }
 
-/// Each node must have the shares that the last change in the journal left.
-fn not_as_left(target: &TargetPlan, last: &BTreeMap<String, Shares>, found: &mut Vec<Refusal>) {
-    let Some(left) = last.get(&target.name) else { return };
-    let differs = |node: &&NodePlan| node.node.found.record().is_some_and(|record| !record.shares.agrees_with(left));
-    if let Some(NodePlan { node, .. }) = target.nodes.iter().find(differs) {
-        let text = format!(
-            "{}: {} is not as the last change in the journal left it; it has {}; someone changed it without this \
-             journal",
-            target.name,
-            node.place(),
-            node.found.describe()
+/// Each node must have the shares that the last change in the journal left. After a change without a result, the node
+/// can have the shares before or after the change.
+fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>) {
+    let (left, what) = if let Some(entry) = journal.unfinished.get(&target.name) {
+        let before = entry.from.get(&target.name).and_then(Option::as_ref);
+        let after = entry.to.get(&target.name);
+        let what = format!(
+            "has neither the weights before nor the weights after the change {} of {}, which has no end in the journal",
+            entry.id, entry.time
         );
-        forced(found, text);
+        // The shares before the first weights are not known.
+        (before.zip(after).map(|(before, after)| vec![before, after]), what)
+    } else {
+        let what = "is not as the last change in the journal left it; someone changed it without this journal";
+        (journal.last.get(&target.name).map(|left| vec![left]), what.to_owned())
+    };
+    let Some(left) = left else { return };
+    let differs = |node: &&NodePlan| {
+        let record = node.node.found.record();
+        record.is_some_and(|record| !left.iter().any(|left| record.shares.agrees_with(left)))
+    };
+    if let Some(NodePlan { node, .. }) = target.nodes.iter().find(differs) {
+        forced(found, format!("{}: {} {what}; it has {}", target.name, node.place(), node.found.describe()));
     }
 }
 

@@ -69,9 +69,11 @@ pub(crate) fn difference(targets: &[&TargetKeys], plan: &Plan) -> String {
 
 fn rows_of(planned: &TargetPlan) -> String {
     let mut text = String::new();
-    let record = |node: &super::plan::NodePlan| node.node.found.record().map(|record| record.shares.clone());
-    // If the nodes have different weights, the first node stands for the others. The refusal lists the difference.
-    let before = planned.before.clone().or_else(|| planned.nodes.first().and_then(record)).unwrap_or_default();
+    let changed: Vec<_> = planned.nodes.iter().filter(|node| node.is_changed()).collect();
+    // If the nodes have different weights, the first node that changes stands for the others. The list below the table
+    // has all nodes that change.
+    let first = || changed.iter().find_map(|node| node.node.found.shares());
+    let before = planned.before.clone().or_else(first).unwrap_or_default();
     let (old, new) = (before.percents(), planned.after.percents());
     let mut rows = vec![["provider", "mode", "weight", "share", "difference"].map(str::to_owned).to_vec()];
     let mut names: Vec<&String> = before.0.keys().chain(planned.after.0.keys()).collect();
@@ -97,10 +99,13 @@ fn rows_of(planned: &TargetPlan) -> String {
         rows.push(vec![name.clone(), both(&mode), both(&|share| share.weight.to_string()), share, points(to - from)]);
     }
     text += &aligned(&rows);
-    let changed: Vec<_> = planned.nodes.iter().filter(|node| node.is_changed()).collect();
+    let is_uniform = planned.nodes.windows(2).all(|pair| match pair {
+        [one, other] => one.node.found.describe() == other.node.found.describe(),
+        _ => true,
+    });
     if changed.is_empty() {
         text += "nothing to do: all nodes have these weights already\n";
-    } else if changed.len() < planned.nodes.len() {
+    } else if changed.len() < planned.nodes.len() || !is_uniform {
         for node in changed {
             let _ = writeln!(text, "to write: {} (has {})", node.node.place(), node.node.found.describe());
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
-use super::dns::{Answers, Service, Wanted, Write};
+use super::dns::{Answers, Failed, Service, Wanted, Write};
 use super::node::{Found, Holding, Node, place};
 use super::plan::{NodePlan, Plan, TargetPlan};
 
@@ -103,10 +103,19 @@ impl<'f> Services<'f> {
                 error = Some("interrupted by a signal".to_owned());
                 break;
             }
-            tried += 1;
-            if let Err(failed) = batch.write().await {
-                error = Some(failed);
-                break;
+            match batch.write().await {
+                Ok(()) => tried += 1,
+                // An undo could overwrite the change of another person, which may be why the service has rejected the
+                // write.
+                Err(Failed::Rejected(text)) => {
+                    error = Some(text);
+                    break;
+                }
+                Err(Failed::Unknown(text)) => {
+                    tried += 1;
+                    error = Some(text);
+                    break;
+                }
             }
         }
         let mut unknown = Vec::new();
@@ -153,7 +162,7 @@ impl<'f> Services<'f> {
 }
 
 impl Batch<'_> {
-    async fn write(&self) -> Result<(), String> {
+    async fn write(&self) -> Result<(), Failed> {
         let write = |node: &&'_ NodePlan| -> (String, Found) { (node.node.name.clone(), node.node.found.clone()) };
         let present: Vec<_> = self.nodes.iter().map(write).collect();
         let writes: Vec<Write<'_>> = self
@@ -218,7 +227,11 @@ impl Batch<'_> {
                     (now.raw != node.node.found.raw).then(|| format!("has {}", now.describe()))
                 }),
                 Err(error) => {
-                    self.texts(|_| Some(format!("is not known ({})", result.as_ref().err().unwrap_or(&error))))
+                    let error = match result {
+                        Err(Failed::Rejected(failed) | Failed::Unknown(failed)) => failed,
+                        Ok(()) => error,
+                    };
+                    self.texts(|_| Some(format!("is not known ({error})")))
                 }
             };
             if differences.is_empty() {

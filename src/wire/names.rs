@@ -49,6 +49,8 @@ pub static X_AMZ_FIREHOSE_ACCESS_KEY: HeaderName = HeaderName::from_static("x-am
 pub static X_AMZ_FIREHOSE_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-firehose-request-id");
 /// PowerDNS: the key of its HTTP API.
 pub static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// AWS: the time at which a request was signed.
+pub static X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 /// RFC 1864: a digest of the body.
 pub static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// RFC 3230: a digest of the representation.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::{Wanted, Write};
 use crate::balance::api_call::report;
@@ -19,6 +21,9 @@ use crate::keys::quote;
 
 /// The longest output that is read, in bytes.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the output is read after the program has ended. A background process of the program can keep the output
+/// open for ever. What the program itself has written is in the pipe, so it arrives within this time.
+const AFTER_END: Duration = Duration::from_secs(1);
 
 /// A program, which stands for a DNS service.
 #[derive(Debug)]
@@ -65,18 +70,22 @@ impl External {
     async fn run(&self, input: &Value) -> Result<Vec<u8>, String> {
         let name = &self.name;
         let (program, arguments) = self.command.split_first().ok_or_else(|| format!("{name}: command is empty"))?;
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // The program must not get the terminal's SIGINT, because a change must not be cut in its middle.
+            // The program must not get the terminal's SIGINT, because a change must not be cut in its middle. The group
+            // also has the processes that the program starts, so that all of them can be killed.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("{name}: {} cannot be started ({error})", quote(program)))?;
+        let mut group = Group(child);
+        let child = &mut group.0;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let input = input.to_string();
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
         let exchange = async {
             let write = async {
                 if let Some(mut stdin) = stdin {
@@ -84,11 +93,27 @@ impl External {
                     let _ = stdin.write_all(input.as_bytes()).await;
                 }
             };
-            let ((), output, errors) = tokio::join!(write, all_of(stdout), all_of(stderr));
-            (child.wait().await, output, errors)
+            let ended = Notify::new();
+            let end = async {
+                let status = child.wait().await;
+                ended.notify_one();
+                status
+            };
+            let streams = async {
+                let late = async {
+                    ended.notified().await;
+                    sleep(AFTER_END).await;
+                };
+                tokio::select! {
+                    _ = async { tokio::join!(write, fill(stdout, &mut output), fill(stderr, &mut errors)) } => {}
+                    () = late => {}
+                }
+            };
+            tokio::join!(end, streams).0
         };
-        let (status, output, errors) = timeout(self.limit, exchange).await.map_err(|_| {
-            format!("{name}: {} did not end within {} ms, and was killed", quote(program), self.limit.as_millis())
+        let status = timeout(self.limit, exchange).await.map_err(|_| {
+            let limit = self.limit.as_millis();
+            format!("{name}: {} did not end within {limit} ms, and was killed", quote(program))
         })?;
         let status = status.map_err(|error| format!("{name}: {} failed ({error})", quote(program)))?;
         if self.is_verbose {
@@ -103,13 +128,23 @@ impl External {
     }
 }
 
-async fn all_of(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut bytes = Vec::new();
+/// A program with all processes that it starts. If the program has not ended, all of them are killed.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // There is no id after the program has ended. Another process could have the number of the group then.
+        if let Some(id) = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+async fn fill(stream: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) {
     if let Some(stream) = stream {
         // What arrived before an error is enough for the message or for the parser.
-        let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes).await;
+        let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(bytes).await;
     }
-    bytes
 }
 
 /// Returns the state of a node that the program stores.
@@ -167,13 +202,8 @@ fn fits(state: &Value, wanted: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::balance_file::ProviderKeys;
+    use crate::balance::dns::sample_target as target;
     use crate::balance::share::{Mode, Share};
-
-    fn target() -> TargetKeys {
-        let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
-        TargetKeys { providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() }
-    }
 
     fn sample() -> Record {
         let shares = [("a", Share::new(Mode::Obey, 5)), ("b", Share::new(Mode::No, 15))];

@@ -73,12 +73,8 @@ mod tests {
 
     use super::*;
     use crate::balance::balance_file::ProviderKeys;
+    use crate::balance::dns::sample_target as target;
     use crate::balance::share::{Mode, Share};
-
-    fn target() -> TargetKeys {
-        let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
-        TargetKeys { providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() }
-    }
 
     fn sample() -> Record {
         let share = |weight| Share::new(Mode::Obey, weight);

@@ -1,9 +1,13 @@
 //! The DNS services: one interface, and one file for each kind of service.
 
+mod aws_signature;
 mod external;
 mod lua;
 mod powerdns;
 mod query;
+mod record_sets;
+mod route53;
+mod xml_tree;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +15,11 @@ use serde_json::Value;
 
 use self::external::External;
 use self::powerdns::PowerDns;
+use self::route53::Route53;
 use super::api_call::Caller;
 use super::balance_file::{ServiceKeys, ServiceKind, TargetKeys};
-use super::node::{Found, Record};
+use super::grid::Grid;
+use super::node::{Found, Holding, Record};
 
 /// What to write under one name.
 #[derive(Debug)]
@@ -32,6 +38,21 @@ pub(crate) enum Wanted<'p> {
     Raw(&'p Value),
 }
 
+/// Why a write failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The service has rejected the write, so it has written nothing.
+    Rejected(String),
+    /// It is not known whether the service has written.
+    Unknown(String),
+}
+
+impl From<String> for Failed {
+    fn from(text: String) -> Self {
+        Self::Unknown(text)
+    }
+}
+
 /// The result of lookups after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
@@ -45,8 +66,15 @@ pub(crate) enum Answers {
 
 /// A DNS service.
 #[derive(Debug)]
-pub(crate) enum Service {
+pub(crate) struct Service {
+    api: Api,
+    grid: Grid,
+}
+
+#[derive(Debug)]
+enum Api {
     PowerDns(PowerDns),
+    Route53(Route53),
     External(External),
 }
 
@@ -54,10 +82,12 @@ impl Service {
     /// # Errors
     /// Returns a message if the keys cannot be used.
     pub(crate) fn new(keys: &ServiceKeys, caller: Caller) -> Result<Self, String> {
-        match keys.kind {
-            ServiceKind::PowerDns => PowerDns::new(keys, caller).map(Self::PowerDns),
-            ServiceKind::Command => Ok(Self::External(External::new(keys, caller.is_verbose))),
-        }
+        let api = match keys.kind {
+            ServiceKind::PowerDns => Api::PowerDns(PowerDns::new(keys, caller)?),
+            ServiceKind::Route53 => Api::Route53(Route53::new(keys, caller)?),
+            ServiceKind::Command => Api::External(External::new(keys, caller.is_verbose)),
+        };
+        Ok(Self { api, grid: keys.weight_grid() })
     }
 
     /// Reads what is under the nodes of a target.
@@ -65,28 +95,97 @@ impl Service {
     /// # Errors
     /// Returns a message if the service fails.
     pub(crate) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
-        match self {
-            Self::PowerDns(service) => service.read(target).await,
-            Self::External(service) => service.read(target).await,
+        let mut all = match &self.api {
+            Api::PowerDns(service) => service.read(target).await,
+            Api::Route53(service) => service.read(target).await,
+            Api::External(service) => service.read(target).await,
+        }?;
+        for found in all.values_mut() {
+            found.holding =
+                with_checked_weights(self.grid, target, std::mem::replace(&mut found.holding, Holding::Nothing));
         }
+        Ok(all)
     }
 
-    /// Writes several nodes of a target. PowerDNS writes all of them or none.
+    /// Writes several nodes of a target. PowerDNS and Route 53 write all of them or none.
     ///
     /// # Errors
-    /// Returns a message if the service fails. Then it is not known whether the service has written.
-    pub(crate) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), String> {
-        match self {
-            Self::PowerDns(service) => service.write(target, writes).await,
-            Self::External(service) => service.write(target, writes).await,
+    /// Returns a message if the service fails.
+    pub(crate) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
+        match &self.api {
+            Api::PowerDns(service) => Ok(service.write(target, writes).await?),
+            Api::Route53(service) => service.write(target, writes).await,
+            Api::External(service) => Ok(service.write(target, writes).await?),
         }
     }
 
-    /// Looks the node up, as a client does.
+    /// Looks the node up, as a client does, or waits until the service reports that its DNS servers have the change.
     pub(crate) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
-        match self {
-            Self::PowerDns(service) => service.look_up(target, node, record).await,
-            Self::External(_) => Answers::Right,
+        match &self.api {
+            Api::PowerDns(service) => service.look_up(target, node, record).await,
+            Api::Route53(service) => service.look_up().await,
+            Api::External(_) => Answers::Right,
         }
+    }
+}
+
+/// Compares the weights that the service has with the weights that follow from the modes and weights. Someone could
+/// have changed only the former.
+fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Holding {
+    let Holding::Ours(record) = holding else { return holding };
+    let served = record.shares.served();
+    // A provider that balance.toml no longer has is reported by its name.
+    if !served.keys().all(|name| target.providers.contains_key(*name)) {
+        return Holding::Ours(record);
+    }
+    let mut stored: BTreeMap<String, u32> = BTreeMap::new();
+    for (name, weight) in &record.weights {
+        let sum = stored.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*weight);
+    }
+    match grid.weights(&served) {
+        Ok(wanted) if wanted == stored => Holding::Ours(record),
+        wanted => {
+            let list = |weights: &BTreeMap<String, u32>| {
+                let list = weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect::<Vec<_>>();
+                if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+            };
+            let wanted =
+                wanted.map_or_else(|error| error, |wanted| format!("its modes and weights give {}", list(&wanted)));
+            Holding::Edited(record, format!("its weights in DNS are {}, but {wanted}", list(&stored)))
+        }
+    }
+}
+
+/// A target with the providers a and b.
+#[cfg(test)]
+fn sample_target() -> TargetKeys {
+    use super::balance_file::ProviderKeys;
+    let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
+    TargetKeys { providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::share::{Mode, Share, Shares};
+
+    #[test]
+    fn weights_when_changed_by_hand_then_record_is_edited() {
+        let shares = [("a", Share::new(Mode::Obey, 5)), ("b", Share::new(Mode::Obey, 15))];
+        let shares = Shares(shares.map(|(name, share)| (name.to_owned(), share)).into());
+        let holding = |grid, weights: &[(&str, u32)]| {
+            let weights = weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+            with_checked_weights(grid, &sample_target(), Holding::Ours(Record { shares: shares.clone(), weights }))
+        };
+        let grid = Grid::AtMost(255);
+        assert!(matches!(holding(grid, &[("a", 1), ("b", 3)]), Holding::Ours(_)));
+        for weights in [&[("a", 1), ("b", 4)][..], &[("a", 1)], &[("a", 5), ("b", 15)], &[]] {
+            assert!(matches!(holding(grid, weights), Holding::Edited(..)), "{weights:?}");
+        }
+        let runs = [("a", 100), ("b", 750), ("a", 150)];
+        assert!(matches!(holding(Grid::Thousandths, &runs), Holding::Ours(_)), "the weights of all runs count");
+        let Holding::Edited(_, text) = holding(grid, &[("a", 1), ("b", 4)]) else { panic!("edited") };
+        assert_eq!(text, "its weights in DNS are a 1, b 4, but its modes and weights give a 1, b 3");
     }
 }

@@ -1,11 +1,13 @@
 //! PowerDNS, over its HTTP API: it reads a zone's records with GET and writes them with PATCH.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Answers, Wanted, Write, lua, query};
 use crate::balance::api_call::{Caller, Reply};
@@ -106,9 +108,9 @@ impl PowerDns {
     pub(super) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
         let address = match self.lookup {
             Some(address) => address,
-            None => match tokio::net::lookup_host((self.url.host.as_str(), 53)).await.map(|mut all| all.next()) {
-                Ok(Some(address)) => address,
-                _ => return Answers::Unknown(format!("{} has no address", self.url.host)),
+            None => match first_address(self.limit, tokio::net::lookup_host((self.url.host.as_str(), 53))).await {
+                Some(address) => address,
+                None => return Answers::Unknown(format!("{} has no address", self.url.host)),
             },
         };
         let served: BTreeSet<&str> = record.weights.iter().map(|run| run.0.as_str()).collect();
@@ -133,6 +135,14 @@ impl PowerDns {
         }
         Answers::Right
     }
+}
+
+/// Returns the first address of a lookup. `None`: the lookup fails or exceeds the time limit.
+async fn first_address<I>(limit: Duration, lookup: impl Future<Output = io::Result<I>>) -> Option<SocketAddr>
+where
+    I: Iterator<Item = SocketAddr>,
+{
+    timeout(limit, lookup).await.ok()?.ok()?.next()
 }
 
 fn kind(rrset: &Value) -> String {
@@ -203,4 +213,18 @@ fn changes(target: &TargetKeys, write: &Write<'_>) -> Vec<Value> {
         rrset
     }));
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn address_when_lookup_never_ends_then_is_none_after_the_time_limit() {
+        let never = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
+        assert_eq!(first_address(Duration::from_millis(1), never).await, None);
+        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let ready = async { Ok(vec![address].into_iter()) };
+        assert_eq!(first_address(Duration::from_mins(1), ready).await, Some(address));
+    }
 }

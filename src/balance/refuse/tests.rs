@@ -1,12 +1,15 @@
 //! Tests of the refusals.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::*;
-use crate::balance::balance_file::{ProviderKeys, TargetKeys};
+use crate::balance::balance_file::{ProviderKeys, ServiceKeys, TargetKeys};
+use crate::balance::journal::{Entry, STARTED};
 use crate::balance::node::{Found, Node, Record};
 use crate::balance::plan::compute;
-use crate::balance::share::{Mode, Share};
+use crate::balance::share::{Mode, Share, Shares};
 
 fn shares(entries: &[(&str, Mode, u32)]) -> Shares {
     Shares(entries.iter().map(|&(name, mode, weight)| (name.to_owned(), Share::new(mode, weight))).collect())
@@ -38,10 +41,14 @@ fn set(provider: &str, mode: Option<Mode>, permille: Option<u32>) -> Action {
 }
 
 fn found_with(last: &[(&str, Shares)], nodes: &[Node], action: Action) -> Vec<Refusal> {
+    let last = last.iter().map(|(target, shares)| ((*target).to_owned(), shares.clone())).collect();
+    found_after(&Journal { last, ..Journal::default() }, nodes, action)
+}
+
+fn found_after(journal: &Journal, nodes: &[Node], action: Action) -> Vec<Refusal> {
     let file = file();
     let plan = compute(&file, &[&file.targets[0]], nodes, action).expect("a plan");
-    let last = last.iter().map(|(target, shares)| ((*target).to_owned(), shares.clone())).collect();
-    refusals(&file, &plan, &last)
+    refusals(&file, &plan, journal)
 }
 
 fn found(nodes: &[Node], action: Action) -> Vec<(String, bool)> {
@@ -89,6 +96,19 @@ fn step_when_rollback_or_first_weights_then_has_no_limit() {
 }
 
 #[test]
+fn first_weights_when_cname_loses_its_clients_then_step_counts() {
+    // The second node has weights already, and the first node gets the same weights.
+    let b = shares(&[("a", Mode::Obey, 0), ("b", Mode::Obey, 15)]);
+    let nodes = [node(0, Holding::Cname("a".to_owned())), node(1, ours(&b))];
+    let texts = found(&nodes, Action::Init);
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts[0].1 && texts[0].0.contains("images: a would fall by 100.0 points in one step"), "{texts:?}");
+    assert!(texts[1].1 && texts[1].0.contains("images: b would rise by 100.0 points in one step"), "{texts:?}");
+    let nodes = [node(0, Holding::Cname("b".to_owned())), node(1, ours(&b))];
+    assert_eq!(found(&nodes, Action::Init), [], "the clients stay at b");
+}
+
+#[test]
 fn last_served_provider_when_taken_away_then_is_refused_unless_forced() {
     let nodes = [node(0, ours(&shares(&[("a", Mode::Obey, 15), ("b", Mode::No, 15)])))];
     let texts = found(&nodes, set("a", Some(Mode::No), None));
@@ -107,6 +127,17 @@ fn weights_when_all_would_be_0_then_are_refused_even_if_forced() {
     let nodes = [node(0, ours(&shares(&[("a", Mode::Obey, 15), ("b", Mode::Obey, 0)])))];
     let texts = found(&nodes, set("a", Some(Mode::No), None));
     assert!(texts.iter().any(|(text, forced)| !forced && text.contains("all weights would be 0")), "{texts:?}");
+}
+
+#[test]
+fn last_served_provider_of_route_53_when_taken_away_then_is_refused_even_if_forced() {
+    let mut file = file();
+    let service = ServiceKeys { name: "pdns".to_owned(), kind: ServiceKind::Route53, ..ServiceKeys::default() };
+    file.services = vec![service];
+    let nodes = [node(0, ours(&shares(&[("a", Mode::Obey, 15), ("b", Mode::No, 15)])))];
+    let plan = compute(&file, &[&file.targets[0]], &nodes, set("a", Some(Mode::No), None)).expect("a plan");
+    let refusals = refusals(&file, &plan, &Journal::default());
+    assert!(refusals.iter().any(|refusal| !refusal.can_be_forced && refusal.text.contains("equally often")));
 }
 
 #[test]
@@ -136,6 +167,33 @@ fn node_when_not_as_the_journal_left_it_then_change_is_refused() {
     let texts = found_with(&[("images", left)], &nodes, action());
     assert!(texts.len() == 1 && texts[0].can_be_forced, "{texts:?}");
     assert!(texts[0].text.contains("img0.example.com at pdns is not as the last change in the journal left it"));
+}
+
+#[test]
+fn node_when_last_change_has_no_end_then_old_and_new_weights_are_accepted() {
+    let action = || set("a", None, Some(500));
+    let with_a = |a: u32| shares(&[("a", Mode::Obey, a), ("b", Mode::Obey, 1000 - a)]);
+    let entry = |from: Option<Shares>| Entry {
+        time: "2026-01-01T00:00:00Z".to_owned(),
+        id: "0a0b0c0d".to_owned(),
+        who: "alice".to_owned(),
+        action: "50 %".to_owned(),
+        provider: Some("a".to_owned()),
+        from: [("images".to_owned(), from)].into(),
+        to: [("images".to_owned(), with_a(500))].into(),
+        why: None,
+        force: None,
+        result: STARTED.to_owned(),
+    };
+    let with = |from| Journal { unfinished: [("images".to_owned(), entry(from))].into(), ..Journal::default() };
+    let journal = with(Some(with_a(450)));
+    for a in [450, 500] {
+        assert_eq!(found_after(&journal, &[node(0, ours(&with_a(a)))], action()), [], "{a}");
+    }
+    let texts = found_after(&journal, &[node(0, ours(&with_a(460)))], action());
+    assert!(texts.len() == 1 && texts[0].can_be_forced, "{texts:?}");
+    assert!(texts[0].text.contains("nor the weights after the change 0a0b0c0d"), "{texts:?}");
+    assert_eq!(found_after(&with(None), &[node(0, ours(&with_a(460)))], action()), []);
 }
 
 #[test]

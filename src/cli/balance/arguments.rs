@@ -51,7 +51,7 @@ pub(super) enum BalanceCommand {
     )]
     Rollback(RollbackFlags),
     /// Check balance.toml and list every problem in it.
-    #[command(after_help = "Exit code: 0 if there is no problem, 1 if there are problems.\n\n\
+    #[command(after_help = "Exit code: 0 if there is no problem, 2 if there are problems.\n\n\
             Example:\n  edgeshim balance check --config balance.toml")]
     Check(Common),
 }
@@ -59,12 +59,8 @@ pub(super) enum BalanceCommand {
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each flag of the command line is one field")]
 pub(super) struct Flags {
-    /// A target of balance.toml. Several -t are changed together.
-    #[arg(short = 't', long = "target", value_name = "TARGET")]
-    pub targets: Vec<String>,
-    /// All targets.
-    #[arg(long, conflicts_with = "targets")]
-    pub all: bool,
+    #[command(flatten)]
+    pub choice: Choice,
     /// Show the weights. This is the default without -p.
     #[arg(long, conflicts_with = "provider")]
     pub show: bool,
@@ -86,30 +82,16 @@ pub(super) struct Flags {
     /// The new share in per cent, from 0 to 100. The other providers keep their ratio.
     #[arg(long, value_name = "N", value_parser = permille, conflicts_with = "weight", allow_hyphen_values = true)]
     pub pct: Option<u32>,
-    /// The folder for `cdn_TARGET.json`, which is also written after a change.
-    #[arg(short = 'o', long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
     #[command(flatten)]
-    pub confirm: Confirm,
-    #[command(flatten)]
-    pub common: Common,
+    pub way: Way,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct InitFlags {
-    /// A target of balance.toml.
-    #[arg(short = 't', long = "target", value_name = "TARGET", required_unless_present = "all")]
-    pub targets: Vec<String>,
-    /// All targets.
-    #[arg(long, conflicts_with = "targets")]
-    pub all: bool,
-    /// The folder for `cdn_TARGET.json`, which is written after the change.
-    #[arg(short = 'o', long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
     #[command(flatten)]
-    pub confirm: Confirm,
+    pub choice: Choice,
     #[command(flatten)]
-    pub common: Common,
+    pub way: Way,
 }
 
 #[derive(Debug, Args)]
@@ -141,7 +123,35 @@ pub(super) struct RollbackFlags {
     /// How many changes to take back, as one change.
     #[arg(value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub changes: u16,
-    /// The folder for `cdn_TARGET.json`, which is written after the change.
+    #[command(flatten)]
+    pub way: Way,
+}
+
+/// The targets of a command.
+#[derive(Debug, Args)]
+pub(super) struct Choice {
+    /// A target of balance.toml. Several -t are changed together.
+    #[arg(short = 't', long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// All targets.
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+}
+
+impl Choice {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.all || !self.targets.is_empty() {
+            return Ok(());
+        }
+        let text = "there is no target; write -t TARGET or --all, or a command; edgeshim balance --help shows examples";
+        Err(Failure::usage(text))
+    }
+}
+
+/// How a change is made.
+#[derive(Debug, Args)]
+pub(super) struct Way {
+    /// The folder for `cdn_TARGET.json`, which is also written after a change.
     #[arg(short = 'o', long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]

@@ -24,15 +24,25 @@ pub(super) fn history(file: &BalanceFile, flags: &HistoryFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reports lines of the journal that are not changes.
+/// Reports lines of the journal that are not changes, and changes without a result.
 pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
-    if let Some(line) = journal.bad_lines.first() {
-        let more = match journal.bad_lines.len() {
-            1 => String::new(),
+    if let Some(line) = journal.first_bad_line {
+        let more = match journal.bad_lines {
+            0 | 1 => String::new(),
             count => format!(" and {} more lines", count - 1),
         };
         let path = file.journal.display();
         complain!("warning: line {line}{more} of {path} is cut or not a change, and is skipped");
+    }
+    let mut changes: Vec<&Entry> = journal.unfinished.values().collect();
+    changes.sort_by_key(|entry| &entry.id);
+    changes.dedup_by_key(|entry| &entry.id);
+    for entry in changes {
+        complain!(
+            "warning: the journal has no end of this change, which was interrupted or is in progress, so DNS can have \
+             the weights before it or after it: {}",
+            line(entry)
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::arguments::{Common, Confirm};
+use super::arguments::{Confirm, Way};
 use super::change_history::warn_about;
 use super::prompt::{Stop, confirm, with_runtime};
 use super::target_file;
@@ -11,7 +11,7 @@ use super::{Failure, Result};
 use crate::balance::announce::announce;
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
-use crate::balance::journal::{DONE, Entry, Journal, Writer, new_id, now};
+use crate::balance::journal::{DONE, Entry, Journal, STARTED, Writer, new_id, now};
 use crate::balance::plan::{Action, Plan, Trouble, compute};
 use crate::balance::refuse::refusals;
 use crate::balance::share::Mode;
@@ -40,14 +40,9 @@ impl Request {
 }
 
 /// Makes the change. For a rollback, the targets come from the journal.
-pub(super) fn run(
-    file: &BalanceFile,
-    common: &Common,
-    confirm: &Confirm,
-    out: Option<&Path>,
-    targets: &[&TargetKeys],
-    request: Request,
-) -> Result {
+pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], request: Request) -> Result {
+    let Way { out, confirm, common } = way;
+    let out = out.as_deref();
     if let Some(folder) = out.filter(|folder| !folder.is_dir()) {
         return Err(Failure::usage(format!("-o {}: there is no such folder; create the folder", folder.display())));
     }
@@ -88,7 +83,10 @@ impl Change<'_> {
             Trouble::Refused(text) => Failure::failed(format!("refused: {text}")),
         })?;
         print(&difference(&self.targets, &plan));
-        if !plan.is_changed() {
+        // After an interrupted change, the journal gets the weights that the nodes have, even if nothing is written to
+        // DNS.
+        let is_interrupted = self.targets.iter().any(|target| journal.unfinished.contains_key(&target.name));
+        if !plan.is_changed() && (!is_interrupted || self.confirm.dry_run) {
             say!("\nNothing to do.");
             return Ok(ExitCode::SUCCESS);
         }
@@ -97,7 +95,7 @@ impl Change<'_> {
             say!("\nDry run: nothing was written.");
             return Ok(ExitCode::SUCCESS);
         }
-        if !self.confirm.yes {
+        if plan.is_changed() && !self.confirm.yes {
             confirm(&mut stop).await?;
         }
         let who = who();
@@ -108,8 +106,10 @@ impl Change<'_> {
                         changed; look at the weights and try again";
             return Err(Failure::failed(text));
         }
+        let mut entry = self.entry(&plan, who);
+        writer.append(&entry).map_err(|error| Failure::failed(format!("{error}; nothing was changed")))?;
         let outcome = services.apply(&plan).await;
-        let entry = self.entry(&plan, who, &outcome);
+        (entry.time, entry.result) = (now(), result(&outcome));
         if let Err(error) = writer.append(&entry) {
             return Err(unwritten(&services, &plan, &outcome, &error).await);
         }
@@ -119,7 +119,7 @@ impl Change<'_> {
 
     /// Prints what speaks against the plan.
     fn refuse(&self, plan: &Plan, journal: &Journal) -> Result<()> {
-        let refusals = refusals(self.file, plan, &journal.last);
+        let refusals = refusals(self.file, plan, journal);
         let stands = |can_be_forced: bool| !can_be_forced || self.confirm.force.is_none();
         let mut texts = Vec::new();
         for refusal in &refusals {
@@ -140,13 +140,8 @@ impl Change<'_> {
         Err(Failure::Failed(texts))
     }
 
-    fn entry(&self, plan: &Plan, who: String, outcome: &Outcome) -> Entry {
-        let result = match outcome {
-            Outcome::Done(unknown) if unknown.is_empty() => DONE.to_owned(),
-            Outcome::Done(unknown) => format!("{DONE}, not checked: {}", unknown.join("; ")),
-            Outcome::PutBack(error) => format!("put back: {error}"),
-            Outcome::Split { error, differences } => format!("split: {error}; {}", differences.join("; ")),
-        };
+    /// Returns the first line of the change.
+    fn entry(&self, plan: &Plan, who: String) -> Entry {
         Entry {
             time: now(),
             id: new_id(),
@@ -157,7 +152,7 @@ impl Change<'_> {
             to: plan.targets.iter().map(|target| (target.name.clone(), target.after.clone())).collect(),
             why: self.confirm.why.clone().filter(|why| !why.trim().is_empty()),
             force: self.confirm.force.clone(),
-            result,
+            result: STARTED.to_owned(),
         }
     }
 
@@ -190,9 +185,18 @@ impl Change<'_> {
     }
 }
 
-/// A change that cannot be noted in the journal is put back.
+fn result(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done(unknown) if unknown.is_empty() => DONE.to_owned(),
+        Outcome::Done(unknown) => format!("{DONE}, not checked: {}", unknown.join("; ")),
+        Outcome::PutBack(error) => format!("put back: {error}"),
+        Outcome::Split { error, differences } => format!("split: {error}; {}", differences.join("; ")),
+    }
+}
+
+/// A change whose result cannot be written into the journal is put back.
 async fn unwritten(services: &Services<'_>, plan: &Plan, outcome: &Outcome, error: &str) -> Failure {
-    let mut texts = vec![format!("the journal {error}")];
+    let mut texts = vec![format!("the result of the change: {error}")];
     let differences = match outcome {
         Outcome::Done(_) => services.put_back(plan).await,
         Outcome::PutBack(failed) => {

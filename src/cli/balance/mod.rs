@@ -24,7 +24,7 @@ mod target_file;
 use std::process::ExitCode;
 
 pub(super) use self::arguments::BalanceArguments;
-use self::arguments::{BalanceCommand, Flags};
+use self::arguments::{BalanceCommand, Choice, Flags, Way};
 use self::make_change::Request;
 use super::terminal::{USAGE, WRONG};
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
@@ -57,16 +57,18 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
     let result = match arguments.command {
         None => without_command(arguments.flags),
         Some(BalanceCommand::Check(argument)) => return check(&argument),
-        Some(BalanceCommand::Init(flags)) => flags.common.load().and_then(|file| {
-            let targets = chosen(&file, &flags.targets, flags.all)?;
-            make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &targets, Request::Init)
+        Some(BalanceCommand::Init(flags)) => flags.choice.check().and_then(|()| {
+            let file = flags.way.common.load()?;
+            let targets = chosen(&file, &flags.choice)?;
+            make_change::run(&file, &flags.way, &targets, Request::Init)
         }),
-        Some(BalanceCommand::Rollback(flags)) => flags.common.load().and_then(|file| {
+        Some(BalanceCommand::Rollback(flags)) => flags.way.common.load().and_then(|file| {
             let request = Request::Rollback(flags.changes);
-            make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &[], request)
+            make_change::run(&file, &flags.way, &[], request)
         }),
         Some(BalanceCommand::Status(flags)) => flags.common.load().and_then(|file| {
-            let targets = chosen(&file, &flags.targets, flags.targets.is_empty())?;
+            let all = flags.targets.is_empty();
+            let targets = chosen(&file, &Choice { targets: flags.targets, all })?;
             present::status(&file, &flags.common, &targets, flags.json)
         }),
         Some(BalanceCommand::History(flags)) => {
@@ -97,20 +99,17 @@ fn without_command(flags: Flags) -> Result {
     if asks_for_change && flags.weight.is_none() && flags.mode.is_none() && flags.pct.is_none() {
         return Err(Failure::usage("-p PROVIDER needs what to change; write -w N, -m MODE or --pct N"));
     }
-    if !flags.all && flags.targets.is_empty() {
-        return Err(Failure::usage(
-            "there is no target; write -t TARGET or --all, or a command; edgeshim balance --help shows examples",
-        ));
-    }
-    let file = flags.common.load()?;
-    let targets = chosen(&file, &flags.targets, flags.all)?;
+    flags.choice.check()?;
+    let file = flags.way.common.load()?;
+    let targets = chosen(&file, &flags.choice)?;
     let Some(provider) = flags.provider else {
-        if flags.confirm.is_used() {
+        let Way { out, confirm, common } = &flags.way;
+        if confirm.is_used() {
             return Err(Failure::usage(
                 "--dry-run, --yes, --why and --force belong to a change; write also -p PROVIDER",
             ));
         }
-        return present::show(&file, &flags.common, &targets, flags.json, flags.write, flags.out.as_deref());
+        return present::show(&file, common, &targets, flags.json, flags.write, out.as_deref());
     };
     let provider = provider.to_ascii_lowercase();
     for target in &targets {
@@ -125,15 +124,15 @@ fn without_command(flags: Flags) -> Result {
         }
     }
     let request = Request::Set { provider, weight: flags.weight, mode: flags.mode, permille: flags.pct };
-    make_change::run(&file, &flags.common, &flags.confirm, flags.out.as_deref(), &targets, request)
+    make_change::run(&file, &flags.way, &targets, request)
 }
 
 /// Returns the targets with these names, in the order of the file.
-fn chosen<'f>(file: &'f BalanceFile, names: &[String], all: bool) -> Result<Vec<&'f TargetKeys>> {
-    if all {
+fn chosen<'f>(file: &'f BalanceFile, choice: &Choice) -> Result<Vec<&'f TargetKeys>> {
+    if choice.all {
         return Ok(file.targets.iter().collect());
     }
-    let wanted: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let wanted: Vec<String> = choice.targets.iter().map(|name| name.to_ascii_lowercase()).collect();
     if let Some(unknown) = wanted.iter().find(|name| file.target(name).is_none()) {
         let known: Vec<&str> = file.targets.iter().map(|target| target.name.as_str()).collect();
         return Err(Failure::usage(format!(
@@ -154,7 +153,7 @@ fn check(argument: &arguments::Common) -> ExitCode {
         Err(problems) => {
             let count = problems.len();
             say!("{problems}\n{name}: {count} problem{}", if count == 1 { "" } else { "s" });
-            ExitCode::from(WRONG)
+            ExitCode::from(USAGE)
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Shows the present weights, and writes them to files.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +16,7 @@ use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::journal::{Entry, Journal};
 use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
 use crate::balance::plan::{Action, Trouble, compute};
-use crate::balance::refuse::refusals;
+use crate::balance::refuse::problems;
 use crate::balance::share::Shares;
 use crate::balance::tables::{shown_json, table};
 use crate::balance::transaction::Services;
@@ -94,6 +93,9 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
                 Some(entry) => say!("  last change: {}", line(entry)),
                 None => say!("  last change: none in the journal"),
             }
+            if let Some(entry) = journal.unfinished.get(&one.target.name) {
+                say!("  the journal has no end of this change; the nodes have {}", found_after(entry, one));
+            }
             match one.problems.as_slice() {
                 [] => say!("  all nodes are as they should be"),
                 problems => problems.iter().for_each(|problem| say!("  WRONG: {problem}")),
@@ -102,6 +104,21 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
     }
     let is_fine = present.iter().all(|present| present.problems.is_empty());
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
+}
+
+/// Says which weights the nodes have after a change without a result.
+fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
+    let name = &present.target.name;
+    let agrees = |shares: &Shares| shares.agrees_with(&present.shares);
+    if !present.problems.is_empty() {
+        "other weights"
+    } else if entry.to.get(name).is_some_and(agrees) {
+        "the new weights"
+    } else if entry.from.get(name).and_then(Option::as_ref).is_some_and(agrees) {
+        "the old weights"
+    } else {
+        "other weights"
+    }
 }
 
 /// Reads the targets. The problems are those for which a change would be refused too.
@@ -132,16 +149,14 @@ fn read<'f>(
                 None
             }
         };
-        let nothing = BTreeMap::new();
+        let nothing = Journal::default();
         for target in targets {
             // A plan for first weights keeps the weights that the nodes have.
             let plan = compute(file, &[target], &nodes, Action::Init).map_err(|trouble| match trouble {
                 Trouble::Usage(text) | Trouble::Refused(text) => Failure::failed(text),
             })?;
-            let mut problems: Vec<String> = refusals(file, &plan, journal.map_or(&nothing, |journal| &journal.last))
-                .into_iter()
-                .map(|refusal| refusal.text)
-                .collect();
+            let refusals = problems(file, &plan, journal.unwrap_or(&nothing));
+            let mut problems: Vec<String> = refusals.into_iter().map(|refusal| refusal.text).collect();
             let planned = plan.targets.first();
             let nodes: Vec<_> = planned.map(|planned| planned.nodes.iter().collect()).unwrap_or_default();
             let bare = |node: &&&crate::balance::plan::NodePlan| node.node.found.record().is_none();

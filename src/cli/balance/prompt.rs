@@ -14,7 +14,12 @@ const MAX_ANSWER_BYTES: u64 = 1024;
 /// Runs the work of a command.
 pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?.block_on(work)
+    let runtime = runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?;
+    let result = runtime.block_on(work);
+    // A lookup of a name that exceeded its time limit still runs in a thread. The command does not wait for this
+    // thread.
+    runtime.shutdown_background();
+    result
 }
 
 /// Whether SIGINT, SIGTERM or SIGHUP has arrived.
@@ -87,5 +92,29 @@ pub(super) async fn confirm(stop: &mut Stop) -> Result<()> {
                 return Err(Failure::failed(text));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitCode;
+
+    use super::*;
+
+    #[test]
+    fn command_when_a_lookup_still_runs_in_a_thread_then_ends() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = std::sync::mpsc::channel();
+        let result = with_runtime(async {
+            tokio::task::spawn_blocking(move || {
+                let _ = started.send(());
+                // This receives nothing until the command has ended.
+                let _ = receiver.recv();
+            });
+            has_started.recv().expect("the thread starts");
+            Ok(ExitCode::SUCCESS)
+        });
+        assert!(result.is_ok());
+        drop(sender);
     }
 }

@@ -1,0 +1,454 @@
+//! Route 53 of AWS: it lists the record sets of each node with GET, and changes all nodes of a target with one batch,
+//! which Route 53 carries out completely or not at all.
+//!
+//! A batch deletes each old record set with exactly the content that was read. If someone changed a record set in
+//! between, Route 53 rejects the batch, so no change of another person is lost.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+
+use super::aws_signature::{Signed, Signer, query, timestamp};
+use super::record_sets::{self, RecordSet};
+use super::xml_tree::Element;
+use super::{Answers, Failed, Wanted, Write};
+use crate::balance::api_call::{Caller, Reply};
+use crate::balance::balance_file::{ServiceKeys, TargetKeys};
+use crate::balance::base_url::BaseUrl;
+use crate::balance::node::Found;
+use crate::clock;
+use crate::keys::quote;
+use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE, X_AMZ_DATE};
+use crate::wire::secret::Secret;
+
+/// The region in which Route 53 expects signatures.
+const REGION: &str = "us-east-1";
+const VERSION: &str = "/2013-04-01";
+const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
+/// The number of pages that are read for one node. A page has up to 300 record sets.
+const MAX_PAGES: u32 = 20;
+/// The limits of Route 53 for one batch: the number of records and the length of their values. A record that is written
+/// with UPSERT counts twice.
+const MAX_RECORDS: usize = 1000;
+const MAX_VALUE_BYTES: usize = 32_000;
+/// How often a call is repeated if Route 53 accepts no more requests at the moment, and the wait before the first
+/// repeat. Each wait is twice as long as the wait before it.
+const MAX_REPEATS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long to wait until all DNS servers of Route 53 have a change. Usually this takes less than a minute.
+const IN_SYNC_LIMIT: Duration = Duration::from_mins(3);
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// A hosted zone of Route 53.
+#[derive(Debug)]
+pub(crate) struct Route53 {
+    name: String,
+    url: BaseUrl,
+    key: Secret,
+    secret: Secret,
+    zone_id: String,
+    limit: Duration,
+    caller: Caller,
+    /// The changes that not all DNS servers of Route 53 have yet.
+    pending: RefCell<Vec<String>>,
+}
+
+/// Why a call failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// No complete response, or a response of another form.
+    Exchange(String),
+    /// Route 53 reports an error.
+    Reported { status: u16, code: String, text: String },
+}
+
+impl Trouble {
+    fn read(reply: &Reply) -> Self {
+        let document = Element::parse(&reply.body).unwrap_or_default();
+        // A rejected batch has a list of messages. Other errors have one element Error.
+        let (code, texts) = match (document.name.as_str(), document.child("Error")) {
+            ("InvalidChangeBatch", _) => {
+                let messages = document.child("Messages").map(|list| list.children.as_slice()).unwrap_or_default();
+                ("InvalidChangeBatch", messages.iter().map(|message| message.text.as_str()).collect())
+            }
+            (_, Some(error)) => {
+                (error.text_of("Code").unwrap_or_default(), vec![error.text_of("Message").unwrap_or_default()])
+            }
+            _ => ("", vec![]),
+        };
+        Self::Reported { status: reply.status, code: code.to_owned(), text: texts.join(" ").trim().to_owned() }
+    }
+
+    /// Whether Route 53 has rejected the call only because of the number of calls. Then the call had no effect.
+    fn is_temporary(&self) -> bool {
+        let codes = ["Throttling", "ThrottlingException", "PriorRequestNotComplete"];
+        matches!(self, Self::Reported { code, .. } if codes.contains(&code.as_str()))
+    }
+
+    /// Whether Route 53 has rejected the call because of its content, so that the call had no effect.
+    fn is_rejection(&self) -> bool {
+        matches!(self, Self::Reported { status: 400..500, .. })
+    }
+
+    fn message(&self, zone_id: &str) -> String {
+        let Self::Reported { status, code, text } = self else {
+            let Self::Exchange(text) = self else { unreachable!("there are two kinds of trouble") };
+            return text.clone();
+        };
+        let text = if text.is_empty() { String::new() } else { format!(": {}", quote(text)) };
+        let name = if code.is_empty() { status.to_string() } else { format!("{status} {}", quote(code)) };
+        let (what, remedy) = match code.as_str() {
+            "InvalidClientTokenId" | "UnrecognizedClientException" => ("AWS does not know the key", "correct key"),
+            "SignatureDoesNotMatch" | "IncompleteSignature" => {
+                ("AWS rejects the signature", "correct secret, and check the clock of this machine")
+            }
+            "RequestExpired" => ("AWS rejects the time of the request", "check the clock of this machine"),
+            "AccessDenied" | "AccessDeniedException" => (
+                "the key has not all permissions",
+                "it needs route53:ListResourceRecordSets, route53:ChangeResourceRecordSets and route53:GetChange",
+            ),
+            "NoSuchHostedZone" => {
+                return format!(
+                    "there is no hosted zone {zone_id} ({name}{text}); correct zone_id, for example \"Z148QEXAMPLE8V\""
+                );
+            }
+            "InvalidChangeBatch" => (
+                "Route 53 rejects the change",
+                "if a record is not found, someone has changed it at the same time; look again",
+            ),
+            _ if self.is_temporary() => ("Route 53 accepts no more requests at the moment", "try again later"),
+            _ => return format!("Route 53 failed ({name}{text})"),
+        };
+        format!("{what} ({name}{text}); {remedy}")
+    }
+}
+
+impl Route53 {
+    pub(super) fn new(keys: &ServiceKeys, caller: Caller) -> Result<Self, String> {
+        let (Some(key), Some(secret), Some(zone_id)) = (&keys.key, &keys.secret, &keys.zone_id) else {
+            return Err(format!("the DNS service {} has no key, no secret or no zone_id", keys.name));
+        };
+        let aws = BaseUrl { tls: true, host: "route53.amazonaws.com".to_owned(), port: 443, path: String::new() };
+        Ok(Self {
+            name: keys.name.clone(),
+            url: keys.url.clone().unwrap_or(aws),
+            key: key.clone(),
+            secret: secret.clone(),
+            zone_id: zone_id.clone(),
+            limit: keys.timeout,
+            caller,
+            pending: RefCell::default(),
+        })
+    }
+
+    /// Makes a call. Repeats it while Route 53 accepts no more requests.
+    async fn call(&self, method: Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
+        let mut wait = FIRST_WAIT;
+        for repeat in 0.. {
+            let trouble = match self.exchange(&method, path, query, body).await {
+                Ok(element) => return Ok(element),
+                Err(trouble) => trouble,
+            };
+            if repeat >= MAX_REPEATS || !trouble.is_temporary() {
+                return Err(trouble);
+            }
+            // Several programs that wait do not repeat their calls at the same time.
+            sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+            wait *= 2;
+        }
+        Err(Trouble::Exchange("no response".to_owned()))
+    }
+
+    fn message(&self, trouble: &Trouble) -> String {
+        format!("{}: {}", self.name, trouble.message(&self.zone_id))
+    }
+
+    async fn exchange(&self, method: &Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
+        let full_path = format!("{}{VERSION}{path}", self.url.path);
+        let now = OffsetDateTime::from_unix_timestamp(i64::try_from(clock::unix_time().as_secs()).unwrap_or(0));
+        let date = timestamp(now.unwrap_or(OffsetDateTime::UNIX_EPOCH));
+        let signer =
+            Signer { key: self.key.expose(), secret: self.secret.expose(), region: REGION, service: "route53" };
+        let authorization = signer.authorization(Signed {
+            method: method.as_str(),
+            host: &self.url.host_field(),
+            path: &full_path,
+            query,
+            date: &date,
+            body: body.as_bytes(),
+        });
+        let value = |text: &str| {
+            HeaderValue::from_str(text)
+                .map_err(|_| Trouble::Exchange("key cannot be sent in a header field".to_owned()))
+        };
+        let mut authorization = value(&authorization)?;
+        authorization.set_sensitive(true);
+        let mut fields = HeaderMap::from_iter([(AUTHORIZATION, authorization), (X_AMZ_DATE.clone(), value(&date)?)]);
+        if !body.is_empty() {
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+        }
+        let question = if query.is_empty() { "" } else { "?" };
+        let target = format!("{VERSION}{path}{question}{query}");
+        let reply = self.caller.call(&self.url, (method.clone(), &target), &fields, body.as_bytes(), self.limit).await;
+        let reply = reply.map_err(Trouble::Exchange)?;
+        if !(200..300).contains(&reply.status) {
+            return Err(Trouble::read(&reply));
+        }
+        let failed = |error| {
+            let url = &self.url;
+            Trouble::Exchange(format!("the response is not XML of Route 53 ({error}); is {url} the API of Route 53?"))
+        };
+        Element::parse(&reply.body).map_err(failed)
+    }
+
+    pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
+        let mut all = BTreeMap::new();
+        for node in &target.nodes {
+            let mut elements = self.list(node).await?;
+            elements.sort_by_cached_key(|element| {
+                let set = RecordSet::read(element);
+                (set.kind, set.identifier)
+            });
+            let sets: Vec<RecordSet> = elements.iter().map(RecordSet::read).collect();
+            let raw: Vec<String> = elements.iter().map(ToString::to_string).collect();
+            all.insert(node.clone(), Found { holding: record_sets::holding(target, &sets), raw: json!(raw) });
+        }
+        Ok(all)
+    }
+
+    /// Lists the record sets under a name. Route 53 lists all record sets from a name on, in the order of the names.
+    async fn list(&self, node: &str) -> Result<Vec<Element>, String> {
+        let path = format!("/hostedzone/{}/rrset", self.zone_id);
+        let name = format!("{node}.");
+        let mut found = Vec::new();
+        let (mut kind, mut identifier) = (String::new(), String::new());
+        for _ in 0..MAX_PAGES {
+            let mut pairs = vec![("name", name.as_str())];
+            pairs.extend(
+                [("type", kind.as_str()), ("identifier", &identifier)].iter().filter(|pair| !pair.1.is_empty()),
+            );
+            let page = self.call(Method::GET, &path, &query(&pairs), "").await;
+            let page = page.map_err(|trouble| self.message(&trouble))?;
+            let Some(sets) = page.child("ResourceRecordSets") else {
+                return Err(format!(
+                    "{}: the response has no list of record sets; is {} the API of Route 53?",
+                    self.name, self.url
+                ));
+            };
+            let own = sets.children.iter().filter(|element| RecordSet::read(element).is_of(node));
+            found.extend(own.cloned());
+            let next = page.text_of("NextRecordName").unwrap_or_default();
+            let is_last = page.text_of("IsTruncated") != Some("true")
+                || !next.strip_suffix('.').unwrap_or(next).eq_ignore_ascii_case(node);
+            if is_last {
+                return Ok(found);
+            }
+            page.text_of("NextRecordType").unwrap_or_default().clone_into(&mut kind);
+            page.text_of("NextRecordIdentifier").unwrap_or_default().clone_into(&mut identifier);
+        }
+        Err(format!(
+            "{}: {node} has record sets on more than {MAX_PAGES} pages; remove those that nobody needs",
+            self.name
+        ))
+    }
+
+    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
+        let changes = changes(target, writes).map_err(|error| Failed::Rejected(format!("{}: {error}", self.name)))?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let comment = Element::with_text("Comment", "edgeshim balance");
+        let batch = Element::new("ChangeBatch", vec![comment, Element::new("Changes", changes)]);
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ChangeResourceRecordSetsRequest xmlns=\"{NAMESPACE}\">{batch}\
+             </ChangeResourceRecordSetsRequest>"
+        );
+        let path = format!("/hostedzone/{}/rrset", self.zone_id);
+        let answer = self.call(Method::POST, &path, "", &body).await.map_err(|trouble| {
+            let text = self.message(&trouble);
+            if trouble.is_rejection() { Failed::Rejected(text) } else { Failed::Unknown(text) }
+        })?;
+        let info = answer.child("ChangeInfo");
+        let text = |name| info.and_then(|info| info.text_of(name)).unwrap_or_default();
+        if text("Status") != "INSYNC" {
+            self.pending.borrow_mut().push(text("Id").to_owned());
+        }
+        Ok(())
+    }
+
+    /// Waits until all DNS servers of Route 53 have the changes.
+    pub(super) async fn look_up(&self) -> Answers {
+        let pending = self.pending.take();
+        let end = Instant::now() + IN_SYNC_LIMIT;
+        for id in pending {
+            // The identifier is part of a path.
+            let short = id.strip_prefix("/change/").unwrap_or(&id);
+            if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Answers::Unknown(format!("the change has no valid Id ({})", quote(&id)));
+            }
+            loop {
+                let answer = match self.call(Method::GET, &format!("/change/{short}"), "", "").await {
+                    Ok(answer) => answer,
+                    Err(trouble) => return Answers::Unknown(self.message(&trouble)),
+                };
+                if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
+                    break;
+                }
+                if Instant::now() + BETWEEN_LOOKS > end {
+                    let seconds = IN_SYNC_LIMIT.as_secs();
+                    return Answers::Unknown(format!("the change {short} is not INSYNC after {seconds} s"));
+                }
+                sleep(BETWEEN_LOOKS).await;
+            }
+        }
+        Answers::Right
+    }
+}
+
+/// Returns the changes of a batch. All old record sets are deleted before the first new record set is written, because
+/// a weighted record must not be beside a record without weight.
+fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, String> {
+    let (mut deletes, mut upserts) = (Vec::new(), Vec::new());
+    for write in writes {
+        let present = elements_of(&write.now.raw)?;
+        let wanted = match write.wanted {
+            Wanted::Record(record) => record_sets::elements(target, write.node, record),
+            Wanted::Raw(raw) => elements_of(raw)?,
+        };
+        let minus = |all: &[Element], others: &[Element]| -> Vec<Element> {
+            let others: Vec<RecordSet> = others.iter().map(RecordSet::read).collect();
+            all.iter().filter(|element| !others.contains(&RecordSet::read(element))).cloned().collect()
+        };
+        deletes.extend(minus(&present, &wanted));
+        upserts.extend(minus(&wanted, &present));
+    }
+    let size = |elements: &[Element]| {
+        let lists = elements.iter().filter_map(|element| element.child("ResourceRecords"));
+        let values = lists.flat_map(|list| &list.children).filter_map(|record| record.text_of("Value"));
+        values.fold((0, 0), |(count, bytes), value| (count + 1, bytes + value.len()))
+    };
+    let (old, new) = (size(&deletes), size(&upserts));
+    let (count, bytes) = (old.0 + 2 * new.0, old.1 + 2 * new.1);
+    if count > MAX_RECORDS || bytes > MAX_VALUE_BYTES {
+        return Err(format!(
+            "the change has {count} records with {bytes} bytes, and Route 53 accepts {MAX_RECORDS} records with \
+             {MAX_VALUE_BYTES} bytes in one batch; divide the nodes of {} among several targets",
+            target.name
+        ));
+    }
+    let change = |action: &'static str| {
+        move |element| Element::new("Change", vec![Element::with_text("Action", action), element])
+    };
+    Ok(deletes.into_iter().map(change("DELETE")).chain(upserts.into_iter().map(change("UPSERT"))).collect())
+}
+
+/// Reads the record sets that [`Route53::read`] has put into a value.
+fn elements_of(raw: &Value) -> Result<Vec<Element>, String> {
+    let texts = raw.as_array().map(Vec::as_slice).unwrap_or_default();
+    texts.iter().map(|text| Element::parse(text.as_str().unwrap_or_default().as_bytes())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::dns::sample_target as target;
+    use crate::balance::node::{Holding, Record};
+    use crate::balance::share::{Mode, Share, Shares};
+
+    fn record(a: u32) -> Record {
+        let shares = [("a", Share::new(Mode::Obey, a)), ("b", Share::new(Mode::Obey, 15))];
+        Record {
+            shares: Shares(shares.map(|(name, share)| (name.to_owned(), share)).into()),
+            weights: vec![("a".to_owned(), a), ("b".to_owned(), 15)],
+        }
+    }
+
+    fn found(elements: &[Element]) -> Found {
+        let raw: Vec<String> = elements.iter().map(ToString::to_string).collect();
+        Found { holding: Holding::Nothing, raw: json!(raw) }
+    }
+
+    fn summary(changes: &[Element]) -> Vec<String> {
+        let line = |change: &Element| {
+            let set = RecordSet::read(&change.children[1]);
+            format!("{} {}", change.children[0].text, set.identifier.unwrap_or(set.kind))
+        };
+        changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn batch_when_weight_changes_then_deletes_what_was_read_and_leaves_equal_records() {
+        let old = record_sets::elements(&target(), "img.example.com", &record(5));
+        let now = found(&old);
+        let (after, same) = (record(6), record(5));
+        let write = |wanted| [Write { node: "img.example.com", now: &now, wanted }];
+        let batch = changes(&target(), &write(Wanted::Record(&after))).expect("a batch");
+        assert_eq!(summary(&batch), ["DELETE edgeshim a obey 5", "UPSERT edgeshim a obey 6"]);
+        assert_eq!(batch[0].children[1], old[0], "the deleted record set must have the content that was read");
+        assert_eq!(changes(&target(), &write(Wanted::Record(&same))), Ok(vec![]));
+        let nothing = json!([]);
+        let batch = changes(&target(), &write(Wanted::Raw(&nothing))).expect("a batch");
+        assert_eq!(summary(&batch), ["DELETE edgeshim a obey 5", "DELETE edgeshim b obey 15"]);
+    }
+
+    #[test]
+    fn batch_when_plain_cname_is_adopted_then_is_deleted_before_weighted_records_are_written() {
+        let value = Element::new("ResourceRecord", vec![Element::with_text("Value", "a.example.net")]);
+        let cname = Element::new(
+            "ResourceRecordSet",
+            vec![
+                Element::with_text("Name", "img.example.com."),
+                Element::with_text("Type", "CNAME"),
+                Element::with_text("TTL", "300"),
+                Element::new("ResourceRecords", vec![value]),
+            ],
+        );
+        let (now, after) = (found(std::slice::from_ref(&cname)), record(5));
+        let write = Write { node: "img.example.com", now: &now, wanted: Wanted::Record(&after) };
+        let batch = changes(&target(), &[write]).expect("a batch");
+        assert_eq!(summary(&batch), ["DELETE CNAME", "UPSERT edgeshim a obey 5", "UPSERT edgeshim b obey 15"]);
+        assert_eq!(batch[0].children[1], cname);
+    }
+
+    #[test]
+    fn batch_when_larger_than_route_53_accepts_then_is_rejected_before_the_call() {
+        let (now, after) = (found(&[]), record(5));
+        let write = || Write { node: "img.example.com", now: &now, wanted: Wanted::Record(&after) };
+        assert!(changes(&target(), &(0..250).map(|_| write()).collect::<Vec<_>>()).is_ok());
+        let error = changes(&target(), &(0..251).map(|_| write()).collect::<Vec<_>>()).expect_err("too large");
+        assert!(error.contains("1004 records") && error.contains("divide the nodes"), "{error}");
+    }
+
+    #[test]
+    fn error_when_reported_then_message_says_what_to_do() {
+        let error = |code: &str| {
+            format!(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>why</Message></Error>\
+                 <RequestId>1</RequestId></ErrorResponse>"
+            )
+        };
+        let batch = "<InvalidChangeBatch xmlns=\"x\"><Messages><Message>not found</Message></Messages>\
+                     <RequestId>1</RequestId></InvalidChangeBatch>";
+        for (status, body, part) in [
+            (403, error("InvalidClientTokenId"), "AWS does not know the key (403 \"InvalidClientTokenId\": \"why\")"),
+            (403, error("SignatureDoesNotMatch"), "correct secret, and check the clock"),
+            (403, error("RequestExpired"), "check the clock"),
+            (403, error("AccessDenied"), "it needs route53:ListResourceRecordSets"),
+            (404, error("NoSuchHostedZone"), "there is no hosted zone Z1"),
+            (400, batch.to_owned(), "rejects the change (400 \"InvalidChangeBatch\": \"not found\")"),
+            (400, error("Throttling"), "accepts no more requests at the moment"),
+            (400, error("InvalidInput"), "Route 53 failed (400 \"InvalidInput\": \"why\")"),
+            (500, String::new(), "Route 53 failed (500)"),
+            (500, "<html>".to_owned(), "Route 53 failed (500)"),
+        ] {
+            let trouble = Trouble::read(&Reply { status, body: body.clone().into() });
+            assert!(trouble.message("Z1").contains(part), "{}", trouble.message("Z1"));
+            assert_eq!(trouble.is_temporary(), body.contains("Throttling"), "{body}");
+        }
+    }
+}
