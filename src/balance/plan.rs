@@ -56,6 +56,8 @@ pub(crate) enum Trouble {
     Usage(String),
     /// The present state does not allow it.
     Refused(String),
+    /// Nodes cannot be read.
+    Failed(Vec<String>),
 }
 
 /// The plan of a change.
@@ -160,6 +162,7 @@ fn in_target(target: &TargetKeys, trouble: Trouble) -> Trouble {
     match trouble {
         Trouble::Usage(message) => Trouble::Usage(format!("{}: {message}", target.name)),
         Trouble::Refused(message) => Trouble::Refused(format!("{}: {message}", target.name)),
+        Trouble::Failed(messages) => Trouble::Failed(messages),
     }
 }
 

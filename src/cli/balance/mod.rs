@@ -28,6 +28,7 @@ use self::arguments::{BalanceCommand, Choice, Flags, Way};
 use self::make_change::Request;
 use super::terminal::{USAGE, WRONG};
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
+use crate::balance::plan::Trouble;
 
 /// The result of a command: the exit code after success, or what went wrong.
 type Result<T = ExitCode> = std::result::Result<T, Failure>;
@@ -50,6 +51,16 @@ impl Failure {
 
     fn failed(text: impl Into<String>) -> Self {
         Self::Failed(vec![text.into()])
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Usage(text) => Self::usage(text),
+            Trouble::Refused(text) => Self::failed(format!("refused: {text}")),
+            Trouble::Failed(texts) => Self::Failed(texts),
+        }
     }
 }
 

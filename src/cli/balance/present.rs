@@ -154,6 +154,7 @@ fn read<'f>(
             // A plan for first weights keeps the weights that the nodes have.
             let plan = compute(file, &[target], &nodes, Action::Init).map_err(|trouble| match trouble {
                 Trouble::Usage(text) | Trouble::Refused(text) => Failure::failed(text),
+                Trouble::Failed(texts) => Failure::Failed(texts),
             })?;
             let refusals = problems(file, &plan, journal.unwrap_or(&nothing));
             let mut problems: Vec<String> = refusals.into_iter().map(|refusal| refusal.text).collect();

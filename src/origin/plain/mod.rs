@@ -73,8 +73,8 @@ impl Plain {
         Self { socket, rest: Bytes::new(), is_kept: true }
     }
 
-    /// Returns whether an idle connection can carry another request. It cannot if bytes have followed the last response,
-    /// or if the origin has closed the connection or wants to close it.
+    /// Returns whether an idle connection can carry another request. It cannot if bytes have followed the last
+    /// response, or if the origin has closed the connection or wants to close it.
     pub(super) fn is_ready(&self) -> bool {
         self.is_kept && self.socket.early().is_none()
     }

@@ -1,5 +1,6 @@
 //! Reads the head of a plain response. httparse checks the syntax, with the options that hyper uses. The other rules of
-//! this file are stricter than hyper's rules: a valid but unusual head is [`Parsed::Odd`], and hyper then reads it again.
+//! this file are stricter than hyper's rules: a valid but unusual head is [`Parsed::Odd`], and hyper then reads it
+//! again.
 
 use std::mem::MaybeUninit;
 

@@ -1,0 +1,182 @@
+//! Makes a change: reads, plans, refuses, writes, reads back, and notes the result in the journal. Whoever asks for a
+//! change (a person, a ramp, a probe) decides between these steps whether to go on.
+
+use super::announce::announce;
+use super::api_call::Caller;
+use super::balance_file::{BalanceFile, TargetKeys};
+use super::journal::{DONE, Entry, Journal, STARTED, Writer, new_id, now};
+use super::node::Node;
+use super::plan::{Action, Plan, Trouble, compute};
+use super::refuse::refusals;
+use super::transaction::{Outcome, Services};
+
+/// A change of some targets, by one person, for one reason.
+#[derive(Debug)]
+pub(crate) struct Change<'f> {
+    pub file: &'f BalanceFile,
+    pub caller: &'f Caller,
+    pub services: &'f Services<'f>,
+    pub targets: Vec<&'f TargetKeys>,
+    /// Who asks for the change.
+    pub who: String,
+    pub why: Option<String>,
+    /// Why the change is made although it is refused.
+    pub force: Option<String>,
+}
+
+/// A plan, and the nodes from which the plan was computed.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub plan: Plan,
+    nodes: Vec<Node>,
+}
+
+/// What speaks against a plan.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Objections {
+    /// The reasons why the change is not made, and what to do. Empty if the change may be made.
+    pub refused: Vec<String>,
+    /// The reasons that `force` overrules.
+    pub forced: Vec<String>,
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The line of the journal.
+    pub entry: Entry,
+    /// What could not be looked up, and which shims did not get the announcement.
+    pub warnings: Vec<String>,
+}
+
+impl Change<'_> {
+    /// Reads the nodes and computes the plan.
+    ///
+    /// # Errors
+    /// Returns why there is no plan.
+    pub(crate) async fn plan(&self, action: Action) -> Result<Planned, Trouble> {
+        let nodes = self.services.read(&self.targets).await.map_err(Trouble::Failed)?;
+        let plan = compute(self.file, &self.targets, &nodes, action)?;
+        Ok(Planned { plan, nodes })
+    }
+
+    /// Returns what speaks against a plan.
+    pub(crate) fn objections(&self, plan: &Plan, journal: &Journal) -> Objections {
+        let mut objections = Objections::default();
+        let mut can_all_be_forced = true;
+        for refusal in refusals(self.file, plan, journal) {
+            can_all_be_forced &= refusal.can_be_forced;
+            if refusal.can_be_forced && self.force.is_some() {
+                objections.forced.push(refusal.text);
+            } else {
+                objections.refused.push(format!("refused: {}", refusal.text));
+            }
+        }
+        if !objections.refused.is_empty() {
+            let hint = if can_all_be_forced { "; to make the change anyway, add --force REASON" } else { "" };
+            objections.refused.push(format!("nothing was changed{hint}"));
+        }
+        objections
+    }
+
+    /// Locks the journal, and checks that the nodes are still as they were when the plan was computed.
+    ///
+    /// # Errors
+    /// Returns why the change is not made.
+    pub(crate) async fn begin(&self, planned: &Planned) -> Result<Writer, Vec<String>> {
+        let writer = Writer::open(&self.file.journal, &self.who).map_err(|error| vec![error])?;
+        if self.services.read(&self.targets).await? != planned.nodes {
+            let text = "refused: DNS is no longer as it was shown, because someone else has changed it; nothing was \
+                        changed; look at the weights and try again";
+            return Err(vec![text.to_owned()]);
+        }
+        Ok(writer)
+    }
+
+    /// Writes the plan, and announces the change to the shims.
+    ///
+    /// # Errors
+    /// Returns why the change was not made, and the nodes that could not be put back.
+    pub(crate) async fn make(&self, planned: &Planned, mut writer: Writer) -> Result<Made, Vec<String>> {
+        let plan = &planned.plan;
+        let mut entry = self.entry(plan);
+        writer.append(&entry).map_err(|error| vec![format!("{error}; nothing was changed")])?;
+        let outcome = self.services.apply(plan).await;
+        (entry.time, entry.result) = (now(), result(&outcome));
+        if let Err(error) = writer.append(&entry) {
+            return Err(self.unwritten(plan, outcome, &error).await);
+        }
+        // The announcement can take long, and needs no lock.
+        drop(writer);
+        let unknown = match outcome {
+            Outcome::Done(unknown) => unknown,
+            Outcome::PutBack(error) => return Err(put_back(vec![error], Vec::new())),
+            Outcome::Split { error, differences } => return Err(put_back(vec![error], differences)),
+        };
+        let not_looked_up = |text| format!("written and read back, but not looked up: {text}");
+        let not_announced = |text| format!("the change is made, but not announced: {text}");
+        let mut warnings: Vec<String> = unknown.into_iter().map(not_looked_up).collect();
+        warnings.extend(announce(self.file, self.caller, &entry).await.into_iter().map(not_announced));
+        Ok(Made { entry, warnings })
+    }
+
+    /// Returns the first line of the change.
+    fn entry(&self, plan: &Plan) -> Entry {
+        Entry {
+            time: now(),
+            id: new_id(),
+            who: self.who.clone(),
+            action: plan.action.to_string(),
+            provider: plan.action.provider().map(str::to_owned),
+            from: plan.targets.iter().map(|target| (target.name.clone(), target.before.clone())).collect(),
+            to: plan.targets.iter().map(|target| (target.name.clone(), target.after.clone())).collect(),
+            why: self.why.clone().filter(|why| !why.trim().is_empty()),
+            force: self.force.clone(),
+            result: STARTED.to_owned(),
+        }
+    }
+
+    /// A change whose result cannot be written into the journal is put back.
+    async fn unwritten(&self, plan: &Plan, outcome: Outcome, error: &str) -> Vec<String> {
+        let mut texts = vec![format!("the result of the change: {error}")];
+        let differences = match outcome {
+            Outcome::Done(_) => self.services.put_back(plan).await,
+            Outcome::PutBack(failed) => {
+                texts.push(failed);
+                Vec::new()
+            }
+            Outcome::Split { error, differences } => {
+                texts.push(error);
+                differences
+            }
+        };
+        put_back(texts, differences)
+    }
+}
+
+/// Adds to the texts which nodes are not as before.
+fn put_back(mut texts: Vec<String>, differences: Vec<String>) -> Vec<String> {
+    if differences.is_empty() {
+        texts.push("all nodes are as before".to_owned());
+    } else {
+        texts.push("NOT all nodes could be put back:".to_owned());
+        texts.extend(differences);
+    }
+    texts
+}
+
+fn result(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done(unknown) if unknown.is_empty() => DONE.to_owned(),
+        Outcome::Done(unknown) => format!("{DONE}, not checked: {}", unknown.join("; ")),
+        Outcome::PutBack(error) => format!("put back: {error}"),
+        Outcome::Split { error, differences } => format!("split: {error}; {}", differences.join("; ")),
+    }
+}
+
+/// Returns the user who makes a change: the user who called sudo, else the user of the process.
+pub(crate) fn user() -> String {
+    let of = |name: &str| std::env::var(name).ok().filter(|user| !user.trim().is_empty());
+    let user = of("SUDO_USER").or_else(|| of("USER")).unwrap_or_else(|| "unknown".to_owned());
+    user.chars().filter(|character| !character.is_control()).take(100).collect()
+}
