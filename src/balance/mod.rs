@@ -6,10 +6,9 @@
 //!
 //! A change goes through these files: `balance_file` reads the keys, `dns` reads what the services have, `plan`
 //! computes what to write, `refuse` says what speaks against it, `tables` shows it, and `transaction` writes it and
-//! reads it back, or puts everything back. `journal` notes the result, and `announce` tells the shims. `change` calls these
-//! files in this order.
-//! `observed_shares` asks the shims for the observed shares. `share`, `grid` and `runs` have the arithmetic. `plan`,
-//! `refuse` and the arithmetic use neither sockets nor files.
+//! reads it back, or puts everything back. `journal` notes the result, and `announce` tells the shims. `change` calls
+//! these files in this order. `observed_shares` asks the shims for the observed shares. `share`, `grid` and `runs` have
+//! the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;
