@@ -949,7 +949,7 @@ fn program_when_it_fails_then_message_names_it_and_its_last_line() {
     desk.fails(1, &show, &["ours: \"./weights\" cannot be started"]);
     for (script, part) in [
         ("echo first >&2; printf 'no \\033access\\n' >&2; exit 3", "failed (exit status: 3): \"no \\u{1b}access\""),
-        ("echo '{'", "the program's answer to read is not JSON"),
+        ("echo '{'", "the program's answer to \"read\" is not JSON"),
         ("echo '{}'", "has no object \"nodes\""),
         ("echo '{\"nodes\":{}}'", "has no entry for www.example.com"),
         ("exec sleep 60", "did not end within 5000 ms, and was killed"),

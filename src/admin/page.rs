@@ -1,5 +1,5 @@
-//! The page at `/` and the log-in form. Each of them is one HTML file that contains its style and its script. The
-//! Content-Security-Policy allows only this style and this script, by their hashes.
+//! The page at `/` and the log-in form. Each of them is one HTML file that contains its style and, if it has a
+//! script, its script. The Content-Security-Policy allows only this style and this script, by their hashes.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! The shares that the shims observe: how the requests of the last seconds were divided among the CDNs.
+//! The shares that the shims (the edgeshim processes that `shims` in balance.toml names) observe: how the requests of
+//! the last seconds were divided among the CDNs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::api_call::Caller;
 use super::balance_file::BalanceFile;
 use crate::metrics::describe;
 
-/// The time between two looks.
+/// The time between two readings of the metrics.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -20,7 +21,7 @@ pub(crate) struct Look {
     edge_requests: BTreeMap<String, f64>,
 }
 
-/// The observed shares, in per cent. They add up to 100.
+/// The observed shares, in per cent. They add up to 100, except for rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Observed {
     /// What was counted.
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_when_several_shims_report_then_are_of_the_sum_of_the_differences() {
+    fn shares_when_several_shims_report_then_their_increases_are_added_first() {
         let first = seen(&[&pulls(10, 10), &pulls(0, 100)]);
         let second = seen(&[&pulls(20, 10), &pulls(20, 110)]);
         assert_eq!(shares(&first, &second), Some(("pulls", vec![75.0, 25.0])));

@@ -1,8 +1,8 @@
-//! The order in which the clients are divided among the providers.
+//! Which places, and so which clients, each provider gets.
 //!
-//! A DNS service that hashes its clients divides a line of 1000 places among them. A run is a number of neighbouring
-//! places with one provider. If the runs were sorted by provider, a small change would shift all later runs, and many
-//! clients would move. So a change keeps the runs and moves only the places that must move.
+//! A DNS service hashes each client to one of 1000 places in a line, and each place has a provider. A run is a number
+//! of neighbouring places with one provider. If the runs were sorted by provider, a small change would shift all later
+//! runs, and many clients would move. So a change keeps the runs and moves only the places that must move.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run
     if runs.len() > MAX_RUNS { sorted() } else { runs }
 }
 
-/// Where places are given to another provider.
+/// The end of a run at which the run gives places away.
 #[derive(Clone, Copy)]
 enum Side {
     /// To the provider of the run before.
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn runs_when_first_provider_loses_then_only_its_places_move() {
-        // Sorted runs would also move 152 places from b to c.
+        // Sorted runs would also move 150 places from b to c.
         let old = runs(&[("a", 333), ("b", 333), ("c", 334)]);
         let new = rearranged(&old, &weights(&[("a", 32), ("b", 484), ("c", 484)]));
         let moved = places(&old).iter().zip(places(&new)).filter(|(old, new)| **old != *new).count();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_when_nobody_is_served_then_are_empty() {
+    fn runs_when_no_provider_is_served_then_are_empty() {
         assert_eq!(rearranged(&runs(&[("a", 1000)]), &BTreeMap::new()), []);
     }
 

@@ -32,9 +32,9 @@ impl Interrupt {
 pub(crate) enum Outcome {
     /// All nodes have the new weights. The texts say what could not be checked.
     Done(Vec<String>),
-    /// A write failed, and all nodes are as before.
+    /// The change failed or was interrupted, and all nodes are as before.
     PutBack(String),
-    /// A write failed, and these nodes are not as before.
+    /// The change failed or was interrupted, and these nodes are not as before.
     Split { error: String, differences: Vec<String> },
 }
 
@@ -97,7 +97,7 @@ impl<'f> Services<'f> {
         let mut error = None;
         let mut tried = 0;
         for batch in &batches {
-            // The task that waits for signals runs first.
+            // This lets the task that waits for signals run. So the check below sees a signal that has arrived.
             tokio::task::yield_now().await;
             if self.interrupt.is_set() {
                 error = Some("interrupted by a signal".to_owned());
@@ -105,8 +105,8 @@ impl<'f> Services<'f> {
             }
             match batch.write().await {
                 Ok(()) => tried += 1,
-                // An undo could overwrite the change of another person, which may be why the service has rejected the
-                // write.
+                // This batch is not undone. The service may have rejected it because another person has changed the
+                // records, and an undo would overwrite that change.
                 Err(Failed::Rejected(text)) => {
                     error = Some(text);
                     break;

@@ -43,15 +43,15 @@ impl External {
         let output = self.run(&json!({ "op": "read", "zone": target.zone, "nodes": target.nodes })).await?;
         let answer: Value = serde_json::from_slice(&output).map_err(|error| {
             format!(
-                "{}: the program's answer to read is not JSON ({error}); it must be {{\"nodes\": {{…}}}}",
+                "{}: the program's answer to \"read\" is not JSON ({error}); it must be {{\"nodes\": {{…}}}}",
                 self.name
             )
         })?;
         let Some(nodes) = answer.get("nodes").and_then(Value::as_object) else {
-            return Err(format!("{}: the program's answer to read has no object \"nodes\"", self.name));
+            return Err(format!("{}: the program's answer to \"read\" has no object \"nodes\"", self.name));
         };
         let found = |node: &String| match nodes.get(node) {
-            None => Err(format!("{}: the program's answer to read has no entry for {node}", self.name)),
+            None => Err(format!("{}: the program's answer to \"read\" has no entry for {node}", self.name)),
             Some(raw) => Ok((node.clone(), Found { holding: holding(target, raw), raw: raw.clone() })),
         };
         target.nodes.iter().map(found).collect()
@@ -142,7 +142,7 @@ impl Drop for Group {
 
 async fn fill(stream: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) {
     if let Some(stream) = stream {
-        // What arrived before an error is enough for the message or for the parser.
+        // After an error, the bytes before the error are used. The parser then reports an incomplete answer.
         let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(bytes).await;
     }
 }
@@ -182,14 +182,17 @@ fn holding(target: &TargetKeys, raw: &Value) -> Holding {
         Some((name.clone(), u32::try_from(weight).ok().filter(|weight| *weight > 0)?))
     };
     let record = Record { weights: shares.0.keys().filter_map(weight).collect(), shares };
-    // A provider that balance.toml no longer has is reported by its name.
+    // If balance.toml no longer has a served provider, `refuse` reports this provider by its name.
     if record.weights.iter().all(|run| target.providers.contains_key(&run.0)) && !fits(raw, &state(target, &record)) {
-        return Holding::Edited(record, "its ttl, cname or dns_weight is not as in balance.toml".to_owned());
+        return Holding::Edited(
+            record,
+            "the ttl or a cname is not as in balance.toml, or a dns_weight is not a number".to_owned(),
+        );
     }
     Holding::Ours(record)
 }
 
-/// Whether a state has everything that `wanted` has. It may have more, and need not have providers without weight.
+/// Whether a state has everything that `wanted` has. It may have more.
 fn fits(state: &Value, wanted: &Value) -> bool {
     match (state, wanted) {
         (Value::Object(state), Value::Object(wanted)) => {

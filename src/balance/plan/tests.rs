@@ -54,7 +54,7 @@ fn equal() -> Shares {
 }
 
 #[test]
-fn plan_when_weight_changes_then_record_has_1000_places_and_the_rest_stays() {
+fn plan_when_one_weight_changes_then_other_weights_stay_and_1000_places_are_divided_again() {
     let nodes = [node(0, ours(&equal())), node(1, ours(&equal()))];
     let plan = plan(&file(&THREE), &nodes, weight("a", 5)).expect("a plan");
     let target = &plan.targets[0];
@@ -90,7 +90,7 @@ fn percent_when_set_then_other_providers_keep_their_ratio() {
     let all = file(&["a", "b", "c", "d"]);
     let after = |permille_| plan(&all, &nodes, permille("a", permille_)).expect("a plan").targets[0].after.clone();
     let weights = |shares: &Shares| shares.0.values().map(|share| share.weight).collect::<Vec<_>>();
-    // d is disabled. Beside b with the weight 5, d had the weight 10.
+    // d is disabled, so d does not count for the share of a. But d keeps its ratio to b, which is 2 to 1.
     assert_eq!(weights(&after(200)), [200, 200, 600, 400]);
     assert_eq!(weights(&after(0)), [0, 250, 750, 500]);
     assert_eq!(weights(&after(1000)), [1000, 0, 0, 1]);
@@ -98,7 +98,7 @@ fn percent_when_set_then_other_providers_keep_their_ratio() {
 }
 
 #[test]
-fn percent_when_others_have_no_ratio_then_is_refused_or_the_only_other_gets_the_rest() {
+fn percent_when_others_have_no_ratio_then_is_refused_unless_one_provider_can_get_the_rest() {
     let refused = |before: &Shares, providers: &[&str]| {
         plan(&file(providers), &[node(0, ours(before))], permille("a", 500)).expect_err("no plan is possible")
     };
@@ -126,7 +126,7 @@ fn weight_when_other_weights_are_above_15_then_is_refused_with_a_hint() {
 }
 
 #[test]
-fn mode_and_weight_when_set_together_then_are_one_plan_and_end_being_away() {
+fn mode_and_weight_when_set_together_then_both_change_and_the_away_mark_is_removed() {
     let mut before = equal();
     before.0.insert("a".to_owned(), Share { mode: Mode::Remove, weight: 15, away: true });
     let action = Action::Set { provider: "a".to_owned(), weight: Some(3), mode: Some(Mode::Always), permille: None };
@@ -182,7 +182,7 @@ fn rollback_when_an_earlier_provider_is_gone_then_is_refused() {
 
 proptest! {
     #[test]
-    fn percent_when_any_shares_then_provider_has_this_share_of_the_enabled_providers(
+    fn percent_when_other_weights_are_arbitrary_then_provider_gets_exactly_this_share(
         weights in prop::collection::vec(1..=1000_u32, 2..5),
         wanted in 0..=1000_u32,
     ) {
@@ -193,7 +193,7 @@ proptest! {
         prop_assert_eq!(set_permille(&mut after, "a", wanted), Ok(()));
         prop_assert_eq!(after.0.values().map(|share| share.weight).sum::<u32>(), 1000);
         prop_assert_eq!(after.0["a"].weight, wanted);
-        // The ratio of the others changes by less than one thousandth each.
+        // Each other weight differs by less than one thousandth from the weight that keeps the ratio exactly.
         let others: u32 = weights.iter().skip(1).sum();
         for (name, weight) in names.iter().zip(&weights).skip(1) {
             let exact = f64::from(*weight) * f64::from(1000 - wanted) / f64::from(others);
