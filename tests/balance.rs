@@ -1229,6 +1229,37 @@ fn observed_shares_when_shims_count_pulls_then_are_beside_the_wanted_shares() {
 }
 
 #[test]
+fn change_when_it_crosses_a_commit_then_warns_and_is_made() {
+    let (dns, desk) = started();
+    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
+    let price =
+        "[[price]]\nprovider = \"fastly\"\nmeter = \"bytes\"\ntiers = [{ per_gb = 0.1 }]\ncommit = \"1150GB\"\n";
+    desk.dir.write("balance.toml", format!("samples = \"traffic\"\n{config}{price}"));
+    let change = |pct| desk.run(&["-t", "images", "-p", "fastly", "--pct", pct, "--yes", "--force", "a test"]);
+    let ended = change("40");
+    assert!(ended.code == 0 && ended.err.contains("warning: the cost of this change is unknown: "), "{ended:?}");
+    assert!(ended.err.contains("traffic cannot be read"), "{ended:?}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = time::UtcDateTime::from_unix_timestamp(i64::try_from(now.as_secs()).unwrap()).unwrap();
+    let month = format!("{:04}-{:02}", now.year(), u8::from(now.month()));
+    let mut samples = String::new();
+    for (provider, minute) in ["akamai", "edgecast", "fastly"].iter().flat_map(|name| [(name, 0), (name, 5)]) {
+        let time = format!("{month}-01T00:{minute:02}:00Z");
+        let sample = json!({ "time": time, "provider": provider, "bytes": 100_000_000, "requests": 1 });
+        writeln!(samples, "{sample}").unwrap();
+    }
+    desk.dir.write("traffic", samples);
+    // All CDNs have 300 MB in 5 minutes, which are 2.4 to 2.7 TB in a month of 28 to 31 days. 40 % are at most 1.1 TB,
+    // and 50 % are at least 1.2 TB.
+    let ended = change("50");
+    assert!(ended.code == 0 && ended.err.contains("warning: fastly: this change moves the forecast of "), "{ended:?}");
+    assert!(ended.err.contains("above the commit of 1.15 TB; the forecast of its bill changes from "), "{ended:?}");
+    let ended = change("51");
+    assert!(ended.code == 0 && !ended.err.contains("warning"), "{ended:?}");
+    assert_eq!(weights(&dns, "img0.example.com")["f"], 510);
+}
+
+#[test]
 fn calls_when_verbose_then_are_reported_without_the_key() {
     let (_dns, desk) = started();
     let ended = desk.run(&["-t", "images", "--show", "-v"]);
@@ -1254,17 +1285,20 @@ fn sample_file_when_checked_then_is_fine_and_names_every_key() {
     // An unknown key makes `check` list the known keys of each block.
     let dir = temp_dir();
     let text = std::fs::read_to_string(&sample).unwrap();
-    let wrong =
-        text.replace("[[dns]]\n", "[[dns]]\nzzzzzzzz = 1\n").replace("[[target]]\n", "[[target]]\nzzzzzzzz = 1\n");
+    let wrong = ["[[dns]]\n", "[[target]]\n", "[[price]]\n"]
+        .iter()
+        .fold(text.clone(), |text, block| text.replace(block, &format!("{block}zzzzzzzz = 1\n")))
+        .replace("{ per_gb", "{ zzzzzzzz = 1, per_gb");
     let path = dir.write("wrong.toml", format!("zzzzzzzz = 1\n{wrong}"));
     let (code, out) = check(path.to_str().unwrap());
     assert_eq!(code, Some(2), "{out}");
-    assert!(out.ends_with("wrong.toml: 6 problems\n"), "{out}");
+    assert!(out.ends_with("wrong.toml: 9 problems\n"), "{out}");
     for list in out.lines().filter_map(|line| line.split_once("write one of ")) {
         let keys = list.1.split(", or remove").next().unwrap();
         for key in keys.split(", ") {
             let named =
                 text.lines().any(|line| line.starts_with(&format!("{key} = ")) || line.contains(&format!("[{key}]")));
+            let named = named || text.contains(&format!("{{ {key} = ")) || text.contains(&format!(", {key} = "));
             assert!(named || text.contains(&format!(".{key}]")), "config/balance.toml does not name the key {key}");
         }
     }

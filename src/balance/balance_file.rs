@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::base_url::{BASE_URL, BaseUrl};
+use super::cost::tariff::Tariff;
 use super::grid::Grid;
+use super::price_keys::{self, PriceKeys};
 use crate::config::{Problems, Section, load_keys};
 use crate::keys::grammar::{closest, label};
 use crate::keys::quantities::{TIMEOUT, WHOLE_SECONDS};
@@ -34,6 +36,12 @@ pub(crate) struct BalanceFile {
     pub shims_token: Option<Secret>,
     pub services: Vec<ServiceKeys>,
     pub targets: Vec<TargetKeys>,
+    /// The file with samples of the traffic of the CDNs.
+    pub samples: Option<PathBuf>,
+    /// What the CDNs bill, at most one price list for each CDN.
+    pub prices: Vec<Tariff>,
+    /// The blocks `[[price]]`, until the file is checked.
+    pub(super) typed_prices: Vec<PriceKeys>,
 }
 
 impl Default for BalanceFile {
@@ -46,6 +54,9 @@ impl Default for BalanceFile {
             shims_token: None,
             services: Vec::new(),
             targets: Vec::new(),
+            samples: None,
+            prices: Vec::new(),
+            typed_prices: Vec::new(),
         }
     }
 }
@@ -58,6 +69,8 @@ impl Keys for BalanceFile {
         v.nonempty("shims_token", &SECRET, &mut self.shims_token);
         v.blocks("dns", &mut self.services);
         v.blocks("target", &mut self.targets);
+        v.nonempty("samples", &PATH, &mut self.samples);
+        v.blocks("price", &mut self.typed_prices);
     }
 }
 
@@ -294,6 +307,14 @@ fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
         check_nodes(keys, &block, &mut nodes);
         check_providers(keys, &mut block);
     }
+    if file.samples.as_ref().is_some_and(|path| path.ends_with("-")) {
+        root.reject("samples", "is standard input, which a change cannot read; write the name of a file");
+    }
+    let mut providers: Vec<&str> =
+        file.targets.iter().flat_map(|target| target.providers.keys().map(String::as_str)).collect();
+    providers.sort_unstable();
+    providers.dedup();
+    file.prices = price_keys::tariffs(&file.typed_prices, &providers, root);
 }
 
 fn check_name(name: &str, block: &Section<'_>, names: &mut HashSet<String>, example: &str) {

@@ -9,18 +9,26 @@
 //! reads it back, or puts everything back. `journal` notes the result, and `announce` tells the shims. `change` calls
 //! these files in this order. `observed_shares` asks the shims for the observed shares. `share`, `grid` and `runs` have
 //! the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
+//!
+//! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
+//! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;
 pub(crate) mod balance_file;
 mod base_url;
 pub(crate) mod change;
+pub(crate) mod cost;
+pub(crate) mod cost_tables;
 mod dns;
+pub(crate) mod edge_counters;
 mod grid;
 pub(crate) mod journal;
 mod node;
 pub(crate) mod observed_shares;
 pub(crate) mod plan;
+pub(crate) mod plan_cost;
+mod price_keys;
 pub(crate) mod refuse;
 mod runs;
 pub(crate) mod share;

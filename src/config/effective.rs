@@ -34,6 +34,10 @@ impl Visitor for Shown {
         self.insert(name, (*value).try_into().unwrap_or(i64::MAX));
     }
 
+    fn number<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>) {
+        self.optional(name, text, value);
+    }
+
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
         self.insert(name, text_of(value, choices));
     }

@@ -6,6 +6,7 @@
 //! with the default. At the end, the module reports the unknown keys, which are the keys that no code has read.
 
 mod named_blocks;
+mod numbers;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -188,12 +189,6 @@ impl<'f> Section<'f> {
         Read::Bad
     }
 
-    /// Reads a whole number within `range`.
-    pub(super) fn read_integer<T: TryFrom<i64>>(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Read<T> {
-        let Some(item) = self.take(name) else { return Read::Absent };
-        self.check_integer(&item, &range).and_then(|value| T::try_from(value).ok()).map_or(Read::Bad, Read::Good)
-    }
-
     /// Reads a list of texts. `check` checks and converts each text.
     pub(super) fn read_list<T>(
         &mut self,
@@ -204,19 +199,6 @@ impl<'f> Section<'f> {
         let Some(item) = self.take(name) else { return Read::Absent };
         let Some(entries) = self.entries(&item, example) else { return Read::Bad };
         let read = |entry| self.check_text(entry, example, &mut check).good();
-        let values: Vec<T> = entries.iter().filter_map(read).collect();
-        if values.len() == entries.len() { Read::Good(values) } else { Read::Bad }
-    }
-
-    /// Reads a list of whole numbers within `range`.
-    pub(super) fn read_integers<T: TryFrom<i64>>(
-        &mut self,
-        name: &'static str,
-        range: RangeInclusive<i64>,
-    ) -> Read<Vec<T>> {
-        let Some(item) = self.take(name) else { return Read::Absent };
-        let Some(entries) = self.entries(&item, &range.end().to_string()) else { return Read::Bad };
-        let read = |entry| T::try_from(self.check_integer(entry, &range)?).ok();
         let values: Vec<T> = entries.iter().filter_map(read).collect();
         if values.len() == entries.len() { Read::Good(values) } else { Read::Bad }
     }
@@ -471,19 +453,6 @@ impl<'f> Section<'f> {
                 Read::Bad
             }
         }
-    }
-
-    fn check_integer(&self, item: &Item<'f>, range: &RangeInclusive<i64>) -> Option<i64> {
-        let (low, high) = (range.start(), range.end());
-        let DeValue::Integer(typed) = item.value else {
-            self.wrong_type(item, "a whole number belongs", &format!("a number from {low} to {high}, without quotes"));
-            return None;
-        };
-        let value = i64::from_str_radix(typed.as_str(), typed.radix()).ok().filter(|value| range.contains(value));
-        if value.is_none() {
-            self.complain(item, format!("is out of range; write a number from {low} to {high}"));
-        }
-        value
     }
 
     fn wrong_type(&self, item: &Item<'f>, wanted: &str, remedy: &str) {

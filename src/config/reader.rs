@@ -38,6 +38,11 @@ impl Visitor for Section<'_> {
         self.read_integer(name, range).put(value);
     }
 
+    fn number<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>) {
+        let folder = self.folder();
+        self.read_number(name, text.example, |digits| (text.read)(digits, folder).map(Some)).put(value);
+    }
+
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
         self.read(name, &quote(text_of(value, choices)), |text| one_of(text, choices)).put(value);
     }

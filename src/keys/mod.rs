@@ -34,6 +34,10 @@ pub(crate) trait Visitor {
     where
         T: Copy + TryFrom<i64> + TryInto<i64>;
 
+    /// A key that is a number, with or without a fraction. `text` reads the digits, so the number is exact. If the key
+    /// is missing, the value is `None`.
+    fn number<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>);
+
     /// A key that is one of a fixed set of texts.
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T);
 

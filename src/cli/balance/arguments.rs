@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, Result};
 use crate::balance::balance_file::{BalanceFile, DEFAULT_FILE};
+use crate::balance::cost::month::Month;
 use crate::balance::share::{Mode, PERMILLE, WEIGHTS};
 
 #[derive(Debug, Args)]
@@ -50,6 +51,12 @@ pub(super) enum BalanceCommand {
             Example:\n  edgeshim balance rollback --why 'too early'"
     )]
     Rollback(RollbackFlags),
+    /// Show what each CDN costs in a month: so far, and the forecast with its range.
+    #[command(after_help = "The samples are JSON objects, one a line, one for each CDN and each 5 minutes:\n  \
+            {\"time\": \"2026-11-29T02:55:00Z\", \"provider\": \"fastly\", \"bytes\": 123456789, \"requests\": 4567}\n\
+            The prices are in balance.toml.\n\n\
+            Example:\n  edgeshim balance cost --month 2026-11 --samples samples.ndjson")]
+    Cost(CostFlags),
     /// Check balance.toml and list every problem in it.
     #[command(after_help = "Exit code: 0 if there is no problem, 2 if there are problems.\n\n\
             Example:\n  edgeshim balance check --config balance.toml")]
@@ -125,6 +132,21 @@ pub(super) struct RollbackFlags {
     pub changes: u16,
     #[command(flatten)]
     pub way: Way,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CostFlags {
+    /// The month in UTC. The default is the present month.
+    #[arg(long, value_name = "YYYY-MM", value_parser = month)]
+    pub month: Option<Month>,
+    /// The file with samples of the traffic, or `-` for standard input. The default is `samples` of balance.toml.
+    #[arg(long, value_name = "FILE")]
+    pub samples: Option<PathBuf>,
+    /// Show the bills as JSON, with amounts as texts.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// The targets of a command.
@@ -220,6 +242,10 @@ fn mode(text: &str) -> std::result::Result<Mode, String> {
         let names: Vec<&str> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
         format!("write one of {}", names.join(", "))
     })
+}
+
+fn month(text: &str) -> std::result::Result<Month, String> {
+    Month::parse(text).ok_or_else(|| "write a year and a month, for example 2026-11".to_owned())
 }
 
 /// Reads a number of per cent with at most one decimal. Returns thousandths.

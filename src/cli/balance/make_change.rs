@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::arguments::{Confirm, Way};
 use super::change_history::warn_about;
+use super::month_cost::warn_about_cost;
 use super::prompt::{Stop, confirm, with_runtime};
 use super::target_file;
 use super::{Failure, Result};
@@ -104,6 +105,7 @@ async fn make(
         say!("\nNothing to do.");
         return Ok(None);
     }
+    warn_about_cost(change.file, plan);
     let objections = change.objections(plan, journal);
     for text in objections.forced {
         complain!("forced: {text}");

@@ -17,6 +17,7 @@ macro_rules! complain {
 mod arguments;
 mod change_history;
 mod make_change;
+mod month_cost;
 mod present;
 mod prompt;
 mod target_file;
@@ -85,6 +86,7 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
         Some(BalanceCommand::History(flags)) => {
             flags.common.load().and_then(|file| change_history::history(&file, &flags))
         }
+        Some(BalanceCommand::Cost(flags)) => flags.common.load().and_then(|file| month_cost::cost(&file, &flags)),
     };
     match result {
         Ok(code) => code,
