@@ -14,7 +14,7 @@ use support::presets::presets;
 use support::shim::{binary, repository, run};
 use support::{After, Metrics, Origin, Shim, TempDir, raw, temp_dir, wait_until};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "demo",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 11] = [
     "providers",
     "whoopsie",
     "balance",
+    "assign",
     "completions",
 ];
 
@@ -255,7 +256,8 @@ fn help_when_requested_then_has_an_example_for_every_command() {
 fn help_examples_when_run_in_a_shell_then_succeed() {
     // The help must not wrap an example, because a shell would run the wrapped lines as two commands.
     let dir = temp_dir();
-    dir.write("edgeshim.toml", "");
+    let experiment = "name = \"cdn\"\narms = { a = 1 }\nid = { cookie = \"uaid\" }\nclasses = [\"other\"]\n";
+    dir.write("edgeshim.toml", format!("[[experiment]]\n{experiment}"));
     // The examples read these logs, and ask an admin listener at the default address.
     let line = concat!(
         r#"{"time":"2026-11-28T12:30:00.000Z","id":"0193a1b2c3","provider":"fastly","class":"html","status":200,"#,

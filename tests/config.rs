@@ -85,6 +85,8 @@ fn quoted_after(prefix: &str) -> Vec<String> {
 fn starred(mut settings: Settings) -> Settings {
     let tokens = settings.providers.iter_mut().filter_map(|provider| provider.edge_log_token.as_mut());
     tokens.for_each(|token| *token = Secret::new("***"));
+    let overrides = settings.experiments.iter_mut().filter_map(|experiment| experiment.override_secret.as_mut());
+    overrides.for_each(|secret| *secret = Secret::new("***"));
     for verify in settings.providers.iter_mut().filter_map(|provider| provider.verify.as_mut()) {
         let field = verify.secret.iter_mut().flat_map(|secret| &mut secret.values);
         let keys = verify.g2o.iter_mut().flat_map(|g2o| g2o.keys.values_mut());
@@ -106,8 +108,8 @@ fn reference_file_when_read_then_contains_every_key_of_the_effective_config() {
     let reference: toml::Table = REFERENCE.parse().expect("valid TOML");
     let effective = Settings::default().effective_json();
     for (block, keys) in effective.as_object().expect("an object") {
-        // By default there is no `[[provider]]` and no `[[class]]`.
-        if block == "provider" || block == "class" {
+        // By default there is no `[[provider]]`, no `[[class]]` and no `[[experiment]]`.
+        if ["provider", "class", "experiment"].contains(&block.as_str()) {
             assert_eq!(keys.as_array().map(Vec::len), Some(0));
             continue;
         }
@@ -157,6 +159,11 @@ fn examples_when_uncommented_then_valid() {
     assert!(g2o.keys["nonce1"].matches(b"SECRET-G2O_KEY") && g2o.versions == [5]);
     assert_eq!(settings.providers[4].tag_header.as_ref().map(HeaderName::as_str), Some("x-cache-tag"));
     assert_eq!(settings.classes.iter().map(|class| &*class.name).collect::<Vec<_>>(), ["image", "html", "account"]);
+    let [experiment] = settings.experiments.as_slice() else { panic!("one experiment: {:?}", settings.experiments) };
+    assert!(
+        experiment.enabled && experiment.override_secret.as_ref().is_some_and(|s| s.matches(b"SECRET-ASSIGN_SECRET"))
+    );
+    assert_eq!((experiment.arms.len(), experiment.hosts.len(), experiment.classes.len()), (2, 2, 1));
     let certificate = proofs("cloudflare").client_cert.as_ref().expect("a rule for certificates");
     assert_eq!(certificate.san, ["*.cdn.example"]);
     let ca = proofs("cloudflare").client_cert_ca.as_ref().expect("a file with CAs");
@@ -164,7 +171,7 @@ fn examples_when_uncommented_then_valid() {
     let tls = settings.server.tls.as_ref().expect("[server.tls]");
     assert_eq!((tls.listen.len(), tls.files.more.len(), tls.files.client_ca.is_some()), (1, 1, true));
     // All other settings in the examples must equal the default settings.
-    let mut rest = Settings { providers: Vec::new(), classes: Vec::new(), ..settings };
+    let mut rest = Settings { providers: Vec::new(), classes: Vec::new(), experiments: Vec::new(), ..settings };
     rest.server.tls = None;
     assert_eq!(rest, Settings::default());
 }

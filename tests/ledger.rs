@@ -862,7 +862,7 @@ fn series_when_shim_has_just_started_then_are_present_with_value_0() {
     {
         zero("edgeshim_origin_faults_total", &[("cause", cause)]);
     }
-    for guard in ["set_cookie", "authorization", "error", "vary_star", "vary_user_agent", "vary_cookie"] {
+    for guard in ["set_cookie", "authorization", "error", "vary_star", "vary_user_agent", "vary_cookie", "assignment"] {
         zero("edgeshim_cache_guards_total", &[("guard", guard)]);
     }
     for name in ["connections", "origin_connections", "waiting", "access_log_dropped_total"] {

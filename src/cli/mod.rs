@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod admin_client;
+mod assign;
 mod balance;
 mod bundle;
 mod check;
@@ -103,6 +104,13 @@ enum Command {
     Whoopsie(export_pages::WhoopsieArguments),
     /// Show and change how much of the traffic each CDN gets: its weight in DNS.
     Balance(balance::BalanceArguments),
+    /// Show which arm of each experiment a visitor gets, and why.
+    #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\
+            Exit code: 0 if the arms are shown, 2 if there is no such experiment or the configuration is wrong.\n\n\
+            Examples:\n  \
+            edgeshim assign --id 4711\n  \
+            edgeshim assign --config edgeshim.toml --id 4711 --group staff --experiment cdn --json")]
+    Assign(assign::AssignArguments),
     /// Write completions for a shell to standard output.
     #[command(after_help = "Example:\n  edgeshim completions bash > /etc/bash_completion.d/edgeshim")]
     Completions(completions::CompletionsArguments),
@@ -136,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Providers(arguments) => list_providers::providers(&arguments),
         Command::Whoopsie(arguments) => export_pages::whoopsie(&arguments),
         Command::Balance(arguments) => balance::balance(arguments),
+        Command::Assign(arguments) => assign::assign(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),
         Command::Man(arguments) => man_pages::man(&arguments, Arguments::command()),
     }

@@ -73,6 +73,10 @@ fn secrets(settings: &Settings) -> BTreeMap<String, Vec<&Secret>> {
     secrets.insert("admin.token".to_owned(), settings.admin.token.iter().collect());
     secrets.insert("edge_logs.token".to_owned(), settings.edge_logs.token.iter().collect());
     secrets.insert("smoke.token".to_owned(), settings.smoke.token.iter().collect());
+    for experiment in &settings.experiments {
+        let key = format!("experiment[{}].override_secret", experiment.name);
+        secrets.insert(key, experiment.override_secret.iter().collect());
+    }
     for provider in &settings.providers {
         let key = |name: &str| format!("provider[{}].{name}", provider.name);
         secrets.insert(key("edge_log_token"), provider.edge_log_token.iter().collect());

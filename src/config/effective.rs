@@ -76,6 +76,18 @@ impl Visitor for Shown {
         self.insert(name, json!(values));
     }
 
+    fn numbers<T>(
+        &mut self,
+        name: &'static str,
+        _: &str,
+        _: &Text<String>,
+        number: &Text<T>,
+        values: &mut BTreeMap<String, T>,
+    ) {
+        let number = |value| (number.write)(value).parse::<f64>().map_or(Value::Null, Value::from);
+        self.insert(name, values.iter().map(|(name, value)| (name.clone(), number(value))).collect::<Map<_, _>>());
+    }
+
     fn named_blocks<T: Keys>(
         &mut self,
         name: &'static str,

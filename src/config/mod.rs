@@ -17,6 +17,7 @@ mod changed_keys;
 mod checks;
 mod classes;
 mod effective;
+mod experiments;
 mod file;
 mod listeners;
 mod problems;
@@ -115,6 +116,7 @@ pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, P
         settings.keys(root);
         checks::check(&mut settings, root);
         classes::check(&settings.classes, root.bounded_sections("class"));
+        experiments::check(&settings, root.bounded_sections("experiment"));
         let surroundings = Surroundings::of(&settings);
         settings.providers = provider_blocks::providers(root.bounded_sections("provider"), &surroundings);
         settings

@@ -86,6 +86,19 @@ impl Visitor for Section<'_> {
             .put(values);
     }
 
+    fn numbers<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        names: &Text<String>,
+        number: &Text<T>,
+        values: &mut BTreeMap<String, T>,
+    ) {
+        let folder = self.folder();
+        self.read_numbers(name, example, |typed| (names.read)(typed, folder), |typed| (number.read)(typed, folder))
+            .put(values);
+    }
+
     fn named_blocks<T: Keys>(
         &mut self,
         name: &'static str,

@@ -16,6 +16,7 @@ use crate::access_log::AccessLogSettings;
 use crate::cdn::preset::logs::RenamedFields;
 use crate::cdn::proof::{CertificateRule, G2oKeys, Require, SecretField};
 use crate::edge::admission::limiter::Limits;
+use crate::edge::assign::experiment_keys::ExperimentSettings;
 use crate::edge::gzip::GzipSettings;
 use crate::edge::identify::IdentifySettings;
 use crate::edge::local::{BeaconSettings, EdgeLogSettings, RumSettings, SmokeSettings};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub providers: Vec<Provider>,
     /// The `[[class]]` blocks, in the order of the file. Classes are matched in this order.
     pub classes: Vec<ClassRule>,
+    /// The `[[experiment]]` blocks, in the order of the file.
+    pub experiments: Vec<ExperimentSettings>,
     /// The keys of `[gzip]`.
     pub gzip: GzipSettings,
     /// The keys of `[whoopsie]` are in two fields: `whoopsie` and `pages`.
@@ -86,6 +89,7 @@ impl Keys for Settings {
             self.verify.keys(v);
         });
         v.blocks("class", &mut self.classes);
+        v.blocks("experiment", &mut self.experiments);
         v.block("gzip", |v| self.gzip.keys(v));
         v.block("whoopsie", |v| {
             self.whoopsie.keys(v);

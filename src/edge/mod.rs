@@ -1,6 +1,7 @@
 //! The layers that a request passes. Each layer has its own file or folder. Only `pipeline` defines their order.
 
 pub(crate) mod admission;
+pub(crate) mod assign;
 pub(crate) mod cache_control;
 pub(crate) mod gzip;
 pub(crate) mod identify;

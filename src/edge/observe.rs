@@ -42,6 +42,7 @@ use crate::wire::host::{host, host_allowed, same_authority, valid_host};
 use crate::wire::names::{
     HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR, X_REQUEST_ID,
 };
+use crate::wire::query_parameters::{uri_without, url_without};
 use crate::wire::trace_context::{make_ids, valid_request_id, valid_traceparent};
 use crate::wire::values::content_length;
 
@@ -82,6 +83,8 @@ pub(crate) struct ObserveParts {
     pub limits: MessageLimits,
     /// The access log, or `None` if the access log is off.
     pub log: Option<AccessLog>,
+    /// The query parameters that are removed from the target and from Referer in the log, because they contain secrets.
+    pub hidden_parameters: Vec<String>,
 }
 
 /// Puts [`Observe`] around a service.
@@ -146,7 +149,9 @@ impl Shared {
         let EdgeRequest { ctx, peer, line, head, .. } = request;
         let id = self.parts.look(&self.classes, peer.address(), head, ctx);
         if let Some(log) = &self.parts.log {
-            *line = Some(Line::new(log, record(head, ctx, id)));
+            let mut record = record(head, ctx, id);
+            self.parts.hide_parameters(&mut record);
+            *line = Some(Line::new(log, record));
         }
     }
 }
@@ -189,6 +194,19 @@ impl ObserveParts {
         ctx.class = classes.of_request(head.uri.path());
         ctx.refusal = self.refusal(head);
         id
+    }
+
+    fn hide_parameters(&self, record: &mut Record) {
+        if self.hidden_parameters.is_empty() {
+            return;
+        }
+        if let Some(target) = uri_without(&record.target, &self.hidden_parameters) {
+            record.target = target;
+        }
+        let referer = record.referer.as_ref();
+        if let Some(referer) = referer.and_then(|line| url_without(line, &self.hidden_parameters)) {
+            record.referer = Some(referer);
+        }
     }
 
     fn refusal(&self, head: &request::Parts) -> Option<Reason> {

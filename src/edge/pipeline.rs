@@ -10,6 +10,8 @@ use std::sync::Arc;
 use tower::{Service, ServiceBuilder};
 
 use super::admission::{AdmissionBody, AdmissionLayer, AdmissionParts};
+use super::assign::Assigner;
+use super::assign::experiment_keys::ExperimentSettings;
 use super::cache_control::{CacheControlLayer, ProviderRules};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{Identifier, IdentifySettings};
@@ -48,6 +50,7 @@ pub(crate) struct Parts {
     pub admission: AdmissionParts,
     pub leaf: LeafParts,
     pub classes: Classes,
+    pub experiments: Vec<ExperimentSettings>,
     /// For each provider, the rules for its cache tags and response limits, in the order of the provider ids.
     pub provider_rules: Vec<ProviderRules>,
     pub ledger: Ledger,
@@ -60,6 +63,8 @@ macro_rules! stack {
         let parts: Parts = $parts;
         let (classes, ledger) = (Arc::new(parts.classes), Arc::new(parts.ledger));
         let (origin, providers) = ($origin, parts.providers);
+        let experiments = parts.experiments;
+        let ids = experiments.iter().map(|experiment| experiment.id.header.clone()).collect();
         let prepared = Arc::new(PreparedLeaf::new(parts.leaf, &parts.identify.header, &providers, &ledger));
         // The order is important: the outermost layer comes first. The comment before each layer gives the reason for
         // its place.
@@ -73,7 +78,10 @@ macro_rules! stack {
             // valid proof as refused.
             .layer($wrap!(local, LocalLayer::new(parts.local, providers.clone(), ledger.clone())))
             // `verify` checks a claimed provider before `pulls` counts a pull under that provider.
-            .layer($wrap!(verify, InspectLayer::new(Verifier::new(parts.verify, providers))))
+            .layer($wrap!(verify, InspectLayer::new(Verifier::new(parts.verify, providers.clone()))))
+            // `assign` removes the parameters of overrides after `verify` has checked the CDN's signature of the
+            // target, and before `pulls` stores the target.
+            .layer($wrap!(assign, InspectLayer::new(Assigner::new(experiments, classes.clone(), providers, &ledger))))
             // `pulls` is outside of `whoopsie`, so that pages are counted like all other responses to pulls.
             .layer($wrap!(pulls, PullsLayer::new(parts.pulls, ledger.clone())))
             // `whoopsie` turns every failure below into a response. `whoopsie` is outside of `gzip` and
@@ -82,7 +90,7 @@ macro_rules! stack {
             // A response passes `gzip` after `cache_control`, so that `gzip` writes Vary and ETag last.
             .layer($wrap!(gzip, GzipLayer::new(parts.gzip, parts.gzip_memory, classes.clone(), ledger.clone())))
             // `cache_control` reads the origin's header fields before another layer changes them.
-            .layer($wrap!(cache_control, CacheControlLayer::new(&classes, parts.provider_rules, ledger.clone())))
+            .layer($wrap!(cache_control, CacheControlLayer::new(&classes, parts.provider_rules, ids, ledger.clone())))
             // `admission` is next to the leaf, so that only requests that go to the origin take a permit.
             .layer($wrap!(admission, AdmissionLayer::new(parts.admission, &classes)))
             .service(Leaf { call: move |request| send(Arc::clone(&origin), Arc::clone(&prepared), request) })
@@ -133,8 +141,18 @@ mod tests {
     use crate::wire::names::HOST;
     use crate::wire::received::Received;
 
-    const ORDER: &[&str] =
-        &["observe", "identify", "local", "verify", "pulls", "whoopsie", "gzip", "cache_control", "admission"];
+    const ORDER: &[&str] = &[
+        "observe",
+        "identify",
+        "local",
+        "verify",
+        "assign",
+        "pulls",
+        "whoopsie",
+        "gzip",
+        "cache_control",
+        "admission",
+    ];
 
     /// An origin that never responds.
     struct Silent;
@@ -236,6 +254,7 @@ mod tests {
                 settings: crate::edge::observe::ObserveSettings::default(),
                 limits: crate::origin::MessageLimits::default(),
                 log: None,
+                hidden_parameters: Vec::new(),
             },
             identify: IdentifySettings::default(),
             verify: VerifySettings::default(),
@@ -262,6 +281,7 @@ mod tests {
             admission: AdmissionParts { limiter: None, queue_timeout: std::time::Duration::from_secs(30) },
             leaf: LeafParts { host: None, fallback_host: HeaderValue::from_static("localhost"), server_timing: false },
             classes: Classes::new(Vec::new()).unwrap(),
+            experiments: Vec::new(),
             provider_rules: Vec::new(),
             ledger: metrics.ledger(&crate::metrics::Labels::default()),
         }

@@ -66,6 +66,17 @@ pub(crate) trait Visitor {
         values: &mut BTreeMap<String, String>,
     );
 
+    /// A block whose keys are names that the operator chooses. The values are numbers, which `number` reads from their
+    /// text. `example` is one line of the block.
+    fn numbers<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        names: &Text<String>,
+        number: &Text<T>,
+        values: &mut BTreeMap<String, T>,
+    );
+
     /// A block whose keys are names that the operator chooses. The values are blocks. `example` is one line of the
     /// block.
     fn named_blocks<T: Keys>(

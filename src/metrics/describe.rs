@@ -168,6 +168,8 @@ metrics! {
     WAITING: Gauge("edgeshim_waiting", [], Count, "Requests that wait in the queue for the origin.");
 
     // Metrics of the layers.
+    ASSIGNMENTS: Counter("edgeshim_assignments_total", ["experiment", "arm"], Count,
+        "Requests to which an experiment applies, by the arm that the visitor has.");
     CACHE_REWRITES: Counter("edgeshim_cache_rewrites_total", ["class", "action"], Count,
         "Responses whose Cache-Control was rewritten, by action.");
     CACHE_GUARDS: Counter("edgeshim_cache_guards_total", ["guard"], Count,

@@ -29,6 +29,7 @@ use crate::cdn::proof::g2o::Replays;
 use crate::config::{Provider, Settings};
 use crate::edge::admission::AdmissionParts;
 use crate::edge::admission::limiter::Limiter;
+use crate::edge::assign::override_parameters;
 use crate::edge::cache_control::ProviderRules;
 use crate::edge::gzip::GzipMemory;
 use crate::edge::leaf::LeafParts;
@@ -184,6 +185,7 @@ impl Runtime {
                 settings: settings.observe.clone(),
                 limits: settings.limits,
                 log: self.opened.log.clone(),
+                hidden_parameters: override_parameters(&settings.experiments),
             },
             identify: settings.identity.clone(),
             verify: settings.verify.clone(),
@@ -221,6 +223,7 @@ impl Runtime {
                 server_timing: settings.rum.path.is_some(),
             },
             classes: self.prepared.classes.clone(),
+            experiments: settings.experiments.clone(),
             provider_rules: provider_rules(settings, &self.opened.providers),
             ledger: self.metrics.ledger(&self.labels),
         }

@@ -17,7 +17,7 @@ use super::names::{
     RANGE, REFERER, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, SURROGATE_CONTROL, SURROGATE_KEY, TE,
     TRACEPARENT, TRACESTATE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA, WWW_AUTHENTICATE,
     X_CDN_PROVIDER, X_CONTENT_TYPE_OPTIONS, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_FRAME_OPTIONS,
-    X_REQUEST_ID,
+    X_REQUEST_ID, is_assignment,
 };
 use super::{cache_tags, tokens};
 
@@ -69,7 +69,8 @@ fn end_to_end() -> [&'static HeaderName; 51] {
 }
 
 fn is_end_to_end(token: &[u8]) -> bool {
-    end_to_end().into_iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    // A client could otherwise remove the arm that `assign` has written.
+    is_assignment(token) || end_to_end().into_iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 /// Removes the fields that apply to this connection only: Connection, the fields that Connection names, and the fields
@@ -117,6 +118,7 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap, claims: &[HeaderName]) {
             || end_to_end().contains(name)
             || others.contains(name)
             || claims.contains(name)
+            || is_assignment(name.as_str().as_bytes())
     };
     let names: Vec<_> = trailers.keys().filter(of_head).cloned().collect();
     for name in names {

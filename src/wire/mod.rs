@@ -25,6 +25,7 @@ pub(crate) mod json;
 pub(crate) mod media_types;
 pub(crate) mod names;
 pub(crate) mod quality;
+pub(crate) mod query_parameters;
 pub(crate) mod received;
 pub(crate) mod secret;
 pub(crate) mod server_timing;

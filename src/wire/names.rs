@@ -120,3 +120,39 @@ pub static NEL: HeaderName = HeaderName::from_static("nel");
 pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }
+
+/// The beginning of the fields in which the origin gets the arms of experiments: `X-Assign-` and the experiment's name.
+const ASSIGNMENT: &str = "x-assign-";
+
+/// Returns the field in which the origin gets the arm of the experiment `experiment`.
+pub(crate) fn assignment(experiment: &str) -> Option<HeaderName> {
+    HeaderName::try_from(format!("{ASSIGNMENT}{experiment}")).ok()
+}
+
+/// Returns whether a name is the name of a field with an arm, in any case. `_` counts as `-`, because an origin with
+/// CGI or a similar interface treats both as the same character (RFC 3875 §4.1.18).
+pub(crate) fn is_assignment(name: &[u8]) -> bool {
+    let same = |(&ours, &theirs): (&u8, &u8)| theirs.eq_ignore_ascii_case(&ours) || (ours == b'-' && theirs == b'_');
+    name.len() >= ASSIGNMENT.len() && ASSIGNMENT.as_bytes().iter().zip(name).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_name_when_prefix_is_spelt_with_underscores_or_in_upper_case_then_is_an_assignment() {
+        for (name, expected) in [
+            ("x-assign-cdn", true),
+            ("X-Assign-", true),
+            ("x_assign_cdn", true),
+            ("x-assign_a", true),
+            ("x-assign", false),
+            ("x-assigned-a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_assignment(name.as_bytes()), expected, "{name}");
+        }
+        assert_eq!(assignment("cdn_1").unwrap(), "x-assign-cdn_1");
+    }
+}

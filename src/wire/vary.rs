@@ -35,7 +35,7 @@ pub fn merge_accept_encoding(headers: &mut HeaderMap) {
     } else if is_merged(headers) {
         return;
     } else {
-        merged(headers)
+        merged(headers, ACCEPT_ENCODING)
     };
     headers.insert(VARY, line);
 }
@@ -58,11 +58,19 @@ fn is_merged(headers: &HeaderMap) -> bool {
     found
 }
 
-fn merged(headers: &HeaderMap) -> HeaderValue {
+/// Adds a name to Vary, if Vary does not have the name, and merges all lines into one line.
+pub(crate) fn add(headers: &mut HeaderMap, name: &str) {
+    if !names(headers).any(|known| known.eq_ignore_ascii_case(name.as_bytes())) {
+        let line = merged(headers, name);
+        headers.insert(VARY, line);
+    }
+}
+
+fn merged(headers: &HeaderMap, added: &str) -> HeaderValue {
     let any = HeaderValue::from_static("*");
     let mut unique = Unique::default();
     let mut length = 0;
-    for name in names(headers).chain([ACCEPT_ENCODING.as_bytes()]) {
+    for name in names(headers).chain([added.as_bytes()]) {
         if name == b"*" || (unique.add(name) && unique.count == MOST_NAMES) {
             return any;
         }
@@ -145,6 +153,17 @@ mod tests {
         ] {
             let mut headers = map(before);
             merge_accept_encoding(&mut headers);
+            assert_eq!(lines(&headers), [after], "{before:?}");
+        }
+    }
+
+    #[test]
+    fn name_when_added_then_is_in_one_line_with_the_other_names() {
+        for (before, after) in
+            [(&[][..], "X-Id"), (&["x-id"], "x-id"), (&["Cookie", "Origin"], "Cookie, Origin, X-Id"), (&["*"], "*")]
+        {
+            let mut headers = map(before);
+            add(&mut headers, "X-Id");
             assert_eq!(lines(&headers), [after], "{before:?}");
         }
     }

@@ -72,6 +72,8 @@ pub(crate) struct Preset {
     pub proofs: Vec<String>,
     /// The header fields in which the CDN reads lifetimes.
     pub dialect: Dialect,
+    /// Whether the CDN stores a response with any Vary, and obeys that Vary.
+    pub stores_by_vary: bool,
     /// The CDN's targeted field for lifetimes (RFC 9213), if edgeshim writes that field.
     pub targeted_field: Option<Field>,
     /// The header field from which the CDN reads cache tags.

@@ -69,21 +69,22 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
             facts.take(kind, &mut table)?;
         }
     }
-    let coded_only = match root.table("vary")? {
+    let (coded_only, stores_by_vary) = match root.table("vary")? {
         Some(mut table) => {
             facts.take("vary", &mut table)?;
             let rule = table.text("rule")?;
             table.end()?;
             match rule.as_str() {
-                "any" | "accept_encoding_only" => false,
-                "coded_only" => true,
+                "any" => (false, true),
+                "accept_encoding_only" => (false, false),
+                "coded_only" => (true, false),
                 _ => {
                     let rules = "any, accept_encoding_only or coded_only";
                     return Err(format!("{name}: vary: there is no rule {rule}: write {rules}"));
                 }
             }
         }
-        None => false,
+        None => (false, false),
     };
     let (dialect, targeted_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
     let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
@@ -102,6 +103,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         shields,
         proofs,
         dialect,
+        stores_by_vary,
         targeted_field,
         tags,
         limits,

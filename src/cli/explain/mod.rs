@@ -26,13 +26,14 @@ use http::{HeaderMap, HeaderValue, response};
 pub(super) use self::arguments::ExplainArguments;
 use self::arguments::Failed;
 use self::reasons::{Incoming, LEAF, Outgoing};
-use self::report::{Answer, Asked, Class, Client, Field, Provider, Report, Word};
+use self::report::{Answer, Asked, Assignment, Class, Client, Field, Provider, Report, Word};
 use self::scripted::Run;
 use self::trace::{Step, Trace};
 use super::terminal::{USAGE, print};
 use crate::cdn::known;
 use crate::cdn::tags::TagRule;
 use crate::config::Settings;
+use crate::edge::assign::{Assigner, Decision};
 use crate::edge::cache_control::outcome::Guard;
 use crate::edge::cache_control::policy::{Facts, Prepared};
 use crate::edge::gzip;
@@ -44,7 +45,8 @@ use crate::ids::{ProviderId, Reason};
 use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::wire::forwarded::{Peer, Scheme};
-use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
+use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, REFERER, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
+use crate::wire::query_parameters;
 use crate::wire::values::content_length;
 
 /// The text that is shown in place of a secret.
@@ -85,6 +87,9 @@ fn report(arguments: &ExplainArguments, settings: Settings) -> Result<Report, Fa
         request: Asked { method: arguments.method.to_string(), path: arguments.path.clone().unwrap_or_default() },
         ..Report::default()
     };
+    if let Some(path) = query_parameters::without(&report.request.path, explainer.parameters()) {
+        report.request.path = path;
+    }
     explainer.explain(&path, &mut report);
     Ok(report)
 }
@@ -105,6 +110,7 @@ impl Explainer<'_> {
             let rule = self.parts.classes.rule(self.run.facts.class);
             report.class = Some(Class { name: rule.name.clone(), why: decisions::class(self.run.facts.class, rule) });
         }
+        self.assignments(report);
         let ids = self.sent(report);
         let responder = self.responder();
         if let (Some("local"), Some(endpoint)) = (responder, self.parts.local.endpoint(path)) {
@@ -187,6 +193,25 @@ impl Explainer<'_> {
         report.pop = Some(ctx.pop.as_str().to_owned());
     }
 
+    /// Reports the arms of the visitor. An experiment that does not apply to the request is not reported.
+    fn assignments(&self, report: &mut Report) {
+        let Some(Passed { ctx, head, .. }) = self.request_to("assign") else { return };
+        let Parts { experiments, classes, providers, .. } = &self.parts;
+        let (classes, providers) = (Arc::new(classes.clone()), Arc::clone(providers));
+        let assigner = Assigner::new(experiments.clone(), classes, providers, self.runtime.ledger());
+        let assignment = |decision: Decision<'_>| Assignment {
+            experiment: decision.experiment.name,
+            arm: decision.arm_name(),
+            why: decision.why.explanation(),
+        };
+        report.assignments = assigner.decisions(ctx, head).into_iter().map(assignment).collect();
+    }
+
+    /// Returns the query parameters that contain secrets, and are removed from the target.
+    fn parameters(&self) -> &[String] {
+        &self.parts.observe.hidden_parameters
+    }
+
     /// Reports the fields that the origin got and the fields that the layers removed. Returns the values of
     /// X-Request-Id and traceparent that edgeshim generated for this request.
     fn sent(&self, report: &mut Report) -> Vec<HeaderValue> {
@@ -231,11 +256,13 @@ impl Explainer<'_> {
         }
         outgoing.is_error = head.status.is_server_error();
         outgoing.mode = rule.cache.mode;
+        outgoing.varies_by_id = ctx.assigned.varies != 0;
         outgoing.has_edge_ttl = rule.cache.edge_ttl.is_some();
         outgoing.has_targeted = ctx.dialect.reads().iter().any(|name| head.headers.contains_key(*name));
         let facts = Facts {
             method: &request.head.method,
             authorization: request.head.headers.contains_key(AUTHORIZATION),
+            assigned: ctx.assigned.is_private,
             now: SystemTime::now,
         };
         let mut headers = head.headers.clone();
@@ -320,7 +347,9 @@ impl Explainer<'_> {
         } else if ids.contains(value) {
             "(made for each request)".to_owned()
         } else {
-            String::from_utf8_lossy(value.as_bytes()).replace(char::is_control, "\u{fffd}")
+            let text = String::from_utf8_lossy(value.as_bytes()).replace(char::is_control, "\u{fffd}");
+            // A Referer can have the secret of an override.
+            if *name == REFERER { query_parameters::without(&text, self.parameters()).unwrap_or(text) } else { text }
         };
         Field { name: name.to_string(), value, reason: reason.into_owned() }
     }

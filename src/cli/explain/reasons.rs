@@ -16,8 +16,8 @@ use crate::wire::forwarded::Trail;
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AGE, AKAMAI_CACHE_CONTROL, CACHE_CONTROL, CDN_LOOP, CONNECTION, CONTENT_ENCODING,
     CONTENT_LENGTH, COOKIE, ETAG, EXPIRES, FORWARDED, HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, PRAGMA, PROXY_STATUS,
-    RANGE, RETRY_AFTER, SERVER_TIMING, SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA, X_CDN_PROVIDER,
-    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    RANGE, REFERER, RETRY_AFTER, SERVER_TIMING, SET_COOKIE, TE, TRACEPARENT, TRACESTATE, UPGRADE, VARY, VIA,
+    X_CDN_PROVIDER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
 
 pub(super) const AS_SENT: &str = "as sent";
@@ -48,6 +48,8 @@ impl Incoming<'_> {
             None => AS_SENT.into(),
             Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
             Some("observe") if *name == TRACEPARENT => "new, since the request has no valid traceparent".into(),
+            Some("assign") if *name == REFERER => "without the parameter of an override, which has a secret".into(),
+            Some("assign") => "the visitor's arm ([[experiment]])".into(),
             Some("gzip") if *name == ACCEPT_ENCODING => "no coding, so that all ranges come from the same bytes".into(),
             Some("gzip") if *name == IF_MATCH => "made strong: a weak tag never matches here (RFC 9110 §13.1.1)".into(),
             Some("gzip") if *name == IF_NONE_MATCH => {
@@ -92,6 +94,8 @@ impl Incoming<'_> {
             Some("observe") => "replaced: there is not exactly one valid line".into(),
             Some("identify") => "read by edgeshim; the origin gets the decision".into(),
             Some("verify") => "secrets and signatures are never passed on".into(),
+            Some("assign") if *name == REFERER => REWRITTEN.into(),
+            Some("assign") => "sent by the client, so not trusted".into(),
             Some("gzip") if *name == RANGE || *name == IF_RANGE => {
                 "a range with a weak tag in If-Range is not requested (RFC 9110 §13.1.5)".into()
             }
@@ -130,6 +134,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) is_error: bool,
     /// The class's `cache.mode`.
     pub(super) mode: CacheMode,
+    /// Whether the field with the visitor's id is added to Vary, because the id selects an arm.
+    pub(super) varies_by_id: bool,
     /// Whether the class has an `edge_ttl`.
     pub(super) has_edge_ttl: bool,
     /// Whether the origin sent a field that this CDN obeys before Cache-Control.
@@ -149,6 +155,7 @@ impl<'a> Outgoing<'a> {
             outcome: Outcome::default(),
             is_error: false,
             mode: CacheMode::Keep,
+            varies_by_id: false,
             has_edge_ttl: false,
             has_targeted: false,
             tags: TagRule::default(),
@@ -187,6 +194,7 @@ impl<'a> Outgoing<'a> {
                 format!("only directives that cannot allow storing: {}", self.guarded()).into()
             }
             _ if *name == CACHE_CONTROL => self.cache_control(),
+            _ if *name == VARY && self.varies_by_id => "with the field that selects the visitor's arm".into(),
             _ if *name == VARY => "reduced to class.cache.vary".into(),
             Some(_) => "only the directives for ESI".into(),
             None if !self.is_tags(name) => {

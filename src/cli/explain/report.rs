@@ -29,6 +29,8 @@ pub(super) struct Report {
     pub(super) pop: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) class: Option<Class>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) assignments: Vec<Assignment>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +88,15 @@ pub(super) struct Class {
     pub(super) why: &'static str,
 }
 
+/// The visitor's arm in an experiment.
+#[derive(Debug, Serialize)]
+pub(super) struct Assignment {
+    pub(super) experiment: &'static str,
+    /// The arm, or `none`.
+    pub(super) arm: &'static str,
+    pub(super) why: String,
+}
+
 /// A response that edgeshim makes without the origin.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
@@ -127,6 +138,9 @@ impl fmt::Display for Report {
         }
         if let Some(Class { name, why }) = &self.class {
             line("class", &format_args!("{name} ({why})"))?;
+        }
+        for Assignment { experiment, arm, why } in &self.assignments {
+            line("arm", &format_args!("{experiment}: {arm} ({why})"))?;
         }
         for (what, text) in [("rule", &self.rule), ("admission", &self.admission)] {
             if let Some(text) = text {

@@ -1,8 +1,10 @@
 //! Reads a block whose keys are names that the operator chooses, and whose values are blocks.
 
+use std::collections::BTreeMap;
+
 use toml::de::DeValue;
 
-use super::{Entry, Item, Section};
+use super::{Entry, Item, Read, Section};
 use crate::keys::{Checked, quote};
 
 impl Section<'_> {
@@ -46,6 +48,33 @@ impl Section<'_> {
             }
         }
         blocks
+    }
+
+    /// Reads a block of numbers, whose names the operator chooses. `check` reads each number from its text in the file.
+    pub(in crate::config) fn read_numbers<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Checked<String>,
+        check: impl Fn(&str) -> Checked<T>,
+    ) -> Read<BTreeMap<String, T>> {
+        self.read_entries(name, example, check_name, |block, entry, example| {
+            let text = match entry.value {
+                DeValue::Integer(number) => number.to_string(),
+                DeValue::Float(number) => number.as_str().to_owned(),
+                _ => {
+                    block.wrong_type(entry, "a number belongs", &format!("for example {example}, without quotes"));
+                    return Read::Bad;
+                }
+            };
+            check(&text).map_or_else(
+                |message| {
+                    block.complain(entry, message);
+                    Read::Bad
+                },
+                Read::Good,
+            )
+        })
     }
 
     /// Reports a problem with the entry at a position of the list `name`.

@@ -78,7 +78,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         cap(&mut headers, class.error_ttl);
-        let facts = Facts { method: &Method::GET, authorization: false, now: SystemTime::now };
+        let facts = Facts { method: &Method::GET, authorization: false, assigned: false, now: SystemTime::now };
         Prepared::new(&policy(class), dialect).apply(&mut headers, StatusCode::OK, &facts);
         let fields =
             [CACHE_CONTROL].into_iter().chain(TARGETED.into_iter().cloned()).chain([SURROGATE_CONTROL.clone()]);

@@ -4,9 +4,9 @@
 //! **Place:** the innermost layer that changes a response, so that it sees the origin's own fields. Inside `gzip`,
 //! because `gzip` reads the emitted `no-transform`. Inside `whoopsie`, because `whoopsie` sets no-store in its pages
 //! itself.
-//! **Reads:** `Ctx::dialect` and `Ctx::provider`. Of the request: method, path and Authorization. Of the response:
-//! status, type, caching fields, Vary, Set-Cookie and cache tags; the size of the head, if the provider has limits.
-//! `Facts::stand_in`: a response of the stand-in gets short lifetimes.
+//! **Reads:** `Ctx::dialect`, `Ctx::provider` and `Ctx::assigned`. Of the request: method, path and Authorization. Of
+//! the response: status, type, caching fields, Vary, Set-Cookie and cache tags; the size of the head, if the provider
+//! has limits. `Facts::stand_in`: a response of the stand-in gets short lifetimes.
 //! **Metrics:** `edgeshim_cache_rewrites_total`, `edgeshim_cache_guards_total`, `edgeshim_tags_cut_total`,
 //! `edgeshim_fields_cut_total`.
 //! **Cost:** one pass over the response's field names. One more pass if the provider's cache tags are translated. One
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use metrics::Counter;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -36,7 +36,7 @@ use tower::{Layer, Service};
 use self::outcome::{Action, Guard};
 use self::policy::Prepared;
 use super::request::class::{ClassRule, Classes};
-use super::request::{EdgeRequest, EdgeResponse};
+use super::request::{Assigned, EdgeRequest, EdgeResponse};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
 use crate::cdn::tags::TagRule;
@@ -44,6 +44,7 @@ use crate::fault::Fault;
 use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Table, Throttle, describe};
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
+use crate::wire::vary;
 
 /// The rules of one provider that do not concern lifetimes.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +76,8 @@ struct Shared {
     providers: Vec<ProviderRules>,
     /// Whether at least one class depends on the response's Content-Type.
     by_type: bool,
+    /// For each experiment, the field with the visitor's id, if the id is in a field.
+    id_fields: Vec<Option<HeaderName>>,
     counts: Counts,
 }
 
@@ -124,8 +127,14 @@ impl Counts {
 }
 
 impl CacheControlLayer {
-    /// Prepares the rules of `classes`. `providers` is in the order of provider ids.
-    pub(crate) fn new(classes: &Arc<Classes>, providers: Vec<ProviderRules>, ledger: Arc<Ledger>) -> Self {
+    /// Prepares the rules of `classes`. `providers` is in the order of provider ids. `id_fields` has the field with the
+    /// visitor's id of each experiment, if the id is in a field.
+    pub(crate) fn new(
+        classes: &Arc<Classes>,
+        providers: Vec<ProviderRules>,
+        id_fields: Vec<Option<HeaderName>>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         let rules = classes.all().map(|rule| Dialect::ALL.map(|dialect| Prepared::new(&rule.cache, dialect))).collect();
         let stand_in_rule = |rule: &ClassRule| {
             let policy = capped::policy(&rule.cache);
@@ -141,6 +150,7 @@ impl CacheControlLayer {
                 stand_in_rules,
                 providers,
                 by_type,
+                id_fields,
                 counts,
             }),
         }
@@ -178,6 +188,7 @@ where
         let kept = Kept {
             provider: request.ctx.provider,
             dialect: request.ctx.dialect,
+            assigned: request.ctx.assigned,
             method: request.head.method.clone(),
             authorization: request.head.headers.contains_key(AUTHORIZATION),
             target: self.shared.by_type.then(|| request.head.uri.clone()),
@@ -186,10 +197,22 @@ where
     }
 }
 
+/// Adds the fields with the visitor's id to Vary, for the experiments whose bit in `varies` is set.
+fn add_id_fields(headers: &mut HeaderMap, varies: u16, id_fields: &[Option<HeaderName>]) {
+    for (position, field) in id_fields.iter().enumerate() {
+        if let Some(field) = field
+            && varies & 1 << position != 0
+        {
+            vary::add(headers, field.as_str());
+        }
+    }
+}
+
 /// The parts of the request that are needed when the response arrives.
 struct Kept {
     provider: ProviderId,
     dialect: Dialect,
+    assigned: Assigned,
     method: Method,
     authorization: bool,
     /// The request's target. It is present only if at least one class depends on the response's Content-Type.
@@ -214,7 +237,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Shared { classes, rules, stand_in_rules, providers, counts, .. } = &**this.shared;
+        let Shared { classes, rules, stand_in_rules, providers, id_fields, counts, .. } = &**this.shared;
         let mut response = match ready!(this.inner.poll(cx)) {
             Ok(response) => response,
             Err(fault) => {
@@ -242,6 +265,7 @@ where
             let facts = policy::Facts {
                 method: &this.kept.method,
                 authorization: this.kept.authorization,
+                assigned: this.kept.assigned.is_private,
                 now: SystemTime::now,
             };
             let outcome = rule.apply(&mut response.head.headers, response.head.status, &facts);
@@ -254,6 +278,9 @@ where
                     response.facts.guard = guard.as_str();
                 }
             }
+        }
+        if this.kept.assigned.varies != 0 && !response.head.status.is_informational() {
+            add_id_fields(&mut response.head.headers, this.kept.assigned.varies, id_fields);
         }
         // This step is the last in this layer, because the limits apply to a head that contains all caching fields.
         let provider = this.kept.provider;

@@ -39,6 +39,8 @@ label! {
         VaryUserAgent = "vary_user_agent",
         /// A shared response has Cookie in Vary. The response is only reported.
         VaryCookie = "vary_cookie",
+        /// The response can depend on the arm of an experiment. The response is made private.
+        Assignment = "assignment",
     }
 }
 
@@ -51,7 +53,7 @@ const _: () = assert!(Guard::ALL.len() <= 8);
 
 impl Guards {
     /// Returns the guards whose condition is true.
-    pub(super) fn of(all: [(Guard, bool); 3]) -> Self {
+    pub(super) fn of<const N: usize>(all: [(Guard, bool); N]) -> Self {
         let mut guards = Self::default();
         for (guard, _) in all.into_iter().filter(|(_, fires)| *fires) {
             guards.insert(guard);

@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     pub method: &'a Method,
     /// Whether the request has Authorization.
     pub authorization: bool,
+    /// Whether the response can depend on the arm of an experiment, and must not be stored by shared caches.
+    pub assigned: bool,
     /// The clock, read only for a response that has Expires and no valid Date.
     pub now: fn() -> SystemTime,
 }
@@ -188,10 +190,7 @@ impl Prepared {
                 guards.insert(Guard::Error);
                 action = Action::Guarded;
             }
-            if !emitted.cache_control.directives.no_store {
-                emitted.cache_control.change(|directives| directives.no_store = true);
-            }
-            emitted.targeted = self.no_store.targeted.as_ref().map(PreparedField::field);
+            self.forbid_storing(&mut emitted);
         }
 
         let mut vary = Vary::default();
@@ -202,18 +201,22 @@ impl Prepared {
             vary = Vary::read(headers);
         }
         let allowed = self.allow_authorization || (origin_allows && action != Action::Overridden);
-        // Returns the guards that fire. `storable`: shared caches are allowed to store the response. `shared`: shared
-        // caches would serve the response without revalidation.
-        let unsafe_if = |storable: bool, shared: bool| {
-            let stored = fetched && storable;
+        // Returns the guards that fire. `open`: the response has neither no-store nor private. `stored`: shared caches
+        // are allowed to store the response. `shared`: shared caches would serve the response without revalidation.
+        // Some CDNs can be configured to store what HTTP forbids, so the guard `assignment` does not depend on the
+        // method or the status.
+        let unsafe_if = |open: bool, stored: bool, shared: bool| {
             Guards::of([
+                (Guard::Assignment, facts.assigned && open),
                 (Guard::Authorization, stored && facts.authorization && !allowed),
                 (Guard::VaryStar, stored && vary.star),
                 (Guard::SetCookie, stored && shared && present.has(CacheField::SetCookie)),
             ])
         };
-        let unsafe_with =
-            |directives: &CacheControl<'_>| unsafe_if(directives.is_storable(status), is_shared(directives, status));
+        let unsafe_with = |directives: &CacheControl<'_>| {
+            let stored = fetched && directives.is_storable(status);
+            unsafe_if(!directives.is_unshared(), stored, is_shared(directives, status))
+        };
         let obeyed = emitted.obeyed();
         let shared = fetched && obeyed.is_storable(status) && is_shared(obeyed, status);
         let mut unshared = obeyed.is_unshared();
@@ -261,7 +264,7 @@ impl Prepared {
         if let Some(name) = passed_field {
             // It is unknown how the CDN reads a passed field whose directives contradict each other. So the guards
             // treat the response as storable and shared, whatever the passed field contains.
-            let mut forbidding = unsafe_if(true, true);
+            let mut forbidding = unsafe_if(true, fetched, true);
             if strip_cookies {
                 forbidding.remove(Guard::SetCookie);
             }
@@ -285,6 +288,14 @@ impl Prepared {
             strip_cookies,
             outcome: Outcome { action: Some(action), guards },
         }
+    }
+
+    /// Adds no-store to both fields of a response.
+    fn forbid_storing<'a>(&'a self, emitted: &mut FieldPair<'a>) {
+        if !emitted.cache_control.directives.no_store {
+            emitted.cache_control.change(|directives| directives.no_store = true);
+        }
+        emitted.targeted = self.no_store.targeted.as_ref().map(PreparedField::field);
     }
 
     /// Returns two sets of the origin's directives: for all caches, and for the pulling CDN.
@@ -465,6 +476,7 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
     use proptest::prelude::*;
 
+    use super::changes::{self, Change};
     use super::{Facts, Prepared};
     use crate::cdn::dialect::Dialect;
     use crate::edge::cache_control::outcome::{Action, Guard, Outcome};
@@ -553,7 +565,7 @@ mod tests {
                 other => method = other.parse().unwrap(),
             }
         }
-        let facts = Facts { method: &method, authorization, now };
+        let facts = Facts { method: &method, authorization, assigned: false, now };
         Prepared::new(policy, dialect).apply(headers, status, &facts)
     }
 
@@ -1221,6 +1233,33 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
+        fn response_when_it_can_depend_on_an_arm_then_no_cdn_may_store_it(
+            class in any_policy(),
+            dialect in prop::sample::select(Dialect::ALL.to_vec()),
+            origin in any_response(),
+            (status, method, authorization) in any_request(),
+        ) {
+            let facts = Facts { method: &method, authorization, assigned: true, now };
+            let mut response = origin.clone();
+            Prepared::new(&class, dialect).apply(&mut response, status, &facts);
+            let parsed = |name: &HeaderName| {
+                CacheControl::parse(response.get_all(name).iter().map(HeaderValue::as_bytes))
+            };
+            prop_assert!(parsed(&names::CACHE_CONTROL).is_unshared(), "{:?}", response);
+            if let Some(name) = dialect.targeted_field() {
+                let mut directives = parsed(name);
+                directives.extensions.retain(|extension| extension.name != "content");
+                prop_assert!(directives.is_empty() || directives.is_unshared(), "{:?}", response);
+            }
+            if let Some(name) = dialect.passed_field() {
+                prop_assert!(matches!(changes::remove_permissions(&response, name), Change::Keep), "{:?}", response);
+            }
+            let mut again = response.clone();
+            Prepared::new(&class, dialect).apply(&mut again, status, &facts);
+            prop_assert_eq!(again, response);
+        }
+
+        #[test]
         fn response_when_fields_are_arbitrary_then_is_guarded_and_unchanged_by_a_second_call(
             class in any_policy(),
             dialect in prop::sample::select(Dialect::ALL.to_vec()),
@@ -1228,7 +1267,7 @@ mod tests {
             (status, method, authorization) in any_request(),
         ) {
             let prepared = Prepared::new(&class, dialect);
-            let facts = Facts { method: &method, authorization, now };
+            let facts = Facts { method: &method, authorization, assigned: false, now };
             let mut response = origin.clone();
             let outcome = prepared.apply(&mut response, status, &facts);
 

@@ -235,6 +235,28 @@ impl Classes {
         })
     }
 
+    /// Returns whether the class of the response to a request can be one of `wanted`, whatever the type of the response
+    /// is. `path` is percent-encoded, and `by_path` is the class of the request.
+    pub(crate) fn can_be_of(&self, path: &str, by_path: ClassId, wanted: &[ClassId]) -> bool {
+        if wanted.contains(&by_path) {
+            return true;
+        }
+        // Only a class that comes before the class of the request can replace that class.
+        let matchers = self.matchers.iter().enumerate();
+        let earlier = matchers.take_while(|(position, _)| ClassId::configured(*position) != by_path);
+        earlier.filter(|(position, _)| wanted.contains(&ClassId::configured(*position))).any(|(_, matcher)| {
+            !matcher.types.is_empty() && (matcher.paths.is_empty() || matcher.matches_path(&decoded(path)))
+        })
+    }
+
+    /// Returns the class with this name, in any case.
+    pub(crate) fn named(&self, name: &str) -> Option<ClassId> {
+        if name.eq_ignore_ascii_case(&self.other.name) {
+            return Some(ClassId::OTHER);
+        }
+        self.rules.iter().position(|rule| rule.name.eq_ignore_ascii_case(name)).map(ClassId::configured)
+    }
+
     /// Returns whether the type of a response can change its class.
     pub(crate) fn need_type(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.types.is_empty())
@@ -350,5 +372,27 @@ mod tests {
         }
         assert_eq!(classes.of_request("/api/x"), ClassId::OTHER);
         assert!(classes.need_type());
+    }
+
+    #[test]
+    fn request_when_its_response_can_be_of_a_wanted_class_then_is_found() {
+        let classes = classes();
+        let wanted =
+            |names: &[&str]| -> Vec<ClassId> { names.iter().map(|name| classes.named(name).unwrap()).collect() };
+        for (path, names, expected) in [
+            ("/x", &["html"][..], true),
+            ("/x", &["api", "image"], false),
+            ("/x", &["other"], true),
+            ("/api/x", &["API"], true),
+            ("/x.png", &["image"], true),
+            ("/x.png", &["html", "api", "other"], false),
+            ("/files/a.bin", &["html"], false),
+            ("/api/files/x", &["html"], true),
+            ("/x", &[], false),
+        ] {
+            let by_path = classes.of_request(path);
+            assert_eq!(classes.can_be_of(path, by_path, &wanted(names)), expected, "{path} {names:?}");
+        }
+        assert_eq!(classes.named("none"), None);
     }
 }

@@ -71,6 +71,17 @@ pub struct Ctx {
     /// The reason why the request must not reach the origin, if there is a reason. `pulls` responds to such a request
     /// and counts the refusal.
     pub refusal: Option<Reason>,
+    /// What the response must have because of experiments.
+    pub(crate) assigned: Assigned,
+}
+
+/// What a response must have because the origin's response can depend on the arm of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Assigned {
+    /// Whether the response must not be stored by shared caches.
+    pub is_private: bool,
+    /// The experiments whose field with the visitor's id must be in Vary, one bit for each experiment.
+    pub varies: u16,
 }
 
 impl Ctx {
@@ -113,6 +124,7 @@ impl Ctx {
             trail: Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false },
             takes_trailers: hops::wants_trailers(headers),
             refusal: (!is_unambiguous).then_some(Reason::Malformed),
+            assigned: Assigned::default(),
         }
     }
 }

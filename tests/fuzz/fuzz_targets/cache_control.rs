@@ -65,7 +65,8 @@ fn decides(class: u8, request: u8, lines: &[&[u8]]) {
     let status = [200, 206, 304, 404, 302, 201, 503, 101][usize::from(request & 7)];
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let method = if bit(request, 3) { Method::POST } else { Method::GET };
-    let facts = Facts { method: &method, authorization: bit(request, 4), now: SystemTime::now };
+    let assigned = bit(request, 5);
+    let facts = Facts { method: &method, authorization: bit(request, 4), assigned, now: SystemTime::now };
 
     // Two bits select one of four dialects. The number of lines decides which dialect is the last of the four.
     let last = if lines.len() % 2 == 0 { Dialect::Rfc9213 } else { Dialect::Akamai };
