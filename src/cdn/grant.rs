@@ -1,11 +1,12 @@
 //! Whether a CDN is allowed to store a response, and for which lifetime the CDN can use the stored response.
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::dialect::Dialect;
 use crate::wire::cache_control::CacheControl;
 use crate::wire::cache_fields::edge_control;
-use crate::wire::names::CACHE_CONTROL;
+use crate::wire::head_fields::Fields;
+use crate::wire::names::{CACHE_CONTROL, VARY};
 use crate::wire::vary;
 
 /// What a CDN is allowed to do with a response.
@@ -19,11 +20,12 @@ pub(crate) enum Grant {
 }
 
 impl Grant {
-    /// Reads the fields that a CDN with this dialect obeys. `headers` is the response head that edgeshim sends to the
+    /// Reads the fields that a CDN with this dialect obeys. `fields` is the response head that edgeshim sends to the
     /// CDN, after all changes.
-    pub(crate) fn of(dialect: Dialect, status: StatusCode, headers: &HeaderMap) -> Self {
-        let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        if vary::names(headers).any(|name| name == b"*") {
+    pub(crate) fn of<'a>(dialect: Dialect, status: StatusCode, fields: impl Into<Fields<'a>>) -> Self {
+        let fields = fields.into();
+        let lines = |name| fields.lines(name).map(HeaderValue::as_bytes);
+        if fields.can_have(&VARY) && vary::names(fields.headers()).any(|name| name == b"*") {
             return Self::Forbidden;
         }
         let passed = dialect.passed_field().and_then(|name| edge_control(lines(name)));
@@ -56,6 +58,8 @@ impl Grant {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -85,7 +89,8 @@ mod tests {
             ),
             (Dialect::Akamai, &[("cache-control", "max-age=5"), ("edge-control", "max-age=2m")], Grant::Lifetime(120)),
         ] {
-            let headers = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            let headers: HeaderMap =
+                fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
             assert_eq!(Grant::of(dialect, StatusCode::OK, &headers), grant, "{dialect:?} {fields:?}");
         }
         let none = HeaderMap::new();

@@ -9,6 +9,7 @@ use super::preset::{Pop, Preset};
 use super::proof::{Evidence, Proof, Proofs};
 use crate::wire::certificate_fields::CertificateField;
 use crate::wire::forwarded::Trail;
+use crate::wire::head_fields::Fields;
 
 /// A configured provider, prepared for checks.
 #[derive(Debug)]
@@ -53,17 +54,17 @@ pub(crate) fn reads_certificate_field(providers: &[Known]) -> bool {
 impl Known {
     /// Checks a request that claims to come from this provider. The result contains the client's address only if a
     /// proof succeeded. An address in a valid G2O signature is preferred to an address in another header field.
-    pub(crate) fn judge(&self, evidence: &Evidence<'_>, trail: Trail) -> Judged {
-        let headers = evidence.headers;
+    /// `fields` are the header fields of the evidence.
+    pub(crate) fn judge(&self, evidence: &Evidence<'_>, fields: Fields<'_>, trail: Trail) -> Judged {
         let Some(proofs) = &self.proofs else {
-            return Judged { proof: Proof::Believed, client: None, pop: self.preset.pop(headers) };
+            return Judged { proof: Proof::Believed, client: None, pop: self.preset.pop(fields) };
         };
         let verdict = proofs.check(evidence);
         if let Proof::Failed(_) = verdict.proof {
             return Judged { proof: verdict.proof, client: None, pop: Pop::default() };
         }
         let is_node = |address| proofs.addresses.as_ref().is_some_and(|list| list.contains(address));
-        let client = verdict.client.or_else(|| self.preset.client(headers, trail, is_node));
-        Judged { proof: verdict.proof, client, pop: self.preset.pop(headers) }
+        let client = verdict.client.or_else(|| self.preset.client(evidence.headers, trail, is_node));
+        Judged { proof: verdict.proof, client, pop: self.preset.pop(fields) }
     }
 }

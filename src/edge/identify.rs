@@ -21,6 +21,7 @@ use crate::cdn::recognise::Recogniser;
 use crate::ids::{ProviderId, Reason};
 use crate::keys::grammar::{has_meaning, header_name};
 use crate::keys::{Checked, Keys, Text, Visitor};
+use crate::wire::head_fields::Fields;
 use crate::wire::names::X_CDN_PROVIDER;
 
 /// The keys of `[identity]` that this layer uses.
@@ -125,16 +126,17 @@ impl Identifier {
 
     /// Returns the provider of a pull and the reason. Several lines of the header with the same value count as one
     /// line.
-    pub(crate) fn identify(&self, headers: &HeaderMap) -> (ProviderId, Why) {
-        let mut lines = headers.get_all(&self.settings.header).iter();
-        let Some(first) = lines.next() else { return self.recognise(headers) };
+    pub(crate) fn identify<'a>(&self, fields: impl Into<Fields<'a>>) -> (ProviderId, Why) {
+        let fields = fields.into();
+        let mut lines = fields.lines(&self.settings.header);
+        let Some(first) = lines.next() else { return self.recognise(fields.headers()) };
         let name = first.as_bytes().trim_ascii();
         if lines.any(|other| !other.as_bytes().trim_ascii().eq_ignore_ascii_case(name)) {
             return (ProviderId::OTHER, Why::NamesDiffer);
         }
         let named = self.providers.iter().enumerate();
         match named.into_iter().find(|(_, known)| known.name.as_bytes().eq_ignore_ascii_case(name)) {
-            Some((position, known)) => match self.contradicted(known.preset, headers) {
+            Some((position, known)) => match self.contradicted(known.preset, fields) {
                 Some(place) => (ProviderId::OTHER, Why::SignalsDiffer(place)),
                 None => (ProviderId::configured(position), Why::Named),
             },
@@ -145,19 +147,21 @@ impl Identifier {
     /// Writes the provider, its dialect and the kind of pull to `ctx`. If the pull has no configured provider and the
     /// settings refuse such pulls, marks the pull as refused. Removes the identity header and returns its value.
     fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> Option<HeaderValue> {
-        let (provider, _) = self.identify(headers);
+        let fields = ctx.fields(headers);
+        let (provider, _) = self.identify(fields);
+        let has_header = fields.can_have(&self.settings.header);
         ctx.provider = provider;
         match provider.position().and_then(|position| self.providers.get(position)) {
             Some(known) => {
                 ctx.dialect = known.preset.dialect;
-                ctx.kind = known.preset.kind(headers);
+                ctx.kind = known.preset.kind(fields);
             }
             None if self.settings.reject_unknown && ctx.refusal.is_none() => {
                 ctx.refusal = Some(Reason::UnknownProvider);
             }
             None => {}
         }
-        headers.remove(&self.settings.header)
+        if has_header { headers.remove(&self.settings.header) } else { None }
     }
 
     fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
@@ -175,12 +179,12 @@ impl Identifier {
     }
 
     /// Returns another preset whose signals match, if `preset` has signals and all of its signals are absent.
-    fn contradicted(&self, preset: &Preset, headers: &HeaderMap) -> Option<usize> {
+    fn contradicted(&self, preset: &Preset, fields: Fields<'_>) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
-        if !preset.has_signals() || preset.has_signal_in(headers) {
+        if !preset.has_signals() || preset.has_signal_in(fields) {
             return None;
         }
-        recogniser.signals(headers).positions().next()
+        recogniser.signals(fields.headers()).positions().next()
     }
 }
 
@@ -211,7 +215,7 @@ mod tests {
         let field = |&(name, value): &(&str, &str)| {
             (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
         };
-        identifier.identify(&lines.iter().map(field).collect())
+        identifier.identify(&lines.iter().map(field).collect::<HeaderMap>())
     }
 
     const TWO: [(&str, &str); 2] = [("fastly", "fastly"), ("akamai", "akamai")];

@@ -37,6 +37,7 @@ use crate::keys::{Keys, Visitor};
 use crate::metrics::Ledger;
 use crate::origin::MessageLimits;
 use crate::wire::forwarded::client_from_xff;
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops;
 use crate::wire::host::{host, host_allowed, same_authority, valid_host};
 use crate::wire::names::{
@@ -159,7 +160,7 @@ impl Shared {
 impl ObserveParts {
     /// Returns the status for a malformed head, or `None` if the head is valid.
     pub(crate) fn flaw(&self, head: &request::Parts, ctx: &Ctx) -> Option<StatusCode> {
-        if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head) {
+        if ctx.refusal == Some(Reason::Malformed) || is_ambiguous(head, ctx.fields(&head.headers)) {
             return Some(StatusCode::BAD_REQUEST);
         }
         if head.headers.len() > self.limits.max_headers {
@@ -184,15 +185,16 @@ impl ObserveParts {
         }
         // An HTTP/2 request usually has its host in the target and not in Host. The host is copied to Host, so that
         // later code reads only that field (`wire::host::host`).
-        if !head.headers.contains_key(HOST)
+        if !ctx.fields(&head.headers).has(&HOST)
             && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
             head.headers.insert(HOST, host);
+            ctx.names.add(&HOST);
         }
-        let id = ensure_ids(&mut head.headers);
+        let id = ensure_ids(&mut head.headers, &mut ctx.names);
         ctx.class = classes.of_request(head.uri.path());
-        ctx.refusal = self.refusal(head);
+        ctx.refusal = self.refusal(head, ctx.fields(&head.headers));
         id
     }
 
@@ -209,22 +211,21 @@ impl ObserveParts {
         }
     }
 
-    fn refusal(&self, head: &request::Parts) -> Option<Reason> {
-        let headers = &head.headers;
+    fn refusal(&self, head: &request::Parts, fields: Fields<'_>) -> Option<Reason> {
         if head.method == Method::CONNECT {
             return Some(Reason::Method);
         }
         if !self.settings.hosts.is_empty() {
-            let host = str::from_utf8(host(headers)).unwrap_or_default();
+            let host = str::from_utf8(host(&head.headers)).unwrap_or_default();
             if !host_allowed(host, &self.settings.hosts) {
                 return Some(Reason::Host);
             }
         }
-        if hops::cdn_loop_count(headers, PSEUDONYM) >= self.settings.max_hops {
+        if hops::cdn_loop_count(fields, PSEUDONYM) >= self.settings.max_hops {
             return Some(Reason::Loop);
         }
         if let Some(limit) = self.limits.max_request_body
-            && let Ok(Some(length)) = content_length(headers)
+            && let Ok(Some(length)) = content_length(fields)
             && length > limit
         {
             return Some(Reason::BodyTooLarge);
@@ -234,9 +235,8 @@ impl ObserveParts {
 }
 
 /// Returns whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
-fn is_ambiguous(head: &request::Parts) -> bool {
-    let headers = &head.headers;
-    let mut hosts = headers.get_all(HOST).iter();
+fn is_ambiguous(head: &request::Parts, fields: Fields<'_>) -> bool {
+    let mut hosts = fields.lines(&HOST);
     let host = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() || host.is_some_and(|host| !valid_host(host)) {
         return true;
@@ -266,35 +266,42 @@ fn is_ambiguous(head: &request::Parts) -> bool {
             return true;
         }
     }
-    if head.version == Version::HTTP_11 && hops::has_unknown_coding(headers) {
+    if head.version == Version::HTTP_11 && hops::has_unknown_coding(fields) {
         return true;
     }
-    head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING)
+    head.version == Version::HTTP_2 && fields.has(&TRANSFER_ENCODING)
 }
 
 /// Ensures that X-Request-Id and traceparent each have one line with a valid value. If a field is missing, invalid or
 /// repeated, it gets a new value. Returns the request id.
-fn ensure_ids(headers: &mut HeaderMap) -> HeaderValue {
+fn ensure_ids(headers: &mut HeaderMap, names: &mut Names) -> HeaderValue {
+    let fields = Fields::new(headers, *names);
     let single = |name: &http::HeaderName, valid: fn(&[u8]) -> bool| {
-        let first = headers.get(name).filter(|value| valid(value.as_bytes()))?;
-        headers.get_all(name).iter().nth(1).is_none().then(|| first.clone())
+        let mut lines = fields.lines(name);
+        let first = lines.next().filter(|value| valid(value.as_bytes()))?;
+        lines.next().is_none().then(|| first.clone())
     };
     let id = single(&X_REQUEST_ID, valid_request_id);
     let has_parent = single(&TRACEPARENT, valid_traceparent).is_some();
     if let (Some(id), true) = (&id, has_parent) {
         return id.clone();
     }
+    let has_state = fields.can_have(&TRACESTATE);
     let mut random = [0; 24];
     fastrand::fill(&mut random);
     let (new_id, traceparent) = make_ids(random);
     if !has_parent {
         headers.insert(&TRACEPARENT, traceparent);
-        // tracestate is removed, because it belongs to a traceparent that is missing or invalid.
-        headers.remove(&TRACESTATE);
+        names.add(&TRACEPARENT);
+        if has_state {
+            // tracestate is removed, because it belongs to a traceparent that is missing or invalid.
+            headers.remove(&TRACESTATE);
+        }
     }
 
     id.unwrap_or_else(|| {
         headers.insert(&X_REQUEST_ID, new_id.clone());
+        names.add(&X_REQUEST_ID);
         new_id
     })
 }
@@ -415,6 +422,11 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
+    fn ids(headers: &mut HeaderMap) -> HeaderValue {
+        let mut names = Names::of(headers);
+        ensure_ids(headers, &mut names)
+    }
+
     #[test]
     fn head_when_readable_in_two_ways_then_is_ambiguous() {
         let host = ("host", "a.test");
@@ -441,7 +453,11 @@ mod tests {
             ("POST", "http://a.test/", Version::HTTP_2, vec![("transfer-encoding", "chunked")], true),
         ] {
             let head = head(method, target, version, &fields);
-            assert_eq!(is_ambiguous(&head), ambiguous, "{method} {target} {version:?} {fields:?}");
+            assert_eq!(
+                is_ambiguous(&head, (&head.headers).into()),
+                ambiguous,
+                "{method} {target} {version:?} {fields:?}"
+            );
         }
     }
 
@@ -449,13 +465,13 @@ mod tests {
     fn request_id_when_invalid_or_repeated_then_is_replaced_else_is_kept() {
         let mut headers = HeaderMap::new();
         headers.insert(&X_REQUEST_ID, HeaderValue::from_static("abc-1"));
-        assert_eq!(ensure_ids(&mut headers), "abc-1");
+        assert_eq!(ids(&mut headers), "abc-1");
         assert!(headers.contains_key(&TRACEPARENT));
         headers.insert(&X_REQUEST_ID, HeaderValue::from_static("a b"));
-        let made = ensure_ids(&mut headers);
+        let made = ids(&mut headers);
         assert!(made.len() == 32 && headers[&X_REQUEST_ID] == made);
         headers.append(&X_REQUEST_ID, HeaderValue::from_static("second"));
-        ensure_ids(&mut headers);
+        ids(&mut headers);
         assert_eq!(headers.get_all(&X_REQUEST_ID).iter().count(), 1);
     }
 }

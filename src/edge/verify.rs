@@ -68,7 +68,9 @@ impl Inspect for Verifier {
             ctx.refusal = Some(Reason::Unverified);
         }
         for field in &self.confidential {
-            head.headers.remove(field);
+            if ctx.fields(&head.headers).can_have(field) {
+                head.headers.remove(field);
+            }
         }
         if self.reads_certificate_field && !ctx.trail.peer_trusted {
             for field in CertificateField::ALL {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -175,15 +175,15 @@ impl Client {
         }
     }
 
-    /// Waits for `sending` and returns its output, or a fault if the request takes too long.
+    /// Waits for `sending` and returns its output, or a fault if the request takes too long. `sending` is borrowed,
+    /// because the future of this function would have a second copy of it.
     pub(super) async fn timely<T>(
         &self,
-        sending: impl Future<Output = T>,
+        mut sending: Pin<&mut impl Future<Output = T>>,
         deadline: &clock::Deadline,
         progress: Option<&Progress>,
     ) -> Result<T, Fault> {
         deadline.arm(self.first_check(progress));
-        let mut sending = pin!(sending);
         poll_fn(|cx| match sending.as_mut().poll(cx) {
             Poll::Ready(sent) => Poll::Ready(Ok(sent)),
             Poll::Pending => {

@@ -14,7 +14,7 @@ use super::client::Client;
 use super::connection::{Connection, Content};
 use super::forward;
 use super::tunnel::{self, Tunnel};
-use super::upload::Upload;
+use super::upload::{Progress, Upload};
 use crate::fault::{Begun, Fault};
 use crate::wire::names::HOST;
 use crate::wire::received::Received;
@@ -33,6 +33,17 @@ impl Hold {
     }
 }
 
+/// A request that is ready to be sent, and what is needed until its response arrives.
+struct Outgoing {
+    request: Request<Upload>,
+    progress: Option<Arc<Progress>>,
+    /// Whether the request may be sent twice.
+    replayable: bool,
+    /// The client's side of an upgrade, if the request asks for an upgrade.
+    client: Option<(OnUpgrade, Option<Hold>)>,
+    is_head: bool,
+}
+
 impl Client {
     /// Sends a request whose head is ready for the origin (see [`forward`]).
     ///
@@ -40,7 +51,13 @@ impl Client {
     /// Returns a [`Fault`]. Its cause is the failure of the origin or of the client. The fault has already been
     /// counted.
     pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
-        let (head, mut body) = match Arc::clone(&self).exchange(head, body).await {
+        let Outgoing { mut request, progress, replayable, client, is_head } = self.outgoing(head, body);
+        self.budget.earn();
+        let response = match self.dispatch(&mut request, progress.as_deref(), replayable).await {
+            Ok((response, connection)) => Arc::clone(&self).accept(response, connection, client, is_head),
+            Err(fault) => Err(fault),
+        };
+        let (head, mut body) = match response {
             Ok(response) => response.into_parts(),
             Err(fault) => {
                 self.count(&fault);
@@ -52,11 +69,9 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn exchange(
-        self: Arc<Self>,
-        mut head: request::Parts,
-        body: Received,
-    ) -> Result<Response<OriginBody>, Fault> {
+    /// Makes the request for `dispatch`. This function is not a part of `call`, because the future of `call` would have
+    /// further copies of the head and the body.
+    fn outgoing(&self, mut head: request::Parts, body: Received) -> Outgoing {
         let hold = head.extensions.remove::<Hold>();
         let client =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
@@ -69,9 +84,7 @@ impl Client {
         let is_head = head.method == Method::HEAD;
         let mut request = Request::from_parts(head, upload);
         forward::frame(&mut request);
-        self.budget.earn();
-        let (response, connection) = self.dispatch(&mut request, progress.as_deref(), replayable).await?;
-        self.accept(response, connection, client, is_head)
+        Outgoing { request, progress, replayable, client, is_head }
     }
 
     /// Checks the origin's response and prepares it for the layers. If the response has no body, its HTTP/1.1
@@ -105,7 +118,10 @@ impl Client {
             values::trim(response.headers_mut());
         }
         forward::check_size(&response, &self.settings.upstream.limits)?;
-        forward::check_response(&mut response)?;
+        if let Content::Hyper(_) = response.body() {
+            // The parser of plain responses has made these checks.
+            forward::check_response(&mut response)?;
+        }
         let (mut head, content) = response.into_parts();
         let is_empty = is_head || forward::is_bodiless(head.status);
         if is_empty && !is_head && head.status != StatusCode::NOT_MODIFIED && forward::declares_content(&head.headers) {

@@ -8,6 +8,7 @@ use http_body::{Body, Frame};
 use super::options::MessageLimits;
 use crate::fault::{Cause, Fault};
 use crate::wire::forwarded::{self, Peer, Trail};
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, X_CDN_PROVIDER};
 use crate::wire::values::content_length;
@@ -34,13 +35,18 @@ pub(crate) struct Outward<'a> {
     pub loop_id: &'a HeaderValue,
     /// Whether the client accepts trailers.
     pub trailers: bool,
+    /// The filter of the names in the request's head.
+    pub names: Names,
 }
 
 /// Prepares a request head for an HTTP/1.1 origin (RFC 9110 §7.6).
 pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     // Only a GET is allowed to ask for an upgrade. So a 101 in response to another method is a broken response.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
-    let upgrade = if may_upgrade { hops::wants_upgrade(&head.headers).cloned() } else { None };
+    let fields = Fields::new(&head.headers, outward.names);
+    let upgrade = if may_upgrade { hops::wants_upgrade(fields).cloned() } else { None };
+    let has_length = fields.can_have(&CONTENT_LENGTH);
+    let has_provider = fields.can_have(&X_CDN_PROVIDER);
     hops::strip_hop_by_hop(&mut head.headers, outward.identity);
     let headers = &mut head.headers;
     if head.version == Version::HTTP_2 {
@@ -54,22 +60,24 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     hops::strip_lookalikes(headers, outward.claims);
-    forwarded::write(headers, outward.peer, outward.trail);
+    let has_host = forwarded::write(headers, outward.peer, outward.trail);
     hops::append_via(headers, head.version);
     hops::append_cdn_loop(headers, outward.loop_id);
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
-    } else {
+    } else if has_provider {
         // The client can have sent this field. `identify` has removed the field only if it is the identity header.
         headers.remove(&X_CDN_PROVIDER);
     }
     if let Some(host) = outward.host {
         headers.insert(HOST, host.clone());
-    } else if !headers.contains_key(HOST) {
+    } else if !has_host {
         headers.insert(HOST, outward.fallback_host.clone());
     }
-    // `observe` and h2 have already refused a value that is not a number.
-    let _ = canonical_length(headers);
+    if has_length {
+        // `observe` and h2 have already refused a value that is not a number.
+        let _ = canonical_length(headers);
+    }
     head.version = Version::HTTP_11;
     let path = head.uri.path_and_query().cloned();
     if head.uri.authority().is_some() {
@@ -86,16 +94,15 @@ pub(crate) fn asks_upgrade(head: &request::Parts) -> bool {
 /// request without a body. hyper also writes no Content-Length for a POST, PUT or PATCH without a body. For these
 /// methods RFC 9110 §8.6 recommends `Content-Length: 0`, and some origins respond with 411 if the field is missing.
 pub(super) fn frame<B: Body>(request: &mut Request<B>) {
-    if request.headers().contains_key(CONTENT_LENGTH) {
-        return;
-    }
     let bodiless = request.body().is_end_stream();
     let (name, value) = match *request.method() {
         Method::GET | Method::HEAD if !bodiless => (TRANSFER_ENCODING, "chunked"),
         Method::POST | Method::PUT | Method::PATCH if bodiless => (CONTENT_LENGTH, "0"),
         _ => return,
     };
-    request.headers_mut().insert(name, HeaderValue::from_static(value));
+    if !request.headers().contains_key(CONTENT_LENGTH) {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
 }
 
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
@@ -154,7 +161,7 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
         (Some(line @ [b'1'..=b'9', ..]), None) => line.len() < 20 && line.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    if !is_canonical && let Some(length) = content_length(headers)? {
+    if !is_canonical && let Some(length) = content_length(&*headers)? {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(())
@@ -198,7 +205,7 @@ pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault>
         if headers.contains_key(CONTENT_LENGTH) {
             return broken("the response has both Content-Length and Transfer-Encoding");
         }
-        if version == Version::HTTP_10 || hops::has_unknown_coding(headers) {
+        if version == Version::HTTP_10 || hops::has_unknown_coding(&*headers) {
             return broken("the response has a Transfer-Encoding that is not chunked, or that HTTP/1.0 does not allow");
         }
     }

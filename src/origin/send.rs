@@ -1,5 +1,7 @@
 //! Sends a request over an idle or a new connection. Sends the request again if a second attempt is safe.
 
+use std::pin::pin;
+
 use http::{Request, Response};
 use hyper::body::Body as _;
 use tokio::sync::SemaphorePermit;
@@ -102,8 +104,11 @@ impl Client {
             };
             let reused = connection.reused;
             let deadline = connection.deadline.clone();
-            let sending = connection.send(request, reused && replayable && *retries > 0, &self.settings.upstream);
-            let sent = self.timely(sending, &deadline, progress).await?;
+            let sent = {
+                let is_remembered = reused && replayable && *retries > 0;
+                let sending = pin!(connection.send(request, is_remembered, &self.settings.upstream));
+                self.timely(sending, &deadline, progress).await?
+            };
             deadline.disarm();
             let Failure { fault, unsent } = match sent {
                 Ok(response) => return Ok(Sent::Response(response, Some(connection))),
@@ -187,8 +192,9 @@ impl Client {
             drop(opening);
             // Only now the version of HTTP is known. If the origin chooses HTTP/1.1, the request must not have changed.
             forward::absolute(request, self.settings.upstream.is_tls())?;
+            let sending = pin!(connection.sender.try_send_request(Upload::taken(request)));
             let sent = self
-                .timely(connection.sender.try_send_request(Upload::taken(request)), &deadline, progress)
+                .timely(sending, &deadline, progress)
                 .await
                 .inspect_err(|fault| self.suspect(number, fault.cause()))?;
             let mut error = match sent {

@@ -93,13 +93,15 @@ impl Locales {
     /// known tag. The result equals the longest known tag with which the range starts. One pass over the tags finds
     /// this tag.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
-        self.position(|tag| starts_with(range, tag))
+        let range = Range::new(range);
+        self.position(|tag| range.starts_with(tag))
     }
 
     /// Returns the tag that a range with `q=0` excludes. This is only the tag that equals the range. A shorter tag is
     /// not excluded.
     fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
-        self.position(|tag| tag.len() == range.len() && starts_with(range, tag))
+        let (length, range) = (range.len(), Range::new(range));
+        self.position(|tag| tag.len() == length && range.starts_with(tag))
     }
 
     fn position(&self, fits: impl Fn(&str) -> bool) -> Option<LocaleId> {
@@ -169,13 +171,30 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// Returns whether the subtags of `range` start with all subtags of `tag`. The comparison ignores letter case.
-fn starts_with(range: &[u8], tag: &str) -> bool {
-    let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
-    let primary = current(primary);
-    let Some((start, more)) = tag.as_bytes().split_at_checked(primary.len()) else { return false };
-    let Some((begun, after)) = rest.split_at_checked(more.len()) else { return false };
-    start.eq_ignore_ascii_case(primary) && begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
+/// A language range. It is split once, because it is compared with all tags.
+#[derive(Clone, Copy)]
+struct Range<'a> {
+    /// The first subtag: the current code of the language.
+    primary: &'a [u8],
+    /// The other subtags, with the dash before each subtag.
+    rest: &'a [u8],
+}
+
+impl<'a> Range<'a> {
+    fn new(range: &'a [u8]) -> Self {
+        let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
+        Self { primary: current(primary), rest }
+    }
+
+    /// Returns whether the subtags of the range start with all subtags of `tag`. The comparison ignores letter case.
+    fn starts_with(self, tag: &str) -> bool {
+        let Some((start, more)) = tag.as_bytes().split_at_checked(self.primary.len()) else { return false };
+        if !start.eq_ignore_ascii_case(self.primary) {
+            return false;
+        }
+        let Some((begun, after)) = self.rest.split_at_checked(more.len()) else { return false };
+        begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
+    }
 }
 
 /// Returns the current code of a language. Old Java and Android systems send the former code `iw` for Hebrew.

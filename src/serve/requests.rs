@@ -51,16 +51,16 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         if head.version == Version::HTTP_2 {
             values::trim(&mut head.headers);
         }
-        if head.headers.contains_key(UPGRADE) {
+        let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
+        if ctx.fields(&head.headers).has(&UPGRADE) {
             let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.state.permit);
             head.extensions.insert(Hold::new(permit));
         }
-        let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         let client =
             ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
         let mut body = Received::new(body, head.version);
         // A client that waits for a 100 has not sent the body. Reading the body would send the 100.
-        if !head.headers.contains_key(EXPECT) {
+        if !ctx.fields(&head.headers).has(&EXPECT) {
             body = body.discarded_by(discard);
         }
         let request = Box::new(EdgeRequest { ctx, peer: Arc::clone(&self.peer), line: None, head, body });

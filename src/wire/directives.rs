@@ -106,8 +106,17 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
 
 /// Returns whether a token can contain the byte (`tchar` in RFC 9110 §5.6.2).
 pub(super) fn is_token_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0_u8;
+        while b < 128 {
+            table[b as usize] = b.is_ascii_alphanumeric()
+                || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+            b += 1;
+        }
+        table
+    };
+    TABLE[usize::from(b)]
 }
 
 #[cfg(test)]

@@ -130,7 +130,9 @@ pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAdd
 /// X-Forwarded-Host, edgeshim forwards that field. Otherwise X-Forwarded-Proto is the scheme of the connection, and
 /// X-Forwarded-Host is the Host field. Forwarded has the same data without the host, so that its value can be prepared
 /// once per connection.
-pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
+///
+/// Returns whether the request has Host.
+pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) -> bool {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
     let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
@@ -141,7 +143,9 @@ pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
     headers.insert(X_FORWARDED_FOR.clone(), list);
     headers.insert(FORWARDED, elements);
     headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme.as_str()));
-    match reported.host.or_else(|| headers.get(HOST).cloned()) {
+    let host = headers.get(HOST).cloned();
+    let has_host = host.is_some();
+    match reported.host.or(host) {
         Some(host) => {
             headers.insert(X_FORWARDED_HOST.clone(), host);
         }
@@ -149,6 +153,7 @@ pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) {
             headers.remove(&X_FORWARDED_HOST);
         }
     }
+    has_host
 }
 
 /// Reads one entry: an address, with or without quotes, brackets and a port.

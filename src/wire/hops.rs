@@ -8,6 +8,7 @@ use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cache_fields::CacheField;
+use super::head_fields::Fields;
 use super::names::{
     ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
     CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
@@ -176,13 +177,14 @@ const MOST_LOOP_ENTRIES: usize = 1_000;
 
 /// Returns how often `our_id`, the entry of edgeshim, is in the lines of CDN-Loop. The comparison ignores case and
 /// parameters (RFC 8586 §2).
-pub(crate) fn cdn_loop_count(headers: &HeaderMap, our_id: &str) -> u32 {
-    if !headers.contains_key(&CDN_LOOP) {
+pub(crate) fn cdn_loop_count<'a>(fields: impl Into<Fields<'a>>, our_id: &str) -> u32 {
+    let fields = fields.into();
+    if !fields.can_have(&CDN_LOOP) {
         return 0;
     }
     // Each hop appends its entry at the end, so the function reads the last entries. The limit bounds the cost of a
     // very long list.
-    let ours = tokens::last(headers, &CDN_LOOP, MOST_LOOP_ENTRIES)
+    let ours = tokens::last(fields.headers(), &CDN_LOOP, MOST_LOOP_ENTRIES)
         .filter(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(our_id.as_bytes()))
         .count();
     u32::try_from(ours).unwrap_or(u32::MAX)
@@ -224,10 +226,11 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// After an upgrade to h2c, further requests on the connection would bypass every check. RFC 9113 §3.1 declares the
 /// upgrade to h2c obsolete. The caller must check that the request is not HTTP/1.0, because that version has no
 /// upgrade.
-pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut lines = headers.get_all(UPGRADE).iter();
+pub(crate) fn wants_upgrade<'a>(fields: impl Into<Fields<'a>>) -> Option<&'a HeaderValue> {
+    let fields = fields.into();
+    let mut lines = fields.lines(&UPGRADE);
     let (Some(upgrade), None) = (lines.next(), lines.next()) else { return None };
-    if !tokens::has_token(headers, &CONNECTION, "upgrade") {
+    if !tokens::has_token(fields.headers(), &CONNECTION, "upgrade") {
         return None;
     }
     let mut any = false;
@@ -243,17 +246,19 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Returns whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). The caller must call this function
 /// before [`strip_hop_by_hop`], which removes TE.
-pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
-    tokens::tokens(headers, &TE).any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
+pub(crate) fn wants_trailers<'a>(fields: impl Into<Fields<'a>>) -> bool {
+    let mut members = fields.into().lines(&TE).flat_map(|line| tokens::of_line(line.as_bytes()));
+    members.any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Returns whether Transfer-Encoding is present and its value is not exactly one `chunked`. edgeshim does not decode
 /// other transfer codings, so a body in another coding must not be forwarded as content.
-pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
-    if !headers.contains_key(TRANSFER_ENCODING) {
+pub(crate) fn has_unknown_coding<'a>(fields: impl Into<Fields<'a>>) -> bool {
+    let fields = fields.into();
+    if !fields.has(&TRANSFER_ENCODING) {
         return false;
     }
-    let mut codings = tokens::members(headers, &TRANSFER_ENCODING);
+    let mut codings = tokens::members(fields.headers(), &TRANSFER_ENCODING);
     !codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
 }
 

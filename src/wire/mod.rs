@@ -17,6 +17,7 @@ pub(crate) mod directives;
 pub(crate) mod etag;
 pub(crate) mod forwarded;
 pub(crate) mod frame_tracker;
+pub(crate) mod head_fields;
 pub(crate) mod head_tracker;
 pub(crate) mod hex;
 pub(crate) mod hops;

@@ -1,5 +1,7 @@
 //! Request ids and traceparent (W3C Trace Context, level 1): checks of received ids, and new ids.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::HeaderValue;
 
@@ -7,9 +9,9 @@ use super::hex;
 
 /// The length of a traceparent, in bytes: `00-`, 32 hex digits, `-`, 16 hex digits, `-` and 2 hex digits.
 const TRACEPARENT_LENGTH: usize = 55;
-/// The flags of a new traceparent: the trace is sampled. Without this flag, a tracer at the origin that follows the
-/// received flags would record nothing.
-const FLAGS: &[u8; 2] = b"01";
+/// The positions of the trace id and of the parent id in a traceparent.
+const TRACE: Range<usize> = 3..35;
+const PARENT: Range<usize> = 36..52;
 
 /// Returns whether a request id from a peer can be used. The id must have 1 to 128 characters of `[A-Za-z0-9._-]`.
 pub(crate) fn valid_request_id(id: &[u8]) -> bool {
@@ -50,21 +52,23 @@ pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
 /// Makes a request id and a traceparent from 24 random bytes. The request id has 32 hex digits, which are also the
 /// trace id of the traceparent.
 ///
+/// The flags of the traceparent are 01: the trace is sampled. Without this flag, a tracer at the origin that follows
+/// the received flags would record nothing.
+///
 /// The two values share one buffer, so the function allocates once.
 pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
-    let mut text = [b'0'; TRACEPARENT_LENGTH];
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     let (trace, parent) = random.split_at(16);
-    write_hex(&mut text, 3, trace);
-    write_hex(&mut text, 36, parent);
-    for (at, byte) in [(2, b'-'), (35, b'-'), (52, b'-'), (53, FLAGS[0]), (54, FLAGS[1])] {
-        if let Some(slot) = text.get_mut(at) {
-            *slot = byte;
-        }
+    if let Some(digits) = text.get_mut(TRACE) {
+        write_hex(digits, trace);
+    }
+    if let Some(digits) = text.get_mut(PARENT) {
+        write_hex(digits, parent);
     }
     // `from_owner` makes one allocation for the text and its reference count. `Bytes` from a Vec would allocate again
     // at the first clone or slice.
     let block = Bytes::from_owner(text);
-    let id = HeaderValue::from_maybe_shared(block.slice(3..35));
+    let id = HeaderValue::from_maybe_shared(block.slice(TRACE));
     let traceparent = HeaderValue::from_maybe_shared(block);
     // A text of hex digits and dashes is always a valid value.
     match (id, traceparent) {
@@ -73,19 +77,18 @@ pub(crate) fn make_ids(random: [u8; 24]) -> (HeaderValue, HeaderValue) {
     }
 }
 
-/// Writes `bytes` in lower-case hex at `at`. If all bytes are 0, the last digit becomes 1, because an id of zeros is
-/// invalid.
-fn write_hex(text: &mut [u8; TRACEPARENT_LENGTH], at: usize, bytes: &[u8]) {
-    let all_zero = bytes.iter().all(|&byte| byte == 0);
-    let mut slots = text.iter_mut().skip(at);
-    for byte in bytes {
-        for digit in hex::digits(*byte) {
-            if let Some(slot) = slots.next() {
-                *slot = digit;
-            }
-        }
+/// Writes `bytes`, whose number is a multiple of 4, in lower-case hex. If all bytes are 0, the last digit becomes 1,
+/// because an id of zeros is invalid.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    let mut all = 0;
+    for (digits, four) in text.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0) {
+        let four = u32::from_be_bytes(*four);
+        *digits = hex::eight_digits(four);
+        all |= four;
     }
-    if all_zero && let Some(last) = text.get_mut(at + 2 * bytes.len() - 1) {
+    if all == 0
+        && let Some(last) = text.last_mut()
+    {
         *last = b'1';
     }
 }

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decimal;
+use super::head_fields::Fields;
 use super::names::CONTENT_LENGTH;
 
 /// Returns the number in Content-Length (RFC 9110 §8.6), or `None` if this field is absent. Equal numbers in several
@@ -11,9 +12,9 @@ use super::names::CONTENT_LENGTH;
 ///
 /// # Errors
 /// Returns an error if a member is not a number, or if two numbers differ.
-pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+pub(crate) fn content_length<'a>(fields: impl Into<Fields<'a>>) -> Result<Option<u64>, &'static str> {
     let mut length = None;
-    for line in headers.get_all(CONTENT_LENGTH) {
+    for line in fields.into().lines(&CONTENT_LENGTH) {
         for member in line.as_bytes().split(|&byte| byte == b',') {
             let Some(number) = decimal::read(member.trim_ascii()) else {
                 return Err("the value of Content-Length is not a valid number");

@@ -5,7 +5,7 @@
 //! correct already.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderValue};
 
 use super::names::VARY;
 use super::tokens;
@@ -30,7 +30,11 @@ pub(crate) fn is_only(headers: &HeaderMap, name: &str) -> bool {
 /// Adds Accept-Encoding to Vary and merges all lines into one line. Each name appears once, in the order of first
 /// appearance. If one of the names is `*`, the line is `*` only.
 pub fn merge_accept_encoding(headers: &mut HeaderMap) {
-    let line = if !headers.contains_key(VARY) || is_only(headers, ACCEPT_ENCODING) {
+    if let Entry::Vacant(absent) = headers.entry(VARY) {
+        absent.insert(HeaderValue::from_static(ACCEPT_ENCODING));
+        return;
+    }
+    let line = if is_only(headers, ACCEPT_ENCODING) {
         HeaderValue::from_static(ACCEPT_ENCODING)
     } else if is_merged(headers) {
         return;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::wire::head_fields::Fields;
 use crate::wire::names::VIA;
 use crate::wire::tokens;
 
@@ -61,7 +62,12 @@ pub(crate) enum Test {
 
 impl Matcher {
     /// Returns whether the header fields of a request pass the test.
-    pub(crate) fn holds(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn holds<'a>(&self, fields: impl Into<Fields<'a>>) -> bool {
+        let fields = fields.into();
+        if !fields.can_have(&self.field.name) {
+            return false;
+        }
+        let headers = fields.headers();
         match &self.test {
             Test::Member(name) if self.field.name == VIA => hops(headers, &VIA).any(|member| is_via(member, name)),
             Test::Member(name) => hops(headers, &self.field.name).any(|member| is_named(member, name)),

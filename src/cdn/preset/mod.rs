@@ -23,6 +23,7 @@ use super::limits::HeadLimits;
 use super::tags::TagRule;
 use crate::ids::PullKind;
 use crate::wire::forwarded::{Trail, client_of_cdn, entry_address};
+use crate::wire::head_fields::Fields;
 use crate::wire::values::only_line;
 
 /// The names and contents of the files `config/presets/*.toml`, sorted by the key `order` in each file.
@@ -230,8 +231,8 @@ impl Preset {
     }
 
     /// Returns whether a request has at least one signal of this CDN.
-    pub(crate) fn has_signal_in(&self, headers: &HeaderMap) -> bool {
-        self.signals.iter().any(|signal| signal.holds(headers))
+    pub(crate) fn has_signal_in(&self, fields: Fields<'_>) -> bool {
+        self.signals.iter().any(|signal| signal.holds(fields))
     }
 
     /// Returns whether this preset has signals by which pulls can be recognised.
@@ -283,8 +284,9 @@ impl Preset {
     }
 
     /// Returns the kind of a pull: a health check, a pull through a shield, or any other pull.
-    pub(crate) fn kind(&self, headers: &HeaderMap) -> PullKind {
-        let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(headers));
+    pub(crate) fn kind<'a>(&self, fields: impl Into<Fields<'a>>) -> PullKind {
+        let fields = fields.into();
+        let has = |matchers: &[Matcher]| matchers.iter().any(|matcher| matcher.holds(fields));
         if has(&self.probes) {
             PullKind::Probe
         } else if has(&self.shields) {
@@ -313,8 +315,9 @@ impl Preset {
 
     /// Returns the point of presence that a request of this CDN names. The result is empty if the request does not name
     /// a valid point of presence.
-    pub(crate) fn pop(&self, headers: &HeaderMap) -> Pop {
-        let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, headers.get(&pop.field)?.as_bytes())))
+    pub(crate) fn pop<'a>(&self, fields: impl Into<Fields<'a>>) -> Pop {
+        let fields = fields.into();
+        let Some((pop, line)) = self.pop.as_ref().and_then(|pop| Some((pop, fields.get(&pop.field)?.as_bytes())))
         else {
             return Pop::default();
         };

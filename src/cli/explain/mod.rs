@@ -45,6 +45,7 @@ use crate::ids::{ProviderId, Reason};
 use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::wire::forwarded::{Peer, Scheme};
+use crate::wire::head_fields::Names;
 use crate::wire::names::{AUTHORIZATION, PROXY_AUTHORIZATION, REFERER, SERVER_TIMING, TRACEPARENT, X_REQUEST_ID};
 use crate::wire::query_parameters;
 use crate::wire::values::content_length;
@@ -277,7 +278,8 @@ impl Explainer<'_> {
             outgoing.has_tags = matches!(&rules.tags, TagRule::Field { name, .. } if headers.contains_key(name));
         }
         if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
-            let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, ctx.dialect);
+            let names = Names::of(&request.head.headers);
+            let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, names, ctx.dialect);
             let length = content_length(&head.headers).ok().flatten();
             let verdict = if rule.gzip {
                 gzip::decide(&self.parts.gzip, request_facts, head, length, None)

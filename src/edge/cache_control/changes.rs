@@ -36,11 +36,11 @@ impl Change {
 /// Returns the change after which the header field `name` has the directives of `field`. `is_present`: whether the
 /// origin sent that header field. If there are no directives, the change removes the header field.
 pub(super) fn write(headers: &HeaderMap, name: &HeaderName, is_present: bool, field: Option<&Field<'_>>) -> Change {
-    let mut lines = headers.get_all(name).iter();
-    let line = if is_present { lines.next() } else { None };
+    let mut lines = is_present.then(|| headers.get_all(name).iter());
+    let line = lines.as_mut().and_then(Iterator::next);
     let change = field.and_then(|field| {
         if let Some(line) = line
-            && lines.next().is_none()
+            && lines.is_some_and(|mut lines| lines.next().is_none())
             && !line.is_empty()
             && field.directives.is_written_as(line.as_bytes())
         {

@@ -190,7 +190,7 @@ where
             dialect: request.ctx.dialect,
             assigned: request.ctx.assigned,
             method: request.head.method.clone(),
-            authorization: request.head.headers.contains_key(AUTHORIZATION),
+            authorization: request.ctx.fields(&request.head.headers).has(&AUTHORIZATION),
             target: self.shared.by_type.then(|| request.head.uri.clone()),
         };
         CacheControlFuture { inner: self.inner.call(request), kept, shared: Arc::clone(&self.shared) }

@@ -8,6 +8,7 @@ use super::known_tags::TagKind;
 use super::request_facts::RequestFacts;
 use crate::ids::label;
 use crate::wire::etag::EntityTag;
+use crate::wire::head_fields::Fields;
 use crate::wire::names::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
@@ -84,6 +85,7 @@ pub(crate) fn decide(
     if head.status == StatusCode::NOT_MODIFIED {
         return not_modified(settings, request, headers, known);
     }
+    let fields = Fields::of(headers);
     // A 206 is never compressed or inflated, but a 206 has the same Vary as the 200 (RFC 9110 §15.3.7).
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
@@ -92,12 +94,12 @@ pub(crate) fn decide(
     );
     let skip = if !compressible && !part {
         Some(Skip::Status)
-    } else if headers.contains_key(CONTENT_RANGE) && !part {
+    } else if fields.has(&CONTENT_RANGE) && !part {
         Some(Skip::Range)
     } else {
         None
     };
-    if headers.contains_key(CONTENT_ENCODING) {
+    if fields.has(&CONTENT_ENCODING) {
         if skip.is_none() && settings.inflate && !is_fixed(headers) && is_gzip(headers) {
             return if part || request.accepts_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
         }

@@ -157,7 +157,7 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let Shared { settings, memory, .. } = &*self.shared;
-        let facts = RequestFacts::of(settings, &request.head, request.ctx.dialect);
+        let facts = RequestFacts::of(settings, &request.head, request.ctx.names, request.ctx.dialect);
         let mut target = None;
         if settings.enabled {
             target = memory.twins.as_ref().and_then(|twins| target_of(twins, facts, &request.head));

@@ -8,6 +8,7 @@ use super::keys::GzipSettings;
 use super::known_tags::TagKind;
 use crate::cdn::dialect::Dialect;
 use crate::wire::etag::{self, Listed};
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::host::host;
 use crate::wire::names::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use crate::wire::quality::{Coding, gzip_acceptance};
@@ -22,6 +23,8 @@ pub(crate) struct RequestFacts {
     /// handle parts of a gzip body badly.
     has_range: bool,
     pub(super) is_head: bool,
+    /// Whether the request has If-None-Match or If-Match.
+    has_tags: bool,
     /// The weak tags in If-None-Match. Each tag sets the bit that a checksum of the tag selects. There can be several
     /// tags, because a cache lists every variant that it has stored.
     named_weak: u64,
@@ -39,11 +42,12 @@ pub(crate) struct RequestFacts {
 
 impl RequestFacts {
     /// Reads the facts from a request's head.
-    pub(crate) fn of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> Self {
-        let headers = &head.headers;
+    pub(crate) fn of(settings: &GzipSettings, head: &request::Parts, filter: Names, dialect: Dialect) -> Self {
+        let (headers, fields) = (&head.headers, Fields::new(&head.headers, filter));
         let mut facts = Self {
-            accepts_gzip: gzip_acceptance(headers) == Coding::Gzip,
-            has_range: headers.contains_key(RANGE),
+            accepts_gzip: fields.can_have(&ACCEPT_ENCODING) && gzip_acceptance(headers) == Coding::Gzip,
+            has_range: fields.has(&RANGE),
+            has_tags: fields.has(&IF_NONE_MATCH) || fields.has(&IF_MATCH),
             is_head: head.method == Method::HEAD,
             named_weak: 0,
             named_strong: 0,
@@ -51,14 +55,14 @@ impl RequestFacts {
             repeats_form: dialect == Dialect::Akamai,
             has_packed_extension: false,
         };
-        if headers.contains_key(IF_NONE_MATCH) {
+        if fields.has(&IF_NONE_MATCH) {
             for listed in etag::listed(headers, &IF_NONE_MATCH) {
                 if let Listed::Tag(tag) = listed {
                     let named = if tag.weak { &mut facts.named_weak } else { &mut facts.named_strong };
                     *named |= bit(tag.opaque);
                 }
             }
-        } else if !headers.contains_key(IF_MODIFIED_SINCE) {
+        } else if !fields.has(&IF_MODIFIED_SINCE) {
             return facts;
         }
         let guess = mime_guess::from_path(head.uri.path()).iter_raw().next();
@@ -110,8 +114,10 @@ fn bit(opaque: &[u8]) -> u64 {
 /// append that part to its gzip bytes. If a request has a range and accepts gzip, its Accept-Encoding becomes
 /// `identity`, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
-    strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
-    strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(TagKind::Weak));
+    if facts.has_tags {
+        strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
+        strengthen(headers, IF_MATCH, |opaque| kind(opaque) == Some(TagKind::Weak));
+    }
     if facts.has_range {
         if headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes().starts_with(b"W/")) {
             headers.remove(RANGE);

@@ -8,6 +8,7 @@ use super::keys::GzipSettings;
 use super::known_tags::TagKind;
 use super::request_facts::{RequestFacts, prepare};
 use crate::cdn::dialect::Dialect;
+use crate::wire::head_fields::Names;
 use crate::wire::media_types::MediaTypes;
 use crate::wire::names::{ETAG, VARY};
 
@@ -25,8 +26,12 @@ fn request(path: &str, fields: Fields) -> request::Parts {
     builder.body(()).unwrap().into_parts().0
 }
 
+fn facts_of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> RequestFacts {
+    RequestFacts::of(settings, head, Names::of(&head.headers), dialect)
+}
+
 fn facts(fields: Fields) -> RequestFacts {
-    RequestFacts::of(&settings(), &request("/", fields), Dialect::Generic)
+    facts_of(&settings(), &request("/", fields), Dialect::Generic)
 }
 
 fn response(status: u16, fields: &[(&str, &str)]) -> response::Parts {
@@ -177,7 +182,7 @@ fn verdict_on_304(
     for (name, value) in fields {
         builder = builder.header(*name, *value);
     }
-    let facts = RequestFacts::of(settings, &builder.body(()).unwrap().into_parts().0, dialect);
+    let facts = facts_of(settings, &builder.body(()).unwrap().into_parts().0, dialect);
     let sent: Vec<_> = sent.iter().copied().chain([("etag", "\"a\"")]).collect();
     decide(settings, facts, &response(304, &sent), Some(0), known)
 }
@@ -347,7 +352,7 @@ const TAGS: &str = "W/\"compressed\", W/\"weak\", W/\"new\", W/\"inflated\", W/\
 fn request_when_prepared_then_has_restored_tags_and_asks_for_ranges_without_gzip() {
     let prepared = |fields: Fields| {
         let mut head = request("/", fields);
-        let facts = RequestFacts::of(&settings(), &head, Dialect::Generic);
+        let facts = facts_of(&settings(), &head, Dialect::Generic);
         prepare(facts, &mut head.headers, |opaque| match opaque {
             b"compressed" => Some(TagKind::Compressed),
             b"inflated" => Some(TagKind::Inflated),

@@ -20,13 +20,12 @@ use http_body::Body as _;
 use tower::Service;
 
 use self::stand_in::{Answers, StandIn};
-use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally};
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally};
 use crate::cdn::known::{self, Known};
 use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
 use crate::metrics::{Ledger, describe};
 use crate::origin::{Client, OriginBody, forward};
-use crate::wire::forwarded::Peer;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::received::Received;
 use crate::wire::server_timing::ServerTiming;
@@ -71,7 +70,8 @@ impl PreparedLeaf {
     }
 
     /// Prepares a request's head for the origin.
-    fn write(&self, head: &mut request::Parts, ctx: &Ctx, peer: &Peer, bodiless: bool) {
+    fn write(&self, request: &mut EdgeRequest) {
+        let EdgeRequest { ctx, peer, head, body, .. } = request;
         let outward = forward::Outward {
             peer,
             trail: ctx.trail,
@@ -82,9 +82,10 @@ impl PreparedLeaf {
             fallback_host: &self.fallback_host,
             loop_id: &self.loop_id,
             trailers: ctx.takes_trailers,
+            names: ctx.names,
         };
         forward::outbound(head, &outward);
-        if bodiless && head.method == Method::GET {
+        if body.is_end_stream() && head.method == Method::GET && ctx.fields(&head.headers).can_have(&CONTENT_LENGTH) {
             // Some origins reject a GET with `Content-Length: 0`.
             head.headers.remove(CONTENT_LENGTH);
         }
@@ -183,13 +184,13 @@ where
 pub(crate) async fn send<O: Origin>(
     origin: Arc<O>,
     prepared: Arc<PreparedLeaf>,
-    request: Box<EdgeRequest>,
+    mut request: Box<EdgeRequest>,
 ) -> Result<EdgeResponse<O::Body>, Fault> {
-    let EdgeRequest { ctx, peer, mut head, body, .. } = *request;
-    prepared.write(&mut head, &ctx, &peer, body.is_end_stream());
-    let stand_in = origin.stand_in().and_then(|stand_in| StandIn::new(stand_in, &head));
+    let ctx = request.ctx;
+    prepared.write(&mut request);
+    let stand_in = origin.stand_in().and_then(|stand_in| StandIn::new(stand_in, &request.head));
     let sent = Instant::now();
-    let outcome = origin.call(head, body).await;
+    let outcome = origin.call(request.head, request.body).await;
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
     let mut outcome = match outcome {
         Ok(response) => {

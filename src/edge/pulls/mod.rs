@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -42,6 +42,7 @@ use crate::fault::{Cause, Fault};
 use crate::ids::{ContentCoding, ProviderId, PullKind, PullReason, Reason};
 use crate::metrics::Ledger;
 use crate::origin::Tunnel;
+use crate::wire::head_fields::Fields;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
 /// The values that the layer needs in addition to the [`Ledger`].
@@ -223,8 +224,8 @@ pub(crate) struct Pull {
 
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// Returns the content coding of the response. Either edgeshim or the origin has applied the coding.
-fn coding(headers: &HeaderMap) -> ContentCoding {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else { return ContentCoding::Identity };
+fn coding(fields: Fields<'_>) -> ContentCoding {
+    let Some(coding) = fields.get(&CONTENT_ENCODING) else { return ContentCoding::Identity };
     let coding = coding.as_bytes().trim_ascii();
     let mut known = ContentCoding::ALL.into_iter();
     known.find(|known| coding.eq_ignore_ascii_case(known.as_str().as_bytes())).unwrap_or(ContentCoding::Other)
@@ -233,7 +234,7 @@ fn coding(headers: &HeaderMap) -> ContentCoding {
 impl Pull {
     fn start(counts: Arc<Counts>, request: &mut EdgeRequest) -> Self {
         let ctx = &request.ctx;
-        let headers = &request.head.headers;
+        let fields = ctx.fields(&request.head.headers);
         let mut line = request.line.take();
         if let Some(line) = &mut line {
             let record = &mut line.record;
@@ -250,7 +251,7 @@ impl Pull {
             url,
             provider: *counts.providers.get(ctx.provider),
             coding: ContentCoding::Identity,
-            wanted: Wanted::of(headers),
+            wanted: Wanted::of(fields),
             is_stored: false,
             is_not_modified: false,
             grant: None,
@@ -261,7 +262,7 @@ impl Pull {
             arrived: ctx.arrived,
             kind: ctx.kind,
             dialect: ctx.dialect,
-            is_conditional: headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE),
+            is_conditional: fields.has(&IF_NONE_MATCH) || fields.has(&IF_MODIFIED_SINCE),
             method: request.head.method.clone(),
             code: CLIENT_CLOSED_REQUEST,
             expected: None,
@@ -302,11 +303,11 @@ impl Pull {
 
     fn responded<B: EdgeBody>(&mut self, response: &EdgeResponse<B>) {
         self.begun(response.facts, response.body.tally());
-        let (status, headers) = (response.head.status, &response.head.headers);
-        self.pulled.coding = coding(headers);
+        let (status, fields) = (response.head.status, Fields::of(&response.head.headers));
+        self.pulled.coding = coding(fields);
         self.pulled.is_not_modified = status == StatusCode::NOT_MODIFIED && self.method == Method::GET;
         if matches!(self.method, Method::GET | Method::HEAD) {
-            self.pulled.grant = Some(Grant::of(self.dialect, status, headers));
+            self.pulled.grant = Some(Grant::of(self.dialect, status, fields));
         }
         self.code = status.as_u16();
         let bodiless = self.method == Method::HEAD
@@ -334,7 +335,8 @@ impl Drop for Pull {
         self.counts.in_flight.get(self.provider).decrement(1.0);
         let code = self.counted();
         self.pulled.is_stored = self.method == Method::GET && code == self.code && self.tally.fault.is_none();
-        let reason = self.counts.objects.reason(&self.pulled);
+        let now = Instant::now();
+        let reason = self.counts.objects.reason(&self.pulled, now);
         self.counts.reasons.get((self.provider, reason)).increment(1);
         self.counts.top.end(self.pulled.url, self.sent, reason == PullReason::Early);
         let row = self.counts.rows.get((self.provider, self.facts.class));
@@ -352,7 +354,7 @@ impl Drop for Pull {
             PullKind::Retry => row.book.pull(0, self.sent),
             PullKind::Unknown | PullKind::Edge | PullKind::Shield => row.book.pull(1, self.sent),
         }
-        row.seconds.record(self.arrived.elapsed().as_secs_f64());
+        row.seconds.record(now.saturating_duration_since(self.arrived).as_secs_f64());
         self.counts.origin_bytes.get(self.facts.class).increment(self.tally.origin_bytes);
         if let Some(mut line) = self.line.take() {
             let record = &mut line.record;

@@ -25,6 +25,7 @@ use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, PullKind, Reason};
 use crate::wire::forwarded::{Peer, Trail};
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops;
 use crate::wire::names::{ALLOW, CONNECTION};
 use crate::wire::received::Received;
@@ -68,6 +69,8 @@ pub struct Ctx {
     pub trail: Trail,
     /// Whether the client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
+    /// The filter of the names in the request's head.
+    pub(crate) names: Names,
     /// The reason why the request must not reach the origin, if there is a reason. `pulls` responds to such a request
     /// and counts the refusal.
     pub refusal: Option<Reason>,
@@ -85,6 +88,11 @@ pub(crate) struct Assigned {
 }
 
 impl Ctx {
+    /// Borrows the request's head with its filter.
+    pub(crate) fn fields<'a>(&self, headers: &'a HeaderMap) -> Fields<'a> {
+        Fields::new(headers, self.names)
+    }
+
     /// Checks the claimed provider against its proofs, and updates `proof`, `pop` and, after a valid proof, the
     /// client's address. If the proof fails, the provider becomes `unverified`, the dialect becomes `Generic`, and the
     /// function returns false. If the request claims no configured provider, the function changes nothing and returns
@@ -99,7 +107,7 @@ impl Ctx {
             peer_trusted: self.trail.peer_trusted,
             now: SystemTime::now,
         };
-        let verdict = known.judge(&evidence, self.trail);
+        let verdict = known.judge(&evidence, self.fields(&head.headers), self.trail);
         (self.proof, self.pop) = (verdict.proof, verdict.pop);
         if let Some(client) = verdict.client {
             (self.trail.client, self.trail.proven) = (client, true);
@@ -113,6 +121,7 @@ impl Ctx {
 
     /// Makes the context of a request that has just arrived. A request with ambiguous framing is marked as malformed.
     pub(crate) fn new(peer: &Peer, headers: &HeaderMap, is_unambiguous: bool) -> Self {
+        let names = Names::of(headers);
         Self {
             arrived: Instant::now(),
             provider: ProviderId::NONE,
@@ -122,7 +131,8 @@ impl Ctx {
             pop: Pop::default(),
             class: ClassId::OTHER,
             trail: Trail { client: peer.address(), proven: false, kept: 0, peer_trusted: false },
-            takes_trailers: hops::wants_trailers(headers),
+            takes_trailers: hops::wants_trailers(Fields::new(headers, names)),
+            names,
             refusal: (!is_unambiguous).then_some(Reason::Malformed),
             assigned: Assigned::default(),
         }

@@ -13,10 +13,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{HeaderMap, request};
+use http::request;
 
 use crate::cdn::grant::Grant;
 use crate::ids::{ContentCoding, PullReason};
+use crate::wire::head_fields::Fields;
 use crate::wire::host::host;
 use crate::wire::names::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE};
 
@@ -65,10 +66,10 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        if headers.contains_key(RANGE) {
+    pub(crate) fn of(fields: Fields<'_>) -> Self {
+        if fields.has(&RANGE) {
             Self::Slice
-        } else if headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE) {
+        } else if fields.has(&IF_NONE_MATCH) || fields.has(&IF_MODIFIED_SINCE) {
             Self::Change
         } else {
             Self::Whole
@@ -106,11 +107,11 @@ impl Objects {
     }
 
     /// Returns the reason of a pull that has ended. If the provider can store the response, also stores in the table
-    /// that the provider holds the object now.
-    pub(crate) fn reason(&self, pulled: &Pulled) -> PullReason {
+    /// that the provider holds the object at the time `now`.
+    pub(crate) fn reason(&self, pulled: &Pulled, now: Instant) -> PullReason {
+        let seconds = now.saturating_duration_since(self.start).as_secs();
         // The number of the first second is 1, because 0 marks a free entry.
-        let now = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-        self.reason_at(pulled, now)
+        self.reason_at(pulled, u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1))
     }
 
     fn reason_at(&self, pulled: &Pulled, now: u32) -> PullReason {

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
 use crate::edge::request::Ctx;
+use crate::wire::head_fields::Fields;
 use crate::wire::names::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, X_REQUEST_ID};
 use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
 
@@ -23,17 +24,17 @@ pub(super) struct RequestFields {
 
 impl RequestFields {
     pub(super) fn of(request: &request::Parts, ctx: Ctx) -> Self {
-        let headers = &request.headers;
+        let fields = ctx.fields(&request.headers);
         Self {
             ctx,
             is_head: request.method == Method::HEAD,
             is_repeatable: matches!(request.method, Method::GET | Method::HEAD),
-            is_grpc: headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
-            accept: line(headers, &ACCEPT),
-            accept_encoding: line(headers, &ACCEPT_ENCODING),
-            accept_language: line(headers, &ACCEPT_LANGUAGE),
-            host: headers.get(HOST).cloned(),
-            id: headers.get(&X_REQUEST_ID).cloned(),
+            is_grpc: fields.get(&CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            accept: line(fields, &ACCEPT),
+            accept_encoding: line(fields, &ACCEPT_ENCODING),
+            accept_language: line(fields, &ACCEPT_LANGUAGE),
+            host: fields.get(&HOST).cloned(),
+            id: fields.get(&X_REQUEST_ID).cloned(),
         }
     }
 
@@ -57,12 +58,13 @@ fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&Hea
 }
 
 /// Returns a list field as one line. If the field has one line already, as nearly always, its bytes are not copied.
-fn line(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let first = headers.get(name)?;
-    if headers.get_all(name).iter().nth(1).is_none() {
+fn line(fields: Fields<'_>, name: &HeaderName) -> Option<HeaderValue> {
+    let mut lines = fields.lines(name);
+    let first = lines.next()?;
+    if lines.next().is_none() {
         return Some(first.clone());
     }
-    let all: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let all: Vec<&[u8]> = fields.lines(name).map(HeaderValue::as_bytes).collect();
     HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
 }
 
@@ -73,9 +75,9 @@ mod tests {
     #[test]
     fn list_field_when_sent_in_several_lines_then_is_joined_to_one_line() {
         let mut headers = HeaderMap::new();
-        assert_eq!(line(&headers, &ACCEPT), None);
+        assert_eq!(line((&headers).into(), &ACCEPT), None);
         headers.append(ACCEPT, HeaderValue::from_static("text/html"));
         headers.append(ACCEPT, HeaderValue::from_static("*/*;q=0.1"));
-        assert_eq!(line(&headers, &ACCEPT).unwrap(), "text/html, */*;q=0.1");
+        assert_eq!(line((&headers).into(), &ACCEPT).unwrap(), "text/html, */*;q=0.1");
     }
 }

@@ -1,0 +1,160 @@
+//! The fields of a head, with a filter of their names.
+//!
+//! Most layers look for fields that are absent in nearly all messages. A look-up in a `HeaderMap` costs about 100
+//! instructions, also for an absent field. [`Names`] is a filter of 128 bits that one pass over the head fills. Each
+//! name has one bit. If the bit is 0, the field is absent, and no look-up is necessary. If the bit is 1, the field can
+//! be present, because several names share a bit.
+//!
+//! A filter may contain names of fields that have been removed, but it must contain all names of the head. So whoever
+//! adds a field to a head must also add its name to the filter of the head. Debug builds check this in each look-up.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
+
+/// The filter: a set of names that can have too many names, but never too few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Names([u64; 2]);
+
+impl Names {
+    /// Reads the names of all fields.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut names = Self([0; 2]);
+        headers.keys().for_each(|name| names.add(name));
+        names
+    }
+
+    /// Adds the name of a field that a layer adds to the head.
+    pub(crate) fn add(&mut self, name: &HeaderName) {
+        let (word, bit) = place(name);
+        self.0[word] |= bit;
+    }
+
+    fn can_have(self, name: &HeaderName) -> bool {
+        let (word, bit) = place(name);
+        self.0[word] & bit != 0
+    }
+}
+
+/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that
+/// are in most heads.
+fn place(name: &HeaderName) -> (usize, u64) {
+    match name.as_str().as_bytes() {
+        name @ [first, .., last] => {
+            let sum = 19 * usize::from(*first) + 8 * usize::from(*last);
+            let place = sum.wrapping_sub(name.len()) % 128;
+            (place / 64, 1 << (place % 64))
+        }
+        _ => (0, 1),
+    }
+}
+
+/// The fields of a head, borrowed with their filter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    headers: &'a HeaderMap,
+    names: Names,
+}
+
+impl<'a> Fields<'a> {
+    /// Borrows a head whose filter is known.
+    pub(crate) fn new(headers: &'a HeaderMap, names: Names) -> Self {
+        Self { headers, names }
+    }
+
+    /// Borrows a head, and reads its names.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        Self::new(headers, Names::of(headers))
+    }
+
+    /// Returns the head without its filter.
+    pub(crate) fn headers(self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// Returns `false` if the field is absent. `true` means that a look-up must show whether the field is present.
+    pub(crate) fn can_have(self, name: &HeaderName) -> bool {
+        let can_have = self.names.can_have(name);
+        debug_assert!(can_have || !self.headers.contains_key(name), "the filter of the head does not contain {name}");
+        can_have
+    }
+
+    /// Returns whether the field is present.
+    pub(crate) fn has(self, name: &HeaderName) -> bool {
+        self.can_have(name) && self.headers.contains_key(name)
+    }
+
+    /// Returns the value of the field's first line.
+    pub(crate) fn get(self, name: &HeaderName) -> Option<&'a HeaderValue> {
+        if self.can_have(name) { self.headers.get(name) } else { None }
+    }
+
+    /// Returns the values of all lines of the field.
+    pub(crate) fn lines(self, name: &HeaderName) -> Lines<'a> {
+        Lines(self.can_have(name).then(|| self.headers.get_all(name).iter()))
+    }
+}
+
+/// A head without a filter. Each look-up searches the head.
+impl<'a> From<&'a HeaderMap> for Fields<'a> {
+    fn from(headers: &'a HeaderMap) -> Self {
+        Self::new(headers, Names([u64::MAX; 2]))
+    }
+}
+
+/// The iterator that [`Fields::lines`] returns.
+#[derive(Debug)]
+pub(crate) struct Lines<'a>(Option<ValueIter<'a, HeaderValue>>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a HeaderValue;
+
+    fn next(&mut self) -> Option<&'a HeaderValue> {
+        self.0.as_mut()?.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::names::{EXPECT, HOST, RANGE, TE, UPGRADE, X_CDN_PROVIDER};
+    use super::*;
+
+    #[test]
+    fn usual_pull_when_rare_fields_are_looked_for_then_filter_shows_their_absence() {
+        let headers: HeaderMap =
+            [HOST, X_CDN_PROVIDER.clone()].into_iter().map(|name| (name, HeaderValue::from_static("a"))).collect();
+        let fields = Fields::of(&headers);
+        for name in [EXPECT, RANGE, TE, UPGRADE] {
+            assert!(!fields.can_have(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn name_when_added_to_the_filter_then_field_is_found() {
+        let mut headers = HeaderMap::new();
+        let mut names = Names::of(&headers);
+        headers.insert(HOST, HeaderValue::from_static("a"));
+        names.add(&HOST);
+        assert_eq!(Fields::new(&headers, names).get(&HOST).unwrap(), "a");
+    }
+
+    proptest! {
+        #[test]
+        fn fields_when_names_are_arbitrary_then_are_found_as_in_the_map(
+            present in prop::collection::vec("[a-z-]{1,12}", 0..12),
+            wanted in prop::collection::vec("[a-z-]{1,12}", 0..12),
+        ) {
+            let mut headers = HeaderMap::new();
+            for name in &present {
+                headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("v"));
+            }
+            let fields = Fields::of(&headers);
+            for name in present.iter().chain(&wanted) {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                prop_assert_eq!(fields.has(&name), headers.contains_key(&name));
+                prop_assert_eq!(fields.get(&name), headers.get(&name));
+                prop_assert!(fields.lines(&name).eq(headers.get_all(&name)));
+            }
+        }
+    }
+}
