@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::batched::{Batch, Batched, batched};
 use super::connection_limits::StreamExecutor;
 use super::permit::ConnectionPermit;
 use super::requests::{Requests, Streams};
@@ -46,7 +46,8 @@ pub(super) async fn serve_tls<E: EdgeService>(
     let limits = worker.limits();
     let deadline = Deadline::new();
     deadline.arm(limits.timeouts.header);
-    let begun = begin(stream, &tls, &deadline, limits.proxy_protocol, || permit.is_closing()).await;
+    // The box keeps the task small after the handshake.
+    let begun = Box::pin(begin(stream, &tls, &deadline, limits.proxy_protocol, || permit.is_closing())).await;
     // While a reference to `tls` exists, the thread that follows the certificate files runs. A long connection must not
     // keep the thread of an old configuration running.
     drop(tls);
@@ -68,14 +69,15 @@ pub(super) async fn serve_tls<E: EdgeService>(
                 Ok(_) => worker.refused(Reason::Malformed),
                 Err(error) => refused_start(&error, &worker),
             }
-            let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            shut_down(&mut stream).await;
             return;
         }
     };
-    let mut peer = Peer::new(source.unwrap_or(address), Scheme::Https);
-    if let Some(certificate) = certificate {
-        peer = peer.with_certificate(Arc::new(certificate));
-    }
+    let address = source.unwrap_or(address);
+    let peer = match certificate {
+        None => worker.peers.peer(address, Scheme::Https),
+        Some(certificate) => Arc::new(Peer::new(address, Scheme::Https).with_certificate(Arc::new(certificate))),
+    };
     serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
 }
 
@@ -89,68 +91,90 @@ fn refused_start<E: EdgeService>(error: &io::Error, worker: &Worker<E>) {
 }
 
 /// Serves a connection without TLS until it ends.
-pub(super) async fn serve<S, E>(mut stream: S, address: IpAddr, worker: Arc<Worker<E>>, permit: Arc<ConnectionPermit>)
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function would store each argument twice, and an idle connection keeps this future"
+)]
+pub(super) fn serve<S, E>(
+    mut stream: S,
+    address: IpAddr,
+    worker: Arc<Worker<E>>,
+    permit: Arc<ConnectionPermit>,
+) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
 {
-    let limits = worker.limits();
-    let deadline = Deadline::new();
-    deadline.arm(limits.timeouts.header);
-    let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || permit.is_closing()).await {
-        Ok(sniffed) => sniffed,
-        Err(error) => return refused_start(&error, &worker),
-    };
-    let peer = Peer::new(sniffed.source.unwrap_or(address), Scheme::Http);
-    serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
+    async move {
+        let limits = worker.limits();
+        let deadline = Deadline::new();
+        deadline.arm(limits.timeouts.header);
+        let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || permit.is_closing()).await {
+            Ok(sniffed) => sniffed,
+            Err(error) => return refused_start(&error, &worker),
+        };
+        let peer = worker.peers.peer(sniffed.source.unwrap_or(address), Scheme::Http);
+        serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
+    }
 }
 
 /// Serves the requests of a connection whose protocol is known. `deadline` is armed for the first head.
-async fn serve_requests<S, E>(
+#[expect(clippy::manual_async_fn, reason = "as for `serve`")]
+fn serve_requests<S, E>(
     mut stream: S,
-    sniffed: Sniffed,
-    peer: Peer,
+    mut sniffed: Sniffed,
+    peer: Arc<Peer>,
     deadline: Deadline,
     worker: Arc<Worker<E>>,
     permit: Arc<ConnectionPermit>,
-) where
+) -> impl Future<Output = ()>
+where
     S: Socket,
     E: EdgeService,
 {
-    let limits = worker.limits();
-    let peer = Arc::new(peer);
-    let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts, permit));
-    if sniffed.is_h2 {
-        // The HTTP/2 preface has arrived, but no request head has begun.
-        state.disarm();
-    }
-    let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
-    if sniffed.is_h2 {
-        let io = TokioIo::new(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
-        Box::pin(drive_h2(limits.http2.serve_connection(io, Streams(service)), &state, &worker)).await;
-        return;
-    }
-    let mut prefix = sniffed.prefix;
-    loop {
-        let limits = worker.limits();
-        let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
-        let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
-        // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
-        // little memory.
-        let Some(mut parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
-        if state.is_open_ended() {
-            wait_for_peer(&parked, &state).await;
+    async move {
+        let mut limits = worker.limits();
+        let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts, permit));
+        if sniffed.is_h2 {
+            // The HTTP/2 preface has arrived, but no request head has begun.
+            state.disarm();
+        }
+        let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
+        if sniffed.is_h2 {
+            let (stream, batch) = batched(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
+            let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service));
+            Box::pin(drive_h2(connection, batch, &state, &worker)).await;
             return;
         }
-        state.arm(Purpose::Idle, state.idle_left());
-        if !has_input(&parked, &state).await {
-            // With TLS, the shutdown sends close_notify.
-            let _ = tokio::time::timeout(clock::TICK, parked.shutdown()).await;
-            return;
+        loop {
+            let prefix = std::mem::take(&mut sniffed.prefix);
+            let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
+            let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
+            // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
+            // little memory.
+            let Some(mut parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
+            if state.is_open_ended() {
+                wait_for_peer(&parked, &state).await;
+                return;
+            }
+            state.arm(Purpose::Idle, state.idle_left());
+            if !has_input(&parked, &state).await {
+                // With TLS, the shutdown sends close_notify.
+                shut_down(&mut parked).await;
+                return;
+            }
+            state.disarm();
+            (stream, limits) = (parked, worker.limits());
         }
-        state.disarm();
-        (stream, prefix) = (parked, Bytes::new());
     }
+}
+
+/// Shuts a stream down. Waits for at most one [`TICK`](clock::TICK). The future is boxed because few connections need
+/// this future, and the task of each connection has room for the largest future that the task awaits.
+fn shut_down<S: Socket>(stream: &mut S) -> Pin<Box<impl Future<Output = ()>>> {
+    Box::pin(async {
+        let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+    })
 }
 
 /// Waits for input on a parked connection. Returns `true` if there is input or the client has closed the connection.
@@ -239,7 +263,7 @@ where
             // The response is complete and the client has stopped sending, so the connection is closed in an orderly
             // way.
             stream.reset_at_close(false);
-            let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+            shut_down(&mut stream).await;
             return None;
         }
         // Dropping the stream resets the connection. If the socket type has no reset, the caller waits until the peer
@@ -259,14 +283,14 @@ where
                 // after one `TICK`.
                 let response = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
                 let _ = tokio::time::timeout(clock::TICK, stream.write_all(response)).await;
-                let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+                shut_down(&mut stream).await;
             }
         }
         None if state.purpose() == Purpose::Idle => {
             // The drain ends the connection. With TLS, the shutdown sends close_notify.
             if let Some(parts) = connection.into_parts() {
                 let mut stream = parts.io.into_inner().into_stream();
-                let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
+                shut_down(&mut stream).await;
             }
         }
         // edgeshim sends no 408: the connection has ended, no request head has begun, the response was already sent, or
@@ -284,7 +308,8 @@ fn is_flood(error: &hyper::Error) -> bool {
 }
 
 async fn drive_h2<S, E>(
-    mut connection: http2::Connection<TokioIo<Watched<S>>, Streams<E>, StreamExecutor>,
+    mut connection: http2::Connection<TokioIo<Batched<Watched<S>>>, Streams<E>, StreamExecutor>,
+    batch: Batch<Watched<S>>,
     state: &State,
     worker: &Worker<E>,
 ) where
@@ -310,6 +335,10 @@ async fn drive_h2<S, E>(
             if let Err(error) = ended {
                 tracing::debug!(%error, "a client connection ended with an error");
             }
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(Err(error)) = batch.poll_send(cx) {
+            tracing::debug!(%error, "a client connection ended with an error");
             return Poll::Ready(());
         }
         if !state.deadline.is_due() {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -108,18 +109,18 @@ pub(super) enum Incoming {
 }
 
 impl Incoming {
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match self {
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        Poll::Ready(Ok(match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream, address.ip()))
+                let (stream, address) = ready!(listener.poll_accept(cx))?;
+                Accepted::Tcp(stream, address.ip())
             }
             Self::Tls(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok(Accepted::Tls(stream, address.ip()))
+                let (stream, address) = ready!(listener.poll_accept(cx))?;
+                Accepted::Tls(stream, address.ip())
             }
-            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
-        }
+            Self::Unix(listener) => Accepted::Unix(ready!(listener.poll_accept(cx))?.0),
+        }))
     }
 
     /// Closes the listener and returns the connections that the kernel has already accepted. The function empties the

@@ -1,11 +1,13 @@
 //! Everything between a socket and the layers: listeners, workers, connections and the drain.
 
+mod batched;
 mod conn;
 mod connection_limits;
 mod discard;
 mod drain;
 mod flag;
 mod listen;
+mod peers;
 mod permit;
 mod requests;
 mod sniff;

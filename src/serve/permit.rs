@@ -45,8 +45,8 @@ impl Permits {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
-    #[cfg(test)]
-    fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+    /// Returns a free permit, if there is one. A freed permit goes to a caller of [`acquire`](Self::acquire) first.
+    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
@@ -79,6 +79,11 @@ impl ListenerState {
         *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
+    /// Returns whether the drain has begun or a reload has removed the listener.
+    pub(super) fn is_closing(&self) -> bool {
+        self.drain.is_closing() || self.removed.is_set()
+    }
+
     pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -105,7 +110,7 @@ impl ConnectionPermit {
     /// Returns whether the connection must end after its requests in flight: the drain has begun, or a reload has
     /// removed the listener of the connection.
     pub(super) fn is_closing(&self) -> bool {
-        self.shared.drain.is_closing() || self.shared.removed.is_set()
+        self.shared.is_closing()
     }
 
     pub(super) fn drain(&self) -> &Drain {

@@ -27,6 +27,10 @@ use crate::wire::names::{EXPECT, UPGRADE};
 use crate::wire::received::Received;
 use crate::wire::values;
 
+/// The number of fields that the layers add to a request: two ids, Via, CDN-Loop, Forwarded, and three fields
+/// `X-Forwarded-*`.
+const ADDED_FIELDS: usize = 8;
+
 /// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to it.
 pub(super) struct Requests<E> {
     pub(super) worker: Arc<Worker<E>>,
@@ -51,6 +55,9 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         if head.version == Version::HTTP_2 {
             values::trim(&mut head.headers);
         }
+        // The map of a connection's first request has no room for more fields. Without this call, the map would grow
+        // twice while the layers add fields.
+        head.headers.reserve(ADDED_FIELDS);
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         if ctx.fields(&head.headers).has(&UPGRADE) {
             let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.state.permit);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::connection_limits::Limits;
 use super::drain::Drain;
+use super::peers::Peers;
 use crate::edge::request::EdgeRequest;
 use crate::ids::{ProviderId, Reason};
 use crate::origin;
@@ -14,6 +15,7 @@ use crate::runtime::{EdgeService, Runtime, Slot};
 pub(super) struct Worker<E> {
     pub(super) slot: &'static Slot,
     pub(super) drain: Arc<Drain>,
+    pub(super) peers: Peers,
     current: Mutex<Current<E>>,
 }
 
@@ -71,7 +73,7 @@ impl<E: EdgeService> Worker<E> {
 impl<E> Worker<E> {
     /// Creates a worker. `build` creates the layers and the client of the origin for a configuration.
     pub(super) fn new(slot: &'static Slot, drain: Arc<Drain>, build: Build<E>) -> Self {
-        Self { slot, drain, current: Mutex::new(Current::new(slot.load(), build, None)) }
+        Self { slot, drain, peers: Peers::default(), current: Mutex::new(Current::new(slot.load(), build, None)) }
     }
 
     /// Counts a refusal for which there is no complete request head, for example because of a malformed head or a flood

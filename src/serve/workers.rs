@@ -5,16 +5,16 @@
 //! all these connections to one worker. So the first worker accepts each connection and hands it to the worker that has
 //! the fewest connections. The connection stays with this worker until it closes.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::MissedTickBehavior;
 
 use super::conn;
 use super::drain::Drain;
@@ -30,7 +30,8 @@ use crate::runtime::{EdgeService, Runtime, Slot};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Limits the messages about failed accepts of all listeners.
 static ACCEPT_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
-/// The number of clock sweeps between two calls of [`Worker::prune`].
+/// The number of regular sweeps of the clock between two calls of [`Worker::prune`]. The worker also calls this
+/// function before each rest.
 const SWEEPS_PER_PRUNE: u32 = 10;
 
 /// The number of tasks that a worker polls before it asks the kernel for new events. One request needs about four
@@ -119,7 +120,11 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Worke
         let drain = Arc::clone(drain);
         // The runtime is made here, so that a worker that cannot start ends the process. Otherwise the connections that
         // are handed to this worker would be lost.
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_PER_LOOK).build();
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(POLLS_PER_LOOK)
+            .on_thread_unpark(clock::woke)
+            .build();
         let tokio = tokio.map_err(|error| {
             let remedy = "raise the limit of open files (ulimit -n), or lower server.workers";
             io::Error::new(error.kind(), format!("worker {index} cannot start ({error}); {remedy}"))
@@ -249,13 +254,17 @@ impl<E: EdgeService> Acceptor<E> {
                 () = self.state.removed.wait() => {}
             }
         });
-        loop {
-            let accepted = tokio::select! {
-                accepted = incoming.accept() => accepted,
-                () = &mut closing => return None,
-            };
-            match accepted {
+        while !self.state.is_closing() {
+            let accepted = poll_fn(|cx| match incoming.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
+            });
+            match accepted.await? {
                 Ok(accepted) => {
+                    if let Some(permit) = self.state.permits.try_acquire() {
+                        self.hand_over(accepted, permit);
+                        continue;
+                    }
                     // If `server.max_connections` connections are open, this connection waits here without being read,
                     // and later connections wait in the kernel's queue. The permit is acquired after the accept,
                     // because an idle listener would otherwise keep a permit that another listener needs.
@@ -281,6 +290,7 @@ impl<E: EdgeService> Acceptor<E> {
                 }
             }
         }
+        None
     }
 
     /// Serves the connections that were accepted before the listener was closed, because their clients can already have
@@ -319,15 +329,19 @@ impl<E: EdgeService> Acceptor<E> {
 }
 
 async fn sweep<E: EdgeService>(worker: Arc<Worker<E>>) {
-    let mut ticks = tokio::time::interval(clock::TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeps = 0_u32;
     loop {
-        ticks.tick().await;
-        clock::sweep();
+        let wait = clock::sweep();
         sweeps += 1;
-        if sweeps.is_multiple_of(SWEEPS_PER_PRUNE) {
+        if wait > clock::TICK || sweeps.is_multiple_of(SWEEPS_PER_PRUNE) {
             worker.prune();
         }
+        if wait > clock::TICK {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => continue,
+                () = clock::armed() => {}
+            }
+        }
+        tokio::time::sleep(clock::TICK).await;
     }
 }

@@ -207,6 +207,7 @@ impl Inspect for Assigner {
             {
                 // A head has far fewer fields than a map can have, so this never fails.
                 let _ = head.headers.try_insert(experiment.field.clone(), arm.value.clone());
+                ctx.names.add(&experiment.field);
             }
         }
         ctx.assigned = all;

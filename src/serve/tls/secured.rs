@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use rustls::ServerConnection;
@@ -111,6 +111,9 @@ impl Socket for Secured {
 
 impl AsyncRead for Secured {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // hyper reads several times for each request, and mostly there is nothing to read. The stream would need
+        // three times the instructions to find this out.
+        ready!(self.poll_readable(cx))?;
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
