@@ -27,10 +27,17 @@ pub(super) fn providers(arguments: &ProvidersArguments) -> ExitCode {
 
 // Errors of `writeln!` are ignored in this file, because writing to a `String` cannot fail.
 fn table() -> String {
-    let mut text = row(["preset", "CDN", "targeted field", "cache tags in", "proofs"]);
+    let mut text = row(["preset", "CDN", "targeted field", "cache tags in", "br from origin", "proofs"]);
     for preset in Preset::all() {
         let field = preset.targeted_field.as_ref().map_or("Cache-Control (s-maxage)", |field| &field.spelled);
-        text += &row([preset.name, &preset.title, field, preset.tag_field_name(), &preset.proofs.join(", ")]);
+        text += &row([
+            preset.name,
+            &preset.title,
+            field,
+            preset.tag_field_name(),
+            preset.br.as_str(),
+            &preset.proofs.join(", "),
+        ]);
         let signals: Vec<_> = preset.signals.iter().map(ToString::to_string).collect();
         let signals = if signals.is_empty() { "the identity header only".to_owned() } else { signals.join("; ") };
         let _ = writeln!(text, "{:<12}signals: {signals}", "");
@@ -38,8 +45,8 @@ fn table() -> String {
     text + "\n`edgeshim providers NAME` shows all facts of one preset, each with its source.\n"
 }
 
-fn row([name, cdn, field, tags, proofs]: [&str; 5]) -> String {
-    format!("{name:<12}{cdn:<50}{field:<31}{tags:<18}{proofs}\n")
+fn row([name, cdn, field, tags, br, proofs]: [&str; 6]) -> String {
+    format!("{name:<12}{cdn:<50}{field:<31}{tags:<18}{br:<16}{proofs}\n")
 }
 
 fn one(preset: &Preset) -> String {

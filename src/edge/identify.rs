@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::request::inspect::Inspect;
 use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
 use crate::cdn::known::Known;
-use crate::cdn::preset::{NAMES, Preset};
+use crate::cdn::preset::{Br, NAMES, Preset};
 use crate::cdn::recognise::Recogniser;
 use crate::ids::{ProviderId, Reason};
 use crate::keys::grammar::{has_meaning, header_name};
@@ -154,6 +154,7 @@ impl Identifier {
         match provider.position().and_then(|position| self.providers.get(position)) {
             Some(known) => {
                 ctx.dialect = known.preset.dialect;
+                ctx.takes_br = known.preset.br != Br::No;
                 ctx.kind = known.preset.kind(fields);
             }
             None if self.settings.reject_unknown && ctx.refusal.is_none() => {

@@ -278,7 +278,7 @@ mod tests {
             whoopsie: WhoopsieSettings::default(),
             pages: Arc::new(Pages::build(&crate::pages::PageSettings::default()).unwrap()),
             gzip: GzipSettings::default(),
-            gzip_memory: GzipMemory::new(0),
+            gzip_memory: GzipMemory::new(&GzipSettings::default(), &metrics.ledger(&crate::metrics::Labels::default())),
             admission: AdmissionParts { limiter: None, queue_timeout: std::time::Duration::from_secs(30) },
             leaf: LeafParts { host: None, fallback_host: HeaderValue::from_static("localhost"), server_timing: false },
             classes: Classes::new(Vec::new()).unwrap(),

@@ -186,6 +186,8 @@ metrics! {
         "Bodies that were not compressed, by reason.");
     GZIP_TWINS: Counter("edgeshim_gzip_twins_total", ["result"], Count,
         "Lookups of stored gzip twins, by result.");
+    TWINS_RIPENED: Counter("edgeshim_twins_ripened_total", ["coding"], Count,
+        "Stored twins that were compressed again in the background, by coding.");
     WHOOPSIES: Counter("edgeshim_whoopsies_total", ["provider", "locale", "cause"], Count, "Whoopsie pages served.");
 
     // Metrics of the logs that CDNs push, and figures that are calculated from these logs and the pulls. The file

@@ -144,10 +144,11 @@ impl Runtime {
             beacon_sources: beacon_sources(&settings),
             rum_pages: settings.rum.pages.iter().map(|page| intern(page)).collect(),
         };
+        let ledger = metrics.ledger(&labels);
         Self {
-            ledger: metrics.ledger(&labels),
             limiter: Arc::new(Limiter::new(settings.admission, metrics)),
-            gzip_memory: GzipMemory::new(settings.gzip.twins_bytes),
+            gzip_memory: GzipMemory::new(&settings.gzip, &ledger),
+            ledger,
             attempts: Arc::default(),
             settings,
             metrics,

@@ -29,18 +29,33 @@ pub(crate) enum Preference {
     Nothing,
 }
 
-/// Returns the coding that Accept-Encoding prefers: gzip or identity (RFC 9110 §12.5.3).
-///
-/// The result is gzip if the weight of gzip is above 0 and at least the weight of identity. A coding that is not named
-/// has the weight of `*`, or 0 if `*` is not named either. If the field is absent, the result is identity, because a
-/// CDN that wants gzip sends the field. If a coding is named twice, the lower weight is used. For gzip this choice is
-/// safe, because every client can read a body without a coding.
+/// The codings that a request prefers to a body without a coding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Acceptance {
+    /// Whether the weight of gzip is above 0 and at least the weight of identity.
+    pub(crate) gzip: bool,
+    /// Whether the weight of br is above 0 and at least the weights of gzip and of identity.
+    pub(crate) br: bool,
+}
+
+/// Returns the coding that Accept-Encoding prefers: gzip or identity. See [`coding_acceptance`].
 pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
-    let (mut gzip, mut identity, mut any) = (None, None, None);
+    if coding_acceptance(headers).gzip { Coding::Gzip } else { Coding::Identity }
+}
+
+/// Returns the codings that Accept-Encoding prefers to identity (RFC 9110 §12.5.3).
+///
+/// A coding that is not named has the weight of `*`, or 0 if `*` is not named either. If the field is absent, no coding
+/// is preferred, because a CDN that wants gzip sends the field. If a coding is named twice, the lower weight is used.
+/// This choice is safe, because every client can read a body without a coding.
+pub(crate) fn coding_acceptance(headers: &HeaderMap) -> Acceptance {
+    let (mut gzip, mut br, mut identity, mut any) = (None, None, None, None);
     for member in tokens::members(headers, &ACCEPT_ENCODING) {
         let (coding, weight) = weighed(member);
         let slot = if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
             &mut gzip
+        } else if coding.eq_ignore_ascii_case(b"br") {
+            &mut br
         } else if coding.eq_ignore_ascii_case(b"identity") {
             &mut identity
         } else if coding == b"*" {
@@ -52,9 +67,8 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
             *slot = Some(slot.map_or(weight, |known: u16| known.min(weight)));
         }
     }
-    let gzip = gzip.or(any).unwrap_or(0);
-    let identity = identity.or(any).unwrap_or(0);
-    if gzip > 0 && gzip >= identity { Coding::Gzip } else { Coding::Identity }
+    let [gzip, br, identity] = [gzip, br, identity].map(|weight| weight.or(any).unwrap_or(0));
+    Acceptance { gzip: gzip > 0 && gzip >= identity, br: br > 0 && br >= gzip && br >= identity }
 }
 
 /// Returns the form of an error body that the client can use, according to Accept.
@@ -365,7 +379,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(ACCEPT, value.clone());
             headers.append(ACCEPT_ENCODING, value.clone());
-            let _ = (accept_prefers(&headers), gzip_acceptance(&headers));
+            let _ = (accept_prefers(&headers), coding_acceptance(&headers));
         }
 
         #[test]
@@ -390,7 +404,9 @@ mod tests {
             };
             let any = lowest(&["*"]).unwrap_or(0);
             let gzip = lowest(&["gzip", "x-gzip"]).unwrap_or(any);
-            let wanted = gzip > 0 && gzip >= lowest(&["identity"]).unwrap_or(any);
+            let identity = lowest(&["identity"]).unwrap_or(any);
+            let br = lowest(&["br"]).unwrap_or(any);
+            let wanted = Acceptance { gzip: gzip > 0 && gzip >= identity, br: br > 0 && br >= gzip.max(identity) };
             // The result must not depend on the number of lines or their order.
             let (first, second) = text.split_at(cut.min(text.len()));
             for lines in [
@@ -400,7 +416,7 @@ mod tests {
             ] {
                 let headers: HeaderMap =
                     lines.iter().map(|line| (ACCEPT_ENCODING, HeaderValue::from_str(line).unwrap())).collect();
-                prop_assert_eq!(gzip_acceptance(&headers) == Coding::Gzip, wanted, "{:?}", lines);
+                prop_assert_eq!(coding_acceptance(&headers), wanted, "{:?}", lines);
             }
         }
     }

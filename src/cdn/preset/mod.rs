@@ -79,6 +79,8 @@ pub(crate) struct Preset {
     pub targeted_field: Option<Field>,
     /// The header field from which the CDN reads cache tags.
     tags: TagField,
+    /// Whether the CDN asks an origin for bodies in br.
+    pub br: Br,
     /// The largest response head that the CDN accepts.
     pub limits: HeadLimits,
     /// The form of the log lines that the CDN pushes.
@@ -87,6 +89,31 @@ pub(crate) struct Preset {
     pub edge: EdgeFields,
     /// All facts in the preset's file, to be shown to people.
     pub facts: Vec<Fact>,
+}
+
+/// Whether a CDN asks an origin for bodies in br.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Br {
+    /// The preset does not say.
+    Unknown,
+    /// The CDN always asks for br.
+    Yes,
+    /// The CDN asks for br if the operator configures the CDN to do so.
+    Configured,
+    /// The CDN cannot use br from an origin, so it gets no br.
+    No,
+}
+
+impl Br {
+    /// Returns a text for people.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "not known",
+            Self::Yes => "yes",
+            Self::Configured => "if enabled",
+            Self::No => "no",
+        }
+    }
 }
 
 /// The header field in which a CDN sends the address of its client.

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::edge_fields::EdgeFields;
 use super::logs::{LogField, LogForm, LogPlace};
-use super::{ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
+use super::{Br, ClientField, ClientForm, Fact, Field, Matcher, PopField, PopForm, Preset, TagField, TagForm, Test};
 use crate::cdn::dialect::Dialect;
 use crate::cdn::limits::HeadLimits;
 use crate::ids::EdgeResult;
@@ -88,6 +88,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
     };
     let (dialect, targeted_field) = dialect(root.table("dialect")?, coded_only, &mut facts)?;
     let tags = root.table("tags")?.map_or(Ok(TagField::Unknown), |table| tags(table, &mut facts))?;
+    let br = root.table("br")?.map_or(Ok(Br::Unknown), |table| br(table, &mut facts))?;
     let limits = root.table("limits")?.map_or(Ok(HeadLimits::default()), |table| limits(table, &mut facts))?;
     let logs = root.table("logs")?.map_or(Ok(LogForm::default()), |table| logs(table, &mut facts))?;
     root.end()?;
@@ -106,6 +107,7 @@ pub(super) fn preset(name: &'static str, file: &str) -> Result<Preset, Flaw> {
         stores_by_vary,
         targeted_field,
         tags,
+        br,
         limits,
         logs,
         edge,
@@ -244,6 +246,19 @@ fn limits(mut table: Reader, facts: &mut Facts) -> Result<HeadLimits, Flaw> {
     };
     table.end()?;
     Ok(limits)
+}
+
+fn br(mut table: Reader, facts: &mut Facts) -> Result<Br, Flaw> {
+    facts.take("br", &mut table)?;
+    let asked = table.text("asked")?;
+    let br = match asked.as_str() {
+        "always" => Br::Yes,
+        "if_enabled" => Br::Configured,
+        "never" => Br::No,
+        _ => return Err(table.flaw(&format!("asked must be always, if_enabled or never, and not {asked}"))),
+    };
+    table.end()?;
+    Ok(br)
 }
 
 fn logs(mut table: Reader, facts: &mut Facts) -> Result<LogForm, Flaw> {

@@ -164,8 +164,18 @@ pub(super) fn admission(limits: Limits, holds: bool) -> String {
     format!("at most {max_in_flight} at the origin at once, {max_waiting} more in the queue, then 503")
 }
 
-/// Returns what happens to the content coding of the body.
-pub(super) fn gzip(verdict: Verdict, enabled: bool) -> String {
+/// Returns what happens to the content coding of the body. `wants_br` is whether the request gets br from a twin.
+pub(super) fn gzip(verdict: Verdict, enabled: bool, wants_br: bool) -> String {
+    let may_have_twin = matches!(verdict, Verdict::Compress | Verdict::Vary(crate::edge::gzip::Skip::NotAccepted));
+    let text = coding(verdict, enabled);
+    if wants_br && may_have_twin {
+        format!("{text}; br instead, if the body was pulled before and its stored form has br (gzip.ripen)")
+    } else {
+        text
+    }
+}
+
+fn coding(verdict: Verdict, enabled: bool) -> String {
     match verdict {
         Verdict::Leave(crate::edge::gzip::Skip::Off) if !enabled => "off (gzip.enabled)".to_owned(),
         Verdict::Leave(crate::edge::gzip::Skip::Off) => "off for this class".to_owned(),

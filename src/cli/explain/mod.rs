@@ -279,14 +279,15 @@ impl Explainer<'_> {
         }
         if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
             let names = Names::of(&request.head.headers);
-            let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, names, ctx.dialect);
+            let (dialect, takes_br) = (ctx.dialect, ctx.takes_br);
+            let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, names, dialect, takes_br);
             let length = content_length(&head.headers).ok().flatten();
             let verdict = if rule.gzip {
                 gzip::decide(&self.parts.gzip, request_facts, head, length, None)
             } else {
                 gzip::Verdict::Leave(gzip::Skip::Off)
             };
-            report.gzip = Some(decisions::gzip(verdict, self.parts.gzip.enabled));
+            report.gzip = Some(decisions::gzip(verdict, self.parts.gzip.enabled, request_facts.wants_br()));
         }
         outgoing
     }

@@ -150,7 +150,7 @@ fn not_modified(
         Some(TagKind::Kept | TagKind::KeptCoded) => return Verdict::NotModified { weak: false },
         Some(TagKind::Inflated) => !request.accepts_gzip,
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
-        Some(TagKind::Compressed | TagKind::Mixed) => request.accepts_gzip,
+        Some(TagKind::Compressed | TagKind::Mixed) => request.gets_weak_tag(named_weak, named_strong),
         Some(TagKind::Weak) | None => {
             // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. The body counts
             // as inflated if `gzip.inflate` is on and the client sent only the weak form of the tag.
@@ -168,7 +168,7 @@ fn not_modified(
             if has_coding && !inflated {
                 return Verdict::NotModified { weak: false };
             }
-            request.accepts_gzip || inflated
+            request.gets_weak_tag(named_weak, named_strong) || inflated
         }
     };
     let weak = if request.repeats_form && named_weak != named_strong { named_weak } else { weak };

@@ -11,7 +11,7 @@ use super::twins::Draft;
 use crate::ids::ClassId;
 
 /// The header of a member (RFC 1952 §2.3.1): method deflate, no file name, no time, unknown operating system.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// The usual size of the output buffer, in bytes. This is enough for one write to the socket.
 pub(super) const OUTPUT_BYTES: usize = 16 * 1024;
 /// The largest number of compressors that a worker keeps for its next responses. Each compressor needs some 270 KiB of

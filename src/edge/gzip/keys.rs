@@ -17,6 +17,8 @@ pub struct GzipSettings {
     pub min_bytes: u64,
     /// The size of the store of twins, in bytes. If it is 0, no twin is stored.
     pub twins_bytes: u64,
+    /// Whether a thread in the background compresses a twin again after the twin was used (`ripener.rs`).
+    pub ripen: bool,
     /// Whether to inflate the origin's gzip if the request does not accept gzip.
     pub inflate: bool,
     /// The media types of bodies that are compressed.
@@ -58,6 +60,7 @@ impl Default for GzipSettings {
             level: 5,
             min_bytes: 256,
             twins_bytes: 64 * 1024 * 1024,
+            ripen: true,
             inflate: false,
             types: MediaTypes::new(TYPES),
         }
@@ -70,6 +73,7 @@ impl Keys for GzipSettings {
         v.integer("level", 1..=9, &mut self.level);
         v.integer("min_bytes", 0..=1024 * 1024 * 1024, &mut self.min_bytes);
         v.text("twins", &SIZE, &mut self.twins_bytes);
+        v.flag("ripen", &mut self.ripen);
         v.flag("inflate", &mut self.inflate);
         let mut types = self.types.texts();
         v.list("types", &MEDIA_TYPE, &mut types);

@@ -7,21 +7,25 @@
 //! If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag, Vary,
 //! Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
-//! `edgeshim_gzip_twins_total`.
+//! `edgeshim_gzip_twins_total`, `edgeshim_twins_ripened_total`.
 //! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host
 //! and target. A compressed response also costs the compression. The compressor's memory is reused for the next
-//! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression.
+//! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression. A thread in
+//! the background makes twins smaller (`ripener.rs`). A request that accepts br then gets the twin's br form.
 //! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip must be inflated and is invalid,
 //! incomplete or too long. The compressor works in memory and cannot fail.
 
 mod apply;
+mod counts;
 mod decide;
 mod deflate;
 mod fields;
 mod inflate;
 mod keys;
 mod known_tags;
+mod memory;
 mod request_facts;
+mod ripener;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -32,20 +36,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Method, StatusCode, request, response};
-use metrics::Counter;
+use http::{HeaderValue, Method, StatusCode, request, response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use self::counts::Counts;
 use self::deflate::{Deflater, OUTPUT_BYTES};
 use self::inflate::Inflater;
-use self::known_tags::{KnownTags, TagKind};
+use self::known_tags::TagKind;
 use self::transform::BYTES_PER_TURN;
 use self::twins::{Draft, Found, Key, Loan, Twin, Twins};
 pub(crate) use self::{
     apply::{apply, vary_for_akamai},
     decide::{Skip, Verdict, decide},
     keys::GzipSettings,
+    memory::GzipMemory,
     request_facts::{RequestFacts, prepare},
     transform::GzipBody,
 };
@@ -54,31 +59,15 @@ use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::cdn::dialect::Dialect;
 use crate::fault::{Begun, Fault};
-use crate::ids::ClassId;
-use crate::metrics::{Ledger, Table, describe};
+use crate::metrics::Ledger;
 use crate::wire::etag::EntityTag;
 use crate::wire::host::host;
-use crate::wire::names::ETAG;
+use crate::wire::names::{CONTENT_ENCODING, ETAG};
+use crate::wire::values::content_length;
 
 /// The longest time that a response head waits for the whole body, so that the body can be compared with its stored
 /// twin. A nearby origin can send 4 MiB, the longest body that can have a twin, within this time.
 const PATIENCE: Duration = Duration::from_millis(300);
-
-/// The state that outlives one response. All workers of one configuration share this state.
-#[derive(Debug, Clone)]
-pub(crate) struct GzipMemory {
-    twins: Option<Arc<Twins>>,
-    tags: Arc<KnownTags>,
-}
-
-impl GzipMemory {
-    /// Creates the state, with a store of at most `twins_bytes` bytes of twins. If `twins_bytes` is 0, no twin is
-    /// stored.
-    pub(crate) fn new(twins_bytes: u64) -> Self {
-        let twins = (twins_bytes > 0).then(|| Arc::new(Twins::new(twins_bytes)));
-        Self { twins, tags: Arc::new(KnownTags::new()) }
-    }
-}
 
 /// Puts [`Gzip`] around a service.
 #[derive(Debug, Clone)]
@@ -92,33 +81,6 @@ struct Shared {
     memory: GzipMemory,
     classes: Arc<Classes>,
     counts: Arc<Counts>,
-}
-
-#[derive(Debug)]
-struct Counts {
-    ledger: Arc<Ledger>,
-    skipped: Table<Skip, Counter>,
-    twins: Table<Found, Counter>,
-    input_bytes: Table<ClassId, Counter>,
-    output_bytes: Table<ClassId, Counter>,
-}
-
-impl Counts {
-    fn new(ledger: Arc<Ledger>) -> Self {
-        Self {
-            skipped: ledger.table(&describe::GZIP_SKIPPED),
-            twins: ledger.table(&describe::GZIP_TWINS),
-            input_bytes: ledger.table(&describe::GZIP_INPUT_BYTES),
-            output_bytes: ledger.table(&describe::GZIP_OUTPUT_BYTES),
-            ledger,
-        }
-    }
-
-    /// Counts the bytes of a body before and after compression.
-    fn compressed(&self, class: ClassId, input: u64, output: u64) {
-        self.input_bytes.get(class).increment(input);
-        self.output_bytes.get(class).increment(output);
-    }
 }
 
 impl GzipLayer {
@@ -157,7 +119,8 @@ where
 
     fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
         let Shared { settings, memory, .. } = &*self.shared;
-        let facts = RequestFacts::of(settings, &request.head, request.ctx.names, request.ctx.dialect);
+        let (names, dialect, takes_br) = (request.ctx.names, request.ctx.dialect, request.ctx.takes_br);
+        let facts = RequestFacts::of(settings, &request.head, names, dialect, takes_br);
         let mut target = None;
         if settings.enabled {
             target = memory.twins.as_ref().and_then(|twins| target_of(twins, facts, &request.head));
@@ -172,7 +135,9 @@ where
 /// Returns the hash of host and target, from which the key of a twin is computed. Returns `None` if the request cannot
 /// get a twin.
 fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Option<u64> {
-    if !facts.wants_gzip() || head.method != Method::GET {
+    // A HEAD request gets no twin. But its response has the coding of the twin that a GET request would get.
+    let gets_twin = if facts.is_head { facts.wants_br() } else { facts.wants_coding() && head.method == Method::GET };
+    if !gets_twin {
         return None;
     }
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -287,7 +252,11 @@ impl Shared {
         target: Option<u64>,
         mut response: EdgeResponse<B>,
     ) -> Result<EdgeResponse<GzipBody<B>>, Box<Undecided<B>>> {
-        let length = response.body.size_hint().exact();
+        let length = if request.is_head {
+            content_length(&response.head.headers).unwrap_or_default()
+        } else {
+            response.body.size_hint().exact()
+        };
         let known = self.known(request, &response.head);
         // A class can depend on the type. So a 304 without a type can get another class than the 200 with the same tag,
         // and that other class can have gzip off. A known kind (`TagKind`) comes from an earlier response with this
@@ -318,6 +287,16 @@ impl Shared {
                 };
             }
             _ => {
+                if let Some((twins, key, twin)) = self.ripe(request, verdict, target, length, &response) {
+                    if request.is_head {
+                        apply_br(&mut response.head);
+                        return Ok(response.map(GzipBody::plain));
+                    }
+                    if let Some(loan) = Loan::take(twins, key.length) {
+                        let response = response.map(|inner| GzipBody::undecided(inner, Some(loan)));
+                        return Err(Box::new(Undecided { response, question: Question::Twin { twin, key } }));
+                    }
+                }
                 let has_no_body = request.is_head || response.body.is_end_stream();
                 if let Verdict::Leave(skip) | Verdict::Vary(skip) = verdict
                     && !has_no_body
@@ -353,6 +332,28 @@ impl Shared {
         }
         let response = response.map(|inner| GzipBody::undecided(inner, None));
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
+    }
+
+    /// Returns the twin of a response that is not compressed now, if the request accepts br and the twin has br. Puts a
+    /// twin that has no br yet into the queue of the ripener.
+    fn ripe<B: EdgeBody>(
+        &self,
+        request: RequestFacts,
+        verdict: Verdict,
+        target: Option<u64>,
+        length: Option<u64>,
+        response: &EdgeResponse<B>,
+    ) -> Option<(&Arc<Twins>, Key, Twin)> {
+        let may_have_twin = matches!(verdict, Verdict::Compress | Verdict::Vary(Skip::NotAccepted));
+        if !may_have_twin || !request.wants_br() || fields::is_unbuffered(&response.head.headers) {
+            return None;
+        }
+        let (twins, key) = self.key(target, length?, response)?;
+        let twin = twins.find(&key)?;
+        if twin.br.is_none() && !request.is_head {
+            self.memory.ripen(twins, key, &twin);
+        }
+        twin.br.is_some().then_some((twins, key, twin))
     }
 
     /// Returns the kind of the tag of a 304, if the kind is known.
@@ -445,15 +446,38 @@ impl Shared {
                     Found::Miss
                 };
                 self.counts.twins.get(found).increment(1);
-                if !same {
+                if !same && request.wants_gzip() {
                     return Ok(self.compress(response, Some(key), false));
                 }
-                apply(Verdict::Compress, &mut response.head);
+                if !same {
+                    // The request accepts br, but not gzip. So it gets the body without a coding.
+                    if found == Found::Changed {
+                        self.memory.forget(&key);
+                    }
+                    self.counts.skipped.get(Skip::NotAccepted).increment(1);
+                    apply(Verdict::Vary(Skip::NotAccepted), &mut response.head);
+                    return Ok(response);
+                }
+                if let Some(twins) = &self.memory.twins {
+                    self.memory.ripen(twins, key, &twin);
+                }
                 let class = response.facts.class;
-                response.map(|body| body.twin(twin, class, &self.counts))
+                let br = twin.br.filter(|_| request.wants_br());
+                if br.is_some() {
+                    apply_br(&mut response.head);
+                } else {
+                    apply(Verdict::Compress, &mut response.head);
+                }
+                response.map(|body| body.twin(br.unwrap_or(twin.gzip), class, &self.counts))
             }
         })
     }
+}
+
+/// Changes the head of a response whose body is replaced by the br form of its twin.
+fn apply_br(head: &mut response::Parts) {
+    apply(Verdict::Compress, head);
+    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
 }
 
 /// Returns the fault of a response whose head has not been sent. The fault then also contains the origin's status, the

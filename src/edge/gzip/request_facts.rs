@@ -11,7 +11,7 @@ use crate::wire::etag::{self, Listed};
 use crate::wire::head_fields::{Fields, Names};
 use crate::wire::host::host;
 use crate::wire::names::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
-use crate::wire::quality::{Coding, gzip_acceptance};
+use crate::wire::quality::{Acceptance, coding_acceptance};
 
 /// The facts about a request that `gzip` needs.
 #[allow(clippy::struct_excessive_bools, reason = "the flags are independent facts")]
@@ -19,6 +19,9 @@ use crate::wire::quality::{Coding, gzip_acceptance};
 pub(crate) struct RequestFacts {
     /// Whether the request prefers gzip to identity, or accepts both equally.
     pub(super) accepts_gzip: bool,
+    /// Whether the weight of br is above 0 and at least the weights of gzip and identity. False if `gzip.ripen` or the
+    /// store of twins is off, or if the CDN cannot use br from an origin.
+    accepts_br: bool,
     /// Whether the request asks for a range. A request with a range never gets gzip from this layer, because clients
     /// handle parts of a gzip body badly.
     has_range: bool,
@@ -41,11 +44,20 @@ pub(crate) struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Reads the facts from a request's head.
-    pub(crate) fn of(settings: &GzipSettings, head: &request::Parts, filter: Names, dialect: Dialect) -> Self {
+    /// Reads the facts from a request's head. `takes_br` is whether the CDN can use br from an origin.
+    pub(crate) fn of(
+        settings: &GzipSettings,
+        head: &request::Parts,
+        filter: Names,
+        dialect: Dialect,
+        takes_br: bool,
+    ) -> Self {
         let (headers, fields) = (&head.headers, Fields::new(&head.headers, filter));
+        let Acceptance { gzip, br } =
+            if fields.can_have(&ACCEPT_ENCODING) { coding_acceptance(headers) } else { Acceptance::default() };
         let mut facts = Self {
-            accepts_gzip: fields.can_have(&ACCEPT_ENCODING) && gzip_acceptance(headers) == Coding::Gzip,
+            accepts_gzip: gzip,
+            accepts_br: br && takes_br && settings.ripen && settings.twins_bytes > 0,
             has_range: fields.has(&RANGE),
             has_tags: fields.has(&IF_NONE_MATCH) || fields.has(&IF_MATCH),
             is_head: head.method == Method::HEAD,
@@ -73,6 +85,23 @@ impl RequestFacts {
     /// Whether the request gets gzip if the body can be compressed.
     pub(super) fn wants_gzip(self) -> bool {
         self.accepts_gzip && !self.has_range
+    }
+
+    /// Whether the request gets br if the body has a twin with br.
+    pub(crate) fn wants_br(self) -> bool {
+        self.accepts_br && !self.has_range
+    }
+
+    /// Whether the request can get a body in gzip or br from this layer.
+    pub(super) fn wants_coding(self) -> bool {
+        self.wants_gzip() || self.wants_br()
+    }
+
+    /// Whether the 200 with the tag in a 304 has a coding of this layer, and so a weak tag. A request that accepts br
+    /// but not gzip gets br or no coding, depending on the twin. Its 304 has the strong tag only if If-None-Match has
+    /// only the strong form of the tag. A weak tag is safe for both bodies.
+    pub(super) fn gets_weak_tag(self, named_weak: bool, named_strong: bool) -> bool {
+        self.accepts_gzip || (self.accepts_br && (named_weak || !named_strong))
     }
 
     /// Returns two facts about a tag: whether If-None-Match contains the tag's weak form, and whether If-None-Match

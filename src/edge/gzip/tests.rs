@@ -27,7 +27,7 @@ fn request(path: &str, fields: Fields) -> request::Parts {
 }
 
 fn facts_of(settings: &GzipSettings, head: &request::Parts, dialect: Dialect) -> RequestFacts {
-    RequestFacts::of(settings, head, Names::of(&head.headers), dialect)
+    RequestFacts::of(settings, head, Names::of(&head.headers), dialect, true)
 }
 
 fn facts(fields: Fields) -> RequestFacts {
@@ -257,6 +257,42 @@ fn tag_of_a_304_when_200_was_inflated_then_equals_the_tag_of_the_200() {
     }
     let gzip: Fields = &[("accept-encoding", "gzip"), ("if-none-match", "W/\"a\"")];
     assert_eq!(of(gzip, &[], Some(TagKind::Inflated)), Verdict::NotModified { weak: false });
+}
+
+#[test]
+fn tag_of_a_304_when_only_br_is_accepted_then_is_strong_only_if_only_the_strong_form_is_named() {
+    let off = GzipSettings { ripen: false, ..settings() };
+    let date = ("if-modified-since", "Sat, 28 Nov 2026 00:00:00 GMT");
+    for known in [None, Some(TagKind::Compressed), Some(TagKind::Mixed)] {
+        for (named, weak) in [
+            (("if-none-match", "\"a\""), false),
+            (("if-none-match", "W/\"a\""), true),
+            (("if-none-match", "\"a\", W/\"a\""), true),
+            (date, true),
+        ] {
+            let fields = &[("accept-encoding", "br"), named];
+            let verdict =
+                |settings: &GzipSettings| verdict_on_304(settings, "/a.css", fields, Dialect::Generic, &[], known);
+            assert_eq!(verdict(&settings()), Verdict::NotModified { weak }, "{known:?} {named:?}");
+            if known != Some(TagKind::Mixed) {
+                assert_eq!(verdict(&off), Verdict::NotModified { weak: false }, "{known:?} {named:?}, ripen off");
+            }
+        }
+    }
+}
+
+#[test]
+fn br_when_range_settings_or_provider_forbid_it_then_not_wanted() {
+    let wants = |settings: &GzipSettings, fields, takes_br| {
+        RequestFacts::of(settings, &request("/", fields), Dialect::Generic, takes_br).wants_br()
+    };
+    let br: Fields = &[("accept-encoding", "br, gzip")];
+    assert!(wants(&settings(), br, true));
+    assert!(!wants(&settings(), GZIP, true));
+    assert!(!wants(&settings(), &[("accept-encoding", "br"), ("range", "bytes=0-9")], true));
+    assert!(!wants(&settings(), br, false));
+    assert!(!wants(&GzipSettings { ripen: false, ..settings() }, br, true));
+    assert!(!wants(&GzipSettings { twins_bytes: 0, ..settings() }, br, true));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::Counts;
 use super::apply::remove_digests;
 use super::deflate::Deflater;
 use super::inflate::Inflater;
-use super::twins::{Loan, Twin};
+use super::twins::Loan;
 use crate::clock::{self, Deadline};
 use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
@@ -182,12 +182,12 @@ impl<B> GzipBody<B> {
         self
     }
 
-    /// Replaces the body, which was read ahead, by its twin.
-    pub(super) fn twin(self, twin: Twin, class: ClassId, counts: &Counts) -> Self {
+    /// Replaces the body, which was read ahead, by the form `coded` of its twin.
+    pub(super) fn twin(self, coded: Bytes, class: ClassId, counts: &Counts) -> Self {
         // The bytes are counted now and not at the end of the body, because the twin has replaced the compression even
         // if the client disconnects.
-        counts.compressed(class, self.bytes_ahead(), twin.gzip.len() as u64);
-        self.ready(twin.gzip)
+        counts.compressed(class, self.bytes_ahead(), coded.len() as u64);
+        self.ready(coded)
     }
 
     /// Compresses the body, which was read ahead as a whole.

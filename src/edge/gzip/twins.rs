@@ -1,4 +1,4 @@
-//! The store of gzip twins. A twin is the compressed form of one of the origin's bodies. A twin stays in memory after
+//! The store of twins. A twin has the compressed forms of one of the origin's bodies. A twin stays in memory after
 //! the response for which the twin was made.
 //!
 //! Many points of presence of several CDNs pull the same object, so one twin serves many pulls. A twin is found by
@@ -6,6 +6,8 @@
 //! the body from which the twin was made. If an origin sends two different bodies with the same length and the same
 //! strong tag, that is an error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 also misses
 //! this error if the two bodies were deliberately made to have the same CRC-32.
+//!
+//! After a twin was used, `ripener.rs` compresses the body of the twin again: to a smaller gzip member and to brotli.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::ids::label;
 /// long.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
 /// The memory that a twin needs in addition to its compressed bytes, in bytes.
-const OVERHEAD_BYTES: u64 = 128;
+const OVERHEAD_BYTES: u64 = 192;
 
 label! {
     /// The result of a lookup in the store of twins: the label `result` of `edgeshim_gzip_twins_total`.
@@ -44,13 +46,34 @@ pub(super) struct Key {
     pub(super) length: u64,
 }
 
-/// The gzip form of a body.
+/// Whether a twin has been compressed again (`ripener.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The twin was made while a response was sent.
+    Green,
+    /// The twin is in the queue of the ripener, or the ripener compresses the body of the twin.
+    Queued,
+    /// The ripener has finished. The twin has the smallest forms that the ripener could make.
+    Ripe,
+}
+
+/// The compressed forms of a body.
 #[derive(Debug, Clone)]
 pub(super) struct Twin {
     /// One complete gzip member (RFC 1952).
     pub(super) gzip: Bytes,
+    /// A complete brotli stream (RFC 7932). `None` if the ripener has not made one.
+    pub(super) br: Option<Bytes>,
+    pub(super) stage: Stage,
     /// The CRC-32 of the body before compression.
     pub(super) crc: u32,
+}
+
+impl Twin {
+    /// Returns the length of all forms.
+    fn bytes(&self) -> u64 {
+        (self.gzip.len() + self.br.as_ref().map_or(0, Bytes::len)) as u64
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +81,7 @@ struct Weigh;
 
 impl Weighter<Key, Twin> for Weigh {
     fn weight(&self, _: &Key, twin: &Twin) -> u64 {
-        twin.gzip.len() as u64 + OVERHEAD_BYTES
+        twin.bytes() + OVERHEAD_BYTES
     }
 }
 
@@ -99,9 +122,35 @@ impl Twins {
         self.cache.get(key)
     }
 
+    /// Removes a twin whose body differs from the origin's current body.
+    pub(super) fn remove(&self, key: &Key) {
+        self.cache.remove(key);
+    }
+
+    /// Returns the size of the store, which is also the limit for bodies in flight, in bytes.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Stores a twin. A stored twin with the same key is replaced.
     fn store(&self, key: Key, twin: Twin) {
         self.cache.insert(key, twin);
+    }
+
+    /// Changes a stored twin, if the twin was made from a body with the checksum `crc` and has the stage `stage`.
+    /// Returns false if there is no such twin, or if the changed twin would fill more than an eighth of the store. If a
+    /// worker stores another twin at the same moment, one of the two twins stays. Each pull compares the checksum, so
+    /// the pull gets correct bytes in both cases.
+    pub(super) fn change(&self, key: &Key, crc: u32, stage: Stage, change: impl FnOnce(&mut Twin)) -> bool {
+        let Some(mut twin) = self.cache.peek(key).filter(|twin| twin.crc == crc && twin.stage == stage) else {
+            return false;
+        };
+        change(&mut twin);
+        let fits = twin.bytes() <= self.capacity / 8;
+        if fits {
+            self.store(*key, twin);
+        }
+        fits
     }
 }
 
@@ -164,7 +213,7 @@ impl Draft {
         if length == self.key.length {
             // The bytes are copied to a buffer of the exact size, because the twin stays in memory for a long time.
             let gzip = Bytes::from(self.gzip.to_vec().into_boxed_slice());
-            self.loan.twins.store(self.key, Twin { gzip, crc });
+            self.loan.twins.store(self.key, Twin { gzip, br: None, stage: Stage::Green, crc });
         }
     }
 }

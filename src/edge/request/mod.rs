@@ -58,6 +58,8 @@ pub struct Ctx {
     /// How the claimed provider was proved, or why the proof failed.
     pub proof: Proof,
     pub dialect: Dialect,
+    /// Whether the CDN can use br from an origin. Accept-Encoding decides whether the CDN asks for br.
+    pub takes_br: bool,
     /// The kind of pull, or `Unknown` if the provider is unknown.
     pub kind: PullKind,
     /// The provider's point of presence; empty if unknown.
@@ -127,6 +129,7 @@ impl Ctx {
             provider: ProviderId::NONE,
             proof: Proof::None,
             dialect: Dialect::Generic,
+            takes_br: true,
             kind: PullKind::Unknown,
             pop: Pop::default(),
             class: ClassId::OTHER,

@@ -1,0 +1,504 @@
+//! The thread that makes twins ripe: it compresses the body of a used twin again, to brotli and to the smallest gzip.
+//! No pull waits for this work. The first use of a twin puts the twin's key into the queue of the thread.
+//!
+//! The thread gets the body from the twin, so the queue contains only keys. The thread decompresses its own output and
+//! compares length and checksum with the twin before it stores the output. `benches/README.md` has the figures by which
+//! the compressors were chosen.
+//!
+//! **Limits:** on Linux, the thread has the lowest priority. It uses at most a quarter of one core, and pauses while
+//! the rest of the process is busy. The queue has at most [`QUEUE`] keys. The memory of the work counts against the
+//! limit for bodies in flight (`Loan`). The work on one twin is limited by [`LONGEST_WORK`].
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use brotli::CompressorWriter;
+use brotli::enc::BrotliEncoderParams;
+use bytes::Bytes;
+use flate2::bufread::GzDecoder;
+use metrics::Counter;
+use rustix::time::{ClockId, clock_gettime};
+use zopfli::{BlockType, DeflateEncoder};
+
+use super::deflate::HEADER;
+use super::twins::{Key, Loan, Stage, Twin, Twins};
+use crate::ids::label;
+use crate::metrics::Table;
+
+/// The value that is added to the nice value of the thread. 19 gives the lowest priority.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 19;
+/// The largest number of keys in the queue. If the queue is full, the twin stays as it is until a later pull uses it.
+const QUEUE: usize = 256;
+/// For each second of CPU time, the thread then sleeps for this number of seconds. So the thread uses at most a quarter
+/// of one core.
+const SLEEP: u32 = 3;
+/// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+/// The sleep while the rest of the process is busy.
+const BUSY_SLEEP: Duration = Duration::from_millis(100);
+/// The rest of the process is busy if it uses more than this share of the available CPUs, in percent.
+const BUSY_PERCENT: u128 = 50;
+/// The number of bytes that are compressed without a sleep. Zopfli needs about 0.2 s for this number of bytes.
+const PIECE_BYTES: usize = 64 * 1024;
+/// The largest CPU time for one twin. Zopfli needs some 15 s for the longest body of usual text. Some bodies need 20
+/// times as long, for example random bits that are written as text.
+const LONGEST_WORK: Duration = Duration::from_secs(20);
+/// The number of bytes that brotli compresses in one block.
+const BLOCK_BYTES: u64 = 256 * 1024;
+/// Brotli's best quality.
+const BROTLI_QUALITY: i32 = 11;
+/// The sizes of brotli's window, as powers of two. A larger window would need 32 MiB for a body of 4 MiB.
+const WINDOW_BITS: std::ops::RangeInclusive<u32> = 16..=20;
+
+label! {
+    /// The coding of a form that the ripener has stored: the label `coding` of `edgeshim_twins_ripened_total`.
+    pub(crate) enum RipeCoding {
+        /// A gzip member that is smaller than the first gzip member of the twin.
+        Gzip = "gzip",
+        /// A brotli stream that is smaller than the first gzip member of the twin.
+        Br = "br",
+    }
+}
+
+/// The handle of the thread. The first key starts the thread. When the handle is dropped, the thread ends.
+#[derive(Debug)]
+pub(super) struct Ripener {
+    twins: Weak<Twins>,
+    queue: Arc<Queue>,
+    ripened: Arc<Table<RipeCoding, Counter>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    keys: VecDeque<Key>,
+    is_started: bool,
+    is_stopped: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next key. Returns `None` if the thread must end.
+    fn next(&self) -> Option<Key> {
+        let mut state = self.lock();
+        loop {
+            if state.is_stopped {
+                return None;
+            }
+            if let Some(key) = state.keys.pop_front() {
+                return Some(key);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sleeps. Returns false at once if the thread must end.
+    fn sleep(&self, time: Duration) -> bool {
+        let state = self.lock();
+        let wait = self.changed.wait_timeout_while(state, time, |state| !state.is_stopped);
+        !wait.unwrap_or_else(PoisonError::into_inner).0.is_stopped
+    }
+}
+
+impl Ripener {
+    pub(super) fn new(twins: &Arc<Twins>, ripened: Table<RipeCoding, Counter>) -> Self {
+        Self { twins: Arc::downgrade(twins), queue: Arc::default(), ripened: Arc::new(ripened) }
+    }
+
+    /// Puts the key of a twin into the queue, unless the twin was in the queue before. Does nothing if the queue is
+    /// full, or if the work needs more memory than the store allows.
+    pub(super) fn offer(&self, twins: &Twins, key: Key, twin: &Twin) {
+        if twin.stage != Stage::Green || memory(key.length) > twins.capacity() {
+            return;
+        }
+        let mut state = self.queue.lock();
+        if state.keys.len() < QUEUE && twins.change(&key, twin.crc, Stage::Green, |twin| twin.stage = Stage::Queued) {
+            state.keys.push_back(key);
+            if !state.is_started {
+                state.is_started = true;
+                self.start();
+            }
+            drop(state);
+            self.queue.changed.notify_one();
+        }
+    }
+
+    fn start(&self) {
+        let (twins, queue, ripened) = (Weak::clone(&self.twins), Arc::clone(&self.queue), Arc::clone(&self.ripened));
+        let run = move || run(&twins, &queue, &ripened);
+        if let Err(error) = thread::Builder::new().name("ripener".to_owned()).spawn(run) {
+            tracing::error!(%error, "the thread that compresses twins again cannot start, so twins stay as they are");
+        }
+    }
+}
+
+impl Drop for Ripener {
+    fn drop(&mut self) {
+        self.queue.lock().is_stopped = true;
+        self.queue.changed.notify_one();
+    }
+}
+
+fn run(twins: &Weak<Twins>, queue: &Queue, ripened: &Table<RipeCoding, Counter>) {
+    // On Linux, each thread has its own priority. Elsewhere, the call would change the priority of the process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::warn!(%error, "the thread that compresses twins again cannot lower its priority");
+    }
+    while let Some(key) = queue.next() {
+        let Some(twins) = twins.upgrade() else { return };
+        // The compressors are the code of others, and the origin chooses their input. A panic in a compressor must not
+        // end the thread. The twin of this input then keeps the stage `Queued`, so the input is not tried again.
+        if catch_unwind(AssertUnwindSafe(|| ripen(&twins, key, queue, ripened))).is_err() {
+            tracing::error!("compressing a twin again has failed; the twin stays as it is");
+        }
+    }
+}
+
+/// Compresses the body of one twin again.
+fn ripen(twins: &Arc<Twins>, key: Key, queue: &Queue, ripened: &Table<RipeCoding, Counter>) {
+    let Some(twin) = twins.find(&key).filter(|twin| twin.stage == Stage::Queued) else { return };
+    let change = |change: &dyn Fn(&mut Twin)| twins.change(&key, twin.crc, Stage::Queued, change);
+    let Some(_loan) = Loan::take(twins, memory(key.length)) else {
+        // Bodies in flight use too much memory. The next use of the twin tries again.
+        change(&|twin| twin.stage = Stage::Green);
+        return;
+    };
+    let is_right = |decoder: &mut dyn Read| sum(decoder).is_ok_and(|sum| sum == (key.length, twin.crc));
+    let mut body = Vec::with_capacity(usize::try_from(key.length).unwrap_or_default());
+    if GzDecoder::new(&twin.gzip[..]).take(key.length).read_to_end(&mut body).is_err() || !is_right(&mut &body[..]) {
+        return;
+    }
+    let mut pace = Pace::new(queue);
+    if let Some(br) = brotli(&body, &mut pace)
+        && br.len() < twin.gzip.len()
+        && is_right(&mut brotli::Decompressor::new(&br[..], PIECE_BYTES))
+        && change(&|twin| twin.br = Some(br.clone()))
+    {
+        ripened.get(RipeCoding::Br).increment(1);
+    }
+    if let Some(gzip) = gzip(&body, twin.crc, &mut pace)
+        && gzip.len() < twin.gzip.len()
+        && is_right(&mut GzDecoder::new(&gzip[..]))
+        && change(&|twin| twin.gzip = gzip.clone())
+    {
+        ripened.get(RipeCoding::Gzip).increment(1);
+    }
+    if !queue.lock().is_stopped {
+        change(&|twin| twin.stage = Stage::Ripe);
+    }
+}
+
+/// Returns the memory that the work on a body needs at most, in bytes. Brotli needs the most: 8 bytes for each byte of
+/// its window, 88 bytes for each byte of a block, some 4 bytes for each byte of the body, and 1 MiB. These numbers were
+/// measured with text and with random bits. Zopfli needs at most 5 MiB.
+fn memory(length: u64) -> u64 {
+    length + (8 << window_bits(length)) + 88 * length.min(BLOCK_BYTES) + 4 * length + (1 << 20)
+}
+
+/// Returns the size of brotli's window, as a power of two: the smallest window that contains the whole body, or the
+/// largest window.
+fn window_bits(length: u64) -> u32 {
+    // A window of 2^n has 16 bytes less (RFC 7932 §9.1).
+    (u64::BITS - (length + 15).leading_zeros()).clamp(*WINDOW_BITS.start(), *WINDOW_BITS.end())
+}
+
+/// Returns the body as a brotli stream, or `None` if the work was ended early.
+fn brotli(body: &[u8], pace: &mut Pace<'_>) -> Option<Bytes> {
+    let params = BrotliEncoderParams {
+        quality: BROTLI_QUALITY,
+        lgwin: i32::try_from(window_bits(body.len() as u64)).ok()?,
+        size_hint: body.len(),
+        ..BrotliEncoderParams::default()
+    };
+    let mut writer = CompressorWriter::with_params(Vec::new(), PIECE_BYTES, &params);
+    pace.write(body, &mut writer)?;
+    Some(exact(&writer.into_inner()))
+}
+
+/// Returns the body as the smallest gzip member, or `None` if the work was ended early. `crc` is the body's checksum.
+fn gzip(body: &[u8], crc: u32, pace: &mut Pace<'_>) -> Option<Bytes> {
+    let mut encoder = DeflateEncoder::new(zopfli_options()?, BlockType::Dynamic, HEADER.to_vec());
+    pace.write(body, &mut encoder)?;
+    let mut member = encoder.finish().ok()?;
+    member.extend_from_slice(&crc.to_le_bytes());
+    // ISIZE is the length modulo 2^32 (RFC 1952 §2.3.1). The longest body of a twin has 4 MiB.
+    member.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
+    Some(exact(&member))
+}
+
+/// The options of Zopfli. More than five iterations make the output less than 0.1 % smaller.
+fn zopfli_options() -> Option<zopfli::Options> {
+    Some(zopfli::Options { iteration_count: 5.try_into().ok()?, ..zopfli::Options::default() })
+}
+
+/// Copies bytes to a buffer of the exact size, because they stay in memory for a long time.
+fn exact(bytes: &[u8]) -> Bytes {
+    Bytes::from(Box::<[u8]>::from(bytes))
+}
+
+/// Reads to the end. Returns the number of bytes and their CRC-32.
+fn sum(reader: &mut dyn Read) -> io::Result<(u64, u32)> {
+    let (mut crc, mut length) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = [0; 8 * 1024];
+    loop {
+        let read = reader.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((length, crc.finalize()));
+        }
+        crc.update(buffer.get(..read).unwrap_or_default());
+        length += read as u64;
+    }
+}
+
+/// The rhythm of work and sleep for one twin.
+struct Pace<'a> {
+    queue: &'a Queue,
+    /// The CPU time of the thread at the start of the work on this twin, and at the end of the last sleep.
+    begun: Duration,
+    worked: Duration,
+}
+
+impl<'a> Pace<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        let now = cpu_time(ClockId::ThreadCPUTime);
+        Self { queue, begun: now, worked: now }
+    }
+
+    /// Writes the body in pieces, with a sleep before each piece. Returns `None` if the work must end.
+    fn write(&mut self, body: &[u8], writer: &mut dyn Write) -> Option<()> {
+        for piece in body.chunks(PIECE_BYTES) {
+            self.rest()?;
+            writer.write_all(piece).ok()?;
+        }
+        self.rest()
+    }
+
+    /// Sleeps in proportion to the work since the last sleep, and as long as the rest of the process is busy. Returns
+    /// `None` if the work must end.
+    fn rest(&mut self) -> Option<()> {
+        let now = cpu_time(ClockId::ThreadCPUTime);
+        if now.saturating_sub(self.begun) > LONGEST_WORK {
+            return None;
+        }
+        let mut time = (now.saturating_sub(self.worked) * SLEEP).max(SHORTEST_SLEEP);
+        loop {
+            let (start, before) = (Instant::now(), cpu_time(ClockId::ProcessCPUTime));
+            if !self.queue.sleep(time) {
+                return None;
+            }
+            let used = cpu_time(ClockId::ProcessCPUTime).saturating_sub(before);
+            if !is_busy(used, start.elapsed()) {
+                self.worked = cpu_time(ClockId::ThreadCPUTime);
+                return Some(());
+            }
+            time = BUSY_SLEEP;
+        }
+    }
+}
+
+/// Whether the process is busy, which used the CPU time `used` in the time `elapsed` while the thread slept.
+fn is_busy(used: Duration, elapsed: Duration) -> bool {
+    let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u128);
+    used.as_micros() * 100 > elapsed.as_micros() * cpus * BUSY_PERCENT
+}
+
+fn cpu_time(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::twins::Draft;
+    use super::*;
+    use crate::metrics::{Labels, Metrics, describe};
+
+    const SIZE: u64 = 64 << 20;
+
+    fn ripener(twins: &Arc<Twins>) -> Ripener {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        Ripener::new(twins, metrics.ledger(&Labels::default()).table(&describe::TWINS_RIPENED))
+    }
+
+    fn text(bytes: usize, seed: u64) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let words = ["<p>", "</p>", "the ", "and ", "of ", "a "];
+        let mut text: Vec<u8> =
+            std::iter::repeat_with(|| words[random.usize(..words.len())]).take(bytes).collect::<String>().into();
+        text.truncate(bytes);
+        text
+    }
+
+    /// Stores the twin of a body, as a first pull does. `crc` is the checksum in the twin.
+    fn store(twins: &Arc<Twins>, tag: &[u8], body: &[u8], crc: u32) -> Key {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(5));
+        encoder.write_all(body).unwrap();
+        let key = twins.key(1, tag, body.len() as u64);
+        let mut draft = Draft::new(twins, key).unwrap();
+        assert!(draft.push(&encoder.finish().unwrap()));
+        draft.finish(body.len() as u64, crc);
+        key
+    }
+
+    fn offer(ripener: &Ripener, twins: &Twins, key: Key) {
+        ripener.offer(twins, key, &twins.find(&key).unwrap());
+    }
+
+    /// Compresses the offered twins again in the thread of the test.
+    fn ripen_all(ripener: &Ripener, twins: &Arc<Twins>) {
+        loop {
+            let Some(key) = ripener.queue.lock().keys.pop_front() else { return };
+            ripen(twins, key, &ripener.queue, &ripener.ripened);
+        }
+    }
+
+    /// Returns a ripener that never starts its thread.
+    fn without_thread(twins: &Arc<Twins>) -> Ripener {
+        let ripener = ripener(twins);
+        ripener.queue.lock().is_started = true;
+        ripener
+    }
+
+    #[test]
+    fn twin_when_ripe_then_both_forms_are_smaller_and_decode_to_the_body() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let mut random = fastrand::Rng::with_seed(1);
+        for body in [text(500, 1), text(70_000, 2), vec![b'a'; 300_000], (0..9_000).map(|_| random.u8(..)).collect()] {
+            let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
+            let first = twins.find(&key).unwrap();
+            offer(&ripener, &twins, key);
+            assert_eq!(twins.find(&key).unwrap().stage, Stage::Queued);
+            ripen_all(&ripener, &twins);
+            let ripe = twins.find(&key).unwrap();
+            assert_eq!(ripe.stage, Stage::Ripe);
+            assert!(ripe.gzip.len() <= first.gzip.len());
+            let expected = (body.len() as u64, crc32fast::hash(&body));
+            assert_eq!(sum(&mut GzDecoder::new(&ripe.gzip[..])).unwrap(), expected);
+            if let Some(br) = ripe.br {
+                assert!(br.len() < first.gzip.len());
+                assert_eq!(sum(&mut brotli::Decompressor::new(&br[..], 4096)).unwrap(), expected);
+            } else {
+                assert_eq!(body.len(), 9_000, "compressible text has no br");
+            }
+            // A ripe twin is not compressed once more.
+            offer(&ripener, &twins, key);
+            assert!(ripener.queue.lock().keys.is_empty());
+        }
+    }
+
+    #[test]
+    fn twin_when_checksum_does_not_match_its_gzip_then_stays_unchanged() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let body = text(5_000, 1);
+        let key = store(&twins, b"tag", &body, crc32fast::hash(&body) ^ 1);
+        let first = twins.find(&key).unwrap();
+        offer(&ripener, &twins, key);
+        ripen_all(&ripener, &twins);
+        let twin = twins.find(&key).unwrap();
+        assert!(twin.br.is_none() && twin.gzip == first.gzip);
+    }
+
+    #[test]
+    fn twin_when_replaced_during_the_work_then_new_twin_stays_green() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let (old, new) = (text(5_000, 1), text(5_000, 2));
+        let key = store(&twins, b"tag", &old, crc32fast::hash(&old));
+        offer(&ripener, &twins, key);
+        assert_eq!(store(&twins, b"tag", &new, crc32fast::hash(&new)), key);
+        assert!(!twins.change(&key, crc32fast::hash(&old), Stage::Queued, |twin| twin.br = Some(Bytes::new())));
+        ripen_all(&ripener, &twins);
+        let twin = twins.find(&key).unwrap();
+        assert!(twin.br.is_none() && twin.stage == Stage::Green && twin.crc == crc32fast::hash(&new));
+    }
+
+    #[test]
+    fn queue_when_full_then_refuses_further_twins() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let body = text(500, 1);
+        for tag in 0..QUEUE + 10 {
+            let key = store(&twins, &tag.to_le_bytes(), &body, crc32fast::hash(&body));
+            offer(&ripener, &twins, key);
+            offer(&ripener, &twins, key);
+            let stage = if tag < QUEUE { Stage::Queued } else { Stage::Green };
+            assert_eq!(twins.find(&key).unwrap().stage, stage, "twin {tag}");
+        }
+        assert_eq!(ripener.queue.lock().keys.len(), QUEUE);
+    }
+
+    #[test]
+    fn twin_when_memory_is_missing_then_stays_green() {
+        let body = text(5_000, 1);
+        let small = Arc::new(Twins::new(1 << 20));
+        let ripener = without_thread(&small);
+        let key = store(&small, b"tag", &body, crc32fast::hash(&body));
+        offer(&ripener, &small, key);
+        assert!(ripener.queue.lock().keys.is_empty(), "the work needs more memory than the whole store");
+
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
+        offer(&ripener, &twins, key);
+        let loan = Loan::take(&twins, SIZE).unwrap();
+        ripen_all(&ripener, &twins);
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Green);
+        drop(loan);
+        offer(&ripener, &twins, key);
+        ripen_all(&ripener, &twins);
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Ripe);
+    }
+
+    #[test]
+    fn thread_when_handle_is_dropped_then_ends_during_the_work() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let body = text(4 << 20, 1);
+        let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
+        offer(&ripener, &twins, key);
+        let (weak, queue, ripened) = (Arc::downgrade(&twins), Arc::clone(&ripener.queue), Arc::clone(&ripener.ripened));
+        let thread = thread::spawn(move || run(&weak, &queue, &ripened));
+        let end = Instant::now() + Duration::from_secs(60);
+        while !ripener.queue.lock().keys.is_empty() && Instant::now() < end {
+            thread::yield_now();
+        }
+        drop(ripener);
+        thread.join().unwrap();
+        assert_ne!(twins.find(&key).unwrap().stage, Stage::Ripe);
+    }
+
+    #[test]
+    fn window_when_body_fits_then_is_the_smallest_that_contains_the_body() {
+        for (length, bits) in [(0, 16), (65_520, 16), (65_521, 17), (100_000, 17), (4 << 20, 20)] {
+            assert_eq!(window_bits(length), bits, "{length}");
+        }
+        assert!(memory(4 << 20) < SIZE, "the longest body does not fit in the default store");
+    }
+
+    #[test]
+    fn process_when_it_uses_more_than_half_of_the_cpus_then_is_busy() {
+        let cpus = u32::try_from(thread::available_parallelism().unwrap().get()).unwrap();
+        let elapsed = Duration::from_millis(100);
+        assert!(!is_busy(elapsed * cpus / 2, elapsed));
+        assert!(is_busy(elapsed * cpus / 2 + Duration::from_millis(1), elapsed));
+    }
+}
