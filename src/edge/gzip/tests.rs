@@ -284,7 +284,8 @@ fn tag_of_a_304_when_only_br_is_accepted_then_is_strong_only_if_only_the_strong_
 #[test]
 fn br_when_range_settings_or_provider_forbid_it_then_not_wanted() {
     let wants = |settings: &GzipSettings, fields, takes_br| {
-        RequestFacts::of(settings, &request("/", fields), Dialect::Generic, takes_br).wants_br()
+        let head = request("/", fields);
+        RequestFacts::of(settings, &head, Names::of(&head.headers), Dialect::Generic, takes_br).wants_br()
     };
     let br: Fields = &[("accept-encoding", "br, gzip")];
     assert!(wants(&settings(), br, true));
