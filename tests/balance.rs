@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by a panic
 
 mod support;
+#[path = "balance/watch.rs"]
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -1285,14 +1287,14 @@ fn sample_file_when_checked_then_is_fine_and_names_every_key() {
     // An unknown key makes `check` list the known keys of each block.
     let dir = temp_dir();
     let text = std::fs::read_to_string(&sample).unwrap();
-    let wrong = ["[[dns]]\n", "[[target]]\n", "[[price]]\n"]
+    let wrong = ["[[dns]]\n", "[[target]]\n", "[[price]]\n", "[watch]\n"]
         .iter()
         .fold(text.clone(), |text, block| text.replace(block, &format!("{block}zzzzzzzz = 1\n")))
         .replace("{ per_gb", "{ zzzzzzzz = 1, per_gb");
     let path = dir.write("wrong.toml", format!("zzzzzzzz = 1\n{wrong}"));
     let (code, out) = check(path.to_str().unwrap());
     assert_eq!(code, Some(2), "{out}");
-    assert!(out.ends_with("wrong.toml: 9 problems\n"), "{out}");
+    assert!(out.ends_with("wrong.toml: 10 problems\n"), "{out}");
     for list in out.lines().filter_map(|line| line.split_once("write one of ")) {
         let keys = list.1.split(", or remove").next().unwrap();
         for key in keys.split(", ") {

@@ -854,8 +854,14 @@ fn systemd_units_when_verified_by_systemd_then_cause_no_warning() {
     let folder = temp_dir();
     let service = folder.write("edgeshim.service", unit_here(&folder));
     let socket = folder.write("edgeshim.socket", text("deploy/systemd/edgeshim.socket"));
-    let output =
-        Command::new("systemd-analyze").arg("verify").args([service, socket]).output().expect("systemd-analyze runs");
+    let watch = text("deploy/systemd/edgeshim-balance-watch.service")
+        .replace("/usr/local/bin/edgeshim", env!("CARGO_BIN_EXE_edgeshim"));
+    let watch = folder.write("edgeshim-balance-watch.service", watch);
+    let output = Command::new("systemd-analyze")
+        .arg("verify")
+        .args([service, socket, watch])
+        .output()
+        .expect("systemd-analyze runs");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     // systemd before version 253 does not know notify-reload, and uses the line above it.
     let is_known = |line: &str| line.ends_with("Failed to parse service type, ignoring: notify-reload");

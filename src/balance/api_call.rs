@@ -22,6 +22,8 @@ use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT
 
 /// The largest response body, in bytes. The API of PowerDNS returns complete zones.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How much of the body of a probe's response is read, in bytes.
+const MAX_PROBE_BYTES: usize = 64 * 1024;
 /// How often a call is repeated if the service asks to repeat it later, and how long all these waits may take together.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_mins(1);
@@ -64,7 +66,7 @@ impl Caller {
         for repeat in 0.. {
             let started = Instant::now();
             let request = request(url, &method, path, fields, body)?;
-            let result = match timeout(limit, exchange(url, request)).await {
+            let result = match timeout(limit, exchange(url, request, Reading::Complete)).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
             };
@@ -90,6 +92,27 @@ impl Caller {
     }
 }
 
+/// How much of a response body is read.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// The body. A body that is cut or too long is an error.
+    Complete,
+    /// At most the first [`MAX_PROBE_BYTES`].
+    Beginning,
+}
+
+/// Makes one GET. Returns the status of the response.
+///
+/// # Errors
+/// Returns a message if the response does not arrive within the time limit.
+pub(super) async fn probe(url: &BaseUrl, target: &str, limit: Duration) -> Result<u16, String> {
+    let request = request(url, &Method::GET, target, &HeaderMap::new(), b"")?;
+    match timeout(limit, exchange(url, request, Reading::Beginning)).await {
+        Ok(result) => result.map(|(reply, _)| reply.status),
+        Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
+    }
+}
+
 fn request(
     url: &BaseUrl,
     method: &Method,
@@ -112,28 +135,43 @@ fn request(
     Ok(request)
 }
 
-async fn exchange(url: &BaseUrl, request: Request<Full<Bytes>>) -> Result<(Reply, HeaderMap), String> {
+async fn exchange(
+    url: &BaseUrl,
+    request: Request<Full<Bytes>>,
+    reading: Reading,
+) -> Result<(Reply, HeaderMap), String> {
     let socket = TcpStream::connect((url.host.as_str(), url.port)).await;
     let socket = socket.map_err(|error| format!("no connection ({error})"))?;
     if url.tls {
         let name = ServerName::try_from(url.host.clone())
             .map_err(|_| "the host is not a name that a certificate can have".to_owned())?;
         let stream = TlsConnector::from(tls_config()?).connect(name, socket).await;
-        send(stream.map_err(|error| format!("TLS failed ({error})"))?, request).await
+        send(stream.map_err(|error| format!("TLS failed ({error})"))?, request, reading).await
     } else {
-        send(socket, request).await
+        send(socket, request, reading).await
     }
 }
 
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
+    reading: Reading,
 ) -> Result<(Reply, HeaderMap), String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| format!("no valid response ({error})"))?;
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
+        if matches!(reading, Reading::Beginning) {
+            let mut length = 0;
+            while length < MAX_PROBE_BYTES
+                && let Some(frame) = body.frame().await
+            {
+                let frame = frame.map_err(|error| format!("the response is cut ({error})"))?;
+                length = length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+            }
+            return Ok((Reply { status: head.status.as_u16(), body: Bytes::new() }, head.headers));
+        }
         let body = Limited::new(body, MAX_BODY_BYTES)
             .collect()
             .await

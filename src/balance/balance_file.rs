@@ -9,6 +9,7 @@ use super::base_url::{BASE_URL, BaseUrl};
 use super::cost::tariff::Tariff;
 use super::grid::Grid;
 use super::price_keys::{self, PriceKeys};
+use super::watch_keys::{PROBE_URL, ProbeUrl, WatchKeys};
 use crate::config::{Problems, Section, load_keys};
 use crate::keys::grammar::{closest, label};
 use crate::keys::quantities::{TIMEOUT, WHOLE_SECONDS};
@@ -42,6 +43,7 @@ pub(crate) struct BalanceFile {
     pub prices: Vec<Tariff>,
     /// The blocks `[[price]]`, until the file is checked.
     pub(super) typed_prices: Vec<PriceKeys>,
+    pub watch: WatchKeys,
 }
 
 impl Default for BalanceFile {
@@ -57,6 +59,7 @@ impl Default for BalanceFile {
             samples: None,
             prices: Vec::new(),
             typed_prices: Vec::new(),
+            watch: WatchKeys::default(),
         }
     }
 }
@@ -71,6 +74,7 @@ impl Keys for BalanceFile {
         v.blocks("target", &mut self.targets);
         v.nonempty("samples", &PATH, &mut self.samples);
         v.blocks("price", &mut self.typed_prices);
+        v.block("watch", |v| self.watch.keys(v));
     }
 }
 
@@ -254,11 +258,14 @@ const PROVIDER_NAME: Text<String> = Text {
 pub(crate) struct ProviderKeys {
     /// The name to which the target's nodes point for this provider.
     pub cname: String,
+    /// The URL that `watch` requests.
+    pub probe: Option<ProbeUrl>,
 }
 
 impl Keys for ProviderKeys {
     fn keys<V: Visitor>(&mut self, v: &mut V) {
         v.text("cname", &DNS_NAME, &mut self.cname);
+        v.nonempty("probe", &PROBE_URL, &mut self.probe);
     }
 }
 
@@ -315,6 +322,8 @@ fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     providers.sort_unstable();
     providers.dedup();
     file.prices = price_keys::tariffs(&file.typed_prices, &providers, root);
+    file.watch.check(&root.section("watch"));
+    check_probes(file, root);
 }
 
 fn check_name(name: &str, block: &Section<'_>, names: &mut HashSet<String>, example: &str) {
@@ -454,6 +463,23 @@ fn check_providers(keys: &TargetKeys, block: &mut Section<'_>) {
         // A wrong cname has been reported already.
         if !section.is_bad(name) {
             block.reject("providers", format!("has the provider {name} with {problem}"));
+        }
+    }
+}
+
+/// The host of a probe must not be a node: its edge would be the one that DNS selects, and not the provider's edge.
+fn check_probes(file: &BalanceFile, root: &mut Section<'_>) {
+    let nodes: HashSet<&String> = file.targets.iter().flat_map(|target| &target.nodes).collect();
+    for (keys, block) in file.targets.iter().zip(root.bounded_sections("target")) {
+        for (name, provider) in &keys.providers {
+            if let Some(probe) = provider.probe.as_ref().filter(|probe| nodes.contains(&probe.server.host)) {
+                let text = format!(
+                    "has the provider {name} with a probe of {}, which is a node of a target, so that the probe would \
+                     reach any CDN; write a name that only {name} serves",
+                    probe.server.host
+                );
+                block.reject("providers", text);
+            }
         }
     }
 }

@@ -97,7 +97,23 @@ impl Change<'_> {
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.
-    pub(crate) async fn make(&self, planned: &Planned, mut writer: Writer) -> Result<Made, Vec<String>> {
+    pub(crate) async fn make(&self, planned: &Planned, writer: Writer) -> Result<Made, Vec<String>> {
+        let mut made = self.write(planned, writer).await?;
+        made.warnings.extend(self.announce(&made.entry).await);
+        Ok(made)
+    }
+
+    /// Announces a change to the shims. Returns a warning for each failure.
+    pub(crate) async fn announce(&self, entry: &Entry) -> Vec<String> {
+        let not_announced = |text| format!("the change is made, but not announced: {text}");
+        announce(self.file, self.caller, entry).await.into_iter().map(not_announced).collect()
+    }
+
+    /// Writes the plan. The announcement can take long, and needs no lock, so it is a step of its own.
+    ///
+    /// # Errors
+    /// Returns why the change was not made, and the nodes that could not be put back.
+    pub(crate) async fn write(&self, planned: &Planned, mut writer: Writer) -> Result<Made, Vec<String>> {
         let plan = &planned.plan;
         let mut entry = self.entry(plan);
         writer.append(&entry).map_err(|error| vec![format!("{error}; nothing was changed")])?;
@@ -106,7 +122,6 @@ impl Change<'_> {
         if let Err(error) = writer.append(&entry) {
             return Err(self.unwritten(plan, outcome, &error).await);
         }
-        // The announcement can take long, and needs no lock.
         drop(writer);
         let unknown = match outcome {
             Outcome::Done(unknown) => unknown,
@@ -114,10 +129,7 @@ impl Change<'_> {
             Outcome::Split { error, differences } => return Err(put_back(vec![error], differences)),
         };
         let not_looked_up = |text| format!("written and read back, but not looked up: {text}");
-        let not_announced = |text| format!("the change is made, but not announced: {text}");
-        let mut warnings: Vec<String> = unknown.into_iter().map(not_looked_up).collect();
-        warnings.extend(announce(self.file, self.caller, &entry).await.into_iter().map(not_announced));
-        Ok(Made { entry, warnings })
+        Ok(Made { entry, warnings: unknown.into_iter().map(not_looked_up).collect() })
     }
 
     /// Returns the first line of the change.

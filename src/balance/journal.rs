@@ -30,6 +30,8 @@ const MAX_RESULT_BYTES: usize = 8 * 1024;
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// The result of a change that succeeded. A result that begins with this word and a comma succeeded too.
 pub(crate) const DONE: &str = "done";
+/// The result of a line that notes why no change was made. Nothing was written to DNS.
+pub(crate) const KEPT: &str = "kept";
 /// The result of a change that has begun.
 pub(crate) const STARTED: &str = "started";
 
@@ -169,6 +171,9 @@ impl Journal {
     }
 
     fn add(&mut self, entry: Entry) {
+        if entry.result == KEPT {
+            return self.push(entry);
+        }
         let began = self.entries.iter().rposition(|began| began.is_unfinished() && began.id == entry.id);
         for (target, to) in &entry.to {
             let mut left = |shares: Option<&Shares>| match shares {
@@ -194,6 +199,10 @@ impl Journal {
             *began = entry;
             return;
         }
+        self.push(entry);
+    }
+
+    fn push(&mut self, entry: Entry) {
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.pop_front();
         }
@@ -243,6 +252,42 @@ fn too_large(path: &Path) -> String {
     )
 }
 
+/// Why a lock was not taken.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// Another process has the lock.
+    By(String),
+    Failed(std::io::Error),
+}
+
+fn appending() -> OpenOptions {
+    let mut open = OpenOptions::new();
+    open.read(true).append(true).create(true);
+    open
+}
+
+/// Locks a file until the returned value is dropped.
+pub(super) fn lock(path: &Path, who: &str) -> Result<File, Locked> {
+    // The content of the lock file is replaced. If the lock file were a link of someone else to another file, that
+    // other file would lose its content.
+    let mut open = appending();
+    let open = open.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let mut lock = open.open(path).map_err(Locked::Failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.take(200).read_to_string(&mut holder);
+            return Err(Locked::By(quote(holder.trim())));
+        }
+        Err(TryLockError::Error(error)) => return Err(Locked::Failed(error)),
+    }
+    // Only a message uses the content of the lock file.
+    let _ = lock.set_len(0);
+    let _ = writeln!(lock, "{who}, process {}, since {}", std::process::id(), now());
+    Ok(lock)
+}
+
 /// The journal, opened for the lines of one change. While this value exists, no other process can open the journal so.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -266,32 +311,14 @@ impl Writer {
                 shown(path)
             )
         };
-        let mut open = OpenOptions::new();
-        open.read(true).append(true).create(true);
         let lock_path = PathBuf::from(lock_path);
-        // The content of the lock file is replaced. If the lock file were a link of someone else to another file, that
-        // other file would lose its content.
-        let mut lock = open
-            .clone()
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&lock_path)
-            .map_err(|error| failed(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = lock.take(200).read_to_string(&mut holder);
-                let holder = quote(holder.trim());
-                return Err(format!(
-                    "another change is in progress ({holder}); wait until it has ended, and look again"
-                ));
+        let lock = lock(&lock_path, who).map_err(|error| match error {
+            Locked::By(holder) => {
+                format!("another change is in progress ({holder}); wait until it has ended, and look again")
             }
-            Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
-        }
-        // Only a message uses the content of the lock file.
-        let _ = lock.set_len(0);
-        let _ = writeln!(lock, "{who}, process {}, since {}", std::process::id(), now());
-        let file = open.open(path).map_err(|error| failed(path, error))?;
+            Locked::Failed(error) => failed(&lock_path, error),
+        })?;
+        let file = appending().open(path).map_err(|error| failed(path, error))?;
         Ok(Self { file, path: path.to_owned(), _lock: lock })
     }
 

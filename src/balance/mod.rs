@@ -11,7 +11,8 @@
 //! the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
-//! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
+//! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges. `watch` asks for changes
+//! when a probe of an edge fails.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;
@@ -34,3 +35,5 @@ mod runs;
 pub(crate) mod share;
 pub(crate) mod tables;
 pub(crate) mod transaction;
+pub(crate) mod watch;
+mod watch_keys;

@@ -21,12 +21,14 @@ pub(crate) enum Action {
     Init,
     /// The shares before a number of earlier changes.
     Rollback { changes: usize, to: BTreeMap<String, Shares> },
+    /// A probe takes a provider away, or brings it back.
+    Away { provider: String, away: bool },
 }
 
 impl Action {
     pub(crate) fn provider(&self) -> Option<&str> {
         match self {
-            Self::Set { provider, .. } => Some(provider),
+            Self::Set { provider, .. } | Self::Away { provider, .. } => Some(provider),
             Self::Init | Self::Rollback { .. } => None,
         }
     }
@@ -45,6 +47,7 @@ impl std::fmt::Display for Action {
             }
             Self::Init => f.write_str("init"),
             Self::Rollback { changes, .. } => write!(f, "rollback {changes}"),
+            Self::Away { away, .. } => f.write_str(if *away { "away" } else { "back" }),
         }
     }
 }
@@ -122,6 +125,13 @@ pub(crate) fn compute(
                 set(&base, provider, *weight, *mode, *permille).map_err(|trouble| in_target(target, trouble))?
             }
             Action::Init => first(target, &nodes)?,
+            Action::Away { provider, away } => {
+                let mut shares = present(target, &nodes)?;
+                if let Some(share) = shares.0.get_mut(provider) {
+                    share.away = *away;
+                }
+                shares
+            }
             Action::Rollback { to, .. } => {
                 let shares = to.get(&target.name).cloned().unwrap_or_default();
                 if let Some(unknown) = shares.served().into_keys().find(|name| !target.providers.contains_key(*name)) {

@@ -25,7 +25,7 @@ pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
                 let is_cname = |node: &NodePlan| matches!(node.node.found.holding, Holding::Cname(_));
                 large_step(target, file.max_step, is_cname, &mut found);
             }
-            Action::Rollback { .. } => {}
+            Action::Rollback { .. } | Action::Away { .. } => {}
         }
     }
     found

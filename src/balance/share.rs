@@ -160,7 +160,7 @@ pub(crate) fn apportion(total: u32, weights: &[u64]) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;

@@ -197,7 +197,7 @@ mod tests {
         let size = size_of::<StackBody>();
         assert!(size <= 640, "StackBody has {size} bytes");
         assert!(size_of::<Facts>() <= 64, "Facts has {} bytes", size_of::<Facts>());
-        assert!(size_of::<Ctx>() <= 80, "Ctx has {} bytes", size_of::<Ctx>());
+        assert!(size_of::<Ctx>() <= 88, "Ctx has {} bytes", size_of::<Ctx>());
     }
 
     /// Wraps a layer or its service. At each call, the wrapper checks that the wrapped service is ready.

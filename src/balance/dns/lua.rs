@@ -101,7 +101,9 @@ mod tests {
         let text = content(&target(), &sample()).replace("{143,", "{144,");
         assert!(matches!(holding(&target(), &text), Holding::Edited(..)));
         let mut moved = target();
-        moved.providers.insert("a".to_owned(), ProviderKeys { cname: "new.example.net".to_owned() });
+        moved
+            .providers
+            .insert("a".to_owned(), ProviderKeys { cname: "new.example.net".to_owned(), ..ProviderKeys::default() });
         assert!(matches!(holding(&moved, &content(&target(), &sample())), Holding::Edited(..)));
     }
 

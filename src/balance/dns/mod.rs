@@ -161,7 +161,9 @@ fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Ho
 #[cfg(test)]
 fn sample_target() -> TargetKeys {
     use super::balance_file::ProviderKeys;
-    let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
+    let provider = |name: &str| {
+        (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net"), ..ProviderKeys::default() })
+    };
     TargetKeys { providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() }
 }
 

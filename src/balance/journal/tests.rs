@@ -225,3 +225,15 @@ fn lock_when_a_symbolic_link_then_is_refused_and_its_target_keeps_its_content() 
     assert!(error.contains("no change is made"), "{error}");
     assert_eq!(fs::read_to_string(&other).expect("the file"), "precious");
 }
+
+#[test]
+fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open() {
+    let folder = Folder::new();
+    for entry in [entry("1", Some(4), 5, "done"), entry("2", Some(5), 6, STARTED), entry("3", Some(5), 5, KEPT)] {
+        append(&folder.journal(), &entry);
+    }
+    let journal = Journal::read(&folder.journal()).expect("the journal can be read");
+    assert_eq!((journal.entries.len(), &journal.unfinished["images"].id), (3, &"2".to_owned()));
+    assert_eq!(journal.last["images"], shares(5));
+    assert_eq!(journal.before(2).expect("two changes")["images"], shares(4), "a note is not a change");
+}

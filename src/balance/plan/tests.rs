@@ -12,7 +12,9 @@ fn shares(entries: &[(&str, Mode, u32)]) -> Shares {
 }
 
 fn file(providers: &[&str]) -> BalanceFile {
-    let provider = |name: &&str| ((*name).to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
+    let provider = |name: &&str| {
+        ((*name).to_owned(), ProviderKeys { cname: format!("{name}.example.net"), ..ProviderKeys::default() })
+    };
     let target = TargetKeys {
         name: "images".to_owned(),
         services: vec!["pdns".to_owned()],

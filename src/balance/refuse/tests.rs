@@ -16,7 +16,9 @@ fn shares(entries: &[(&str, Mode, u32)]) -> Shares {
 }
 
 fn file() -> BalanceFile {
-    let provider = |name: &str| (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net") });
+    let provider = |name: &str| {
+        (name.to_owned(), ProviderKeys { cname: format!("{name}.example.net"), ..ProviderKeys::default() })
+    };
     let target =
         TargetKeys { name: "images".to_owned(), providers: ["a", "b"].map(provider).into(), ..TargetKeys::default() };
     BalanceFile { targets: vec![target], ..BalanceFile::default() }

@@ -57,6 +57,16 @@ pub(super) enum BalanceCommand {
             The prices are in balance.toml.\n\n\
             Example:\n  edgeshim balance cost --month 2026-11 --samples samples.ndjson")]
     Cost(CostFlags),
+    /// Probe the edges of the CDNs, take a CDN away while its edge is down, and bring it back.
+    #[command(
+        after_help = "Modes: always (stays whatever a probe reports), obey (away while the edge is down), remove (away \
+            until it is set again), no (never served).\n\
+            Exit code: 0 after a signal, 2 if no provider has a probe; with --once 1 if a probe fails.\n\n\
+            Examples:\n  \
+            edgeshim balance watch --once\n  \
+            edgeshim balance watch"
+    )]
+    Watch(WatchFlags),
     /// Check balance.toml and list every problem in it.
     #[command(after_help = "Exit code: 0 if there is no problem, 2 if there are problems.\n\n\
             Example:\n  edgeshim balance check --config balance.toml")]
@@ -109,6 +119,21 @@ pub(super) struct StatusFlags {
     /// Show the status as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WatchFlags {
+    /// A target of balance.toml. Without -t: all targets.
+    #[arg(short = 't', long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// All targets. This is the default without -t.
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+    /// Probe each edge once, show the results, and change nothing.
+    #[arg(long)]
+    pub once: bool,
     #[command(flatten)]
     pub common: Common,
 }

@@ -21,6 +21,7 @@ mod month_cost;
 mod present;
 mod prompt;
 mod target_file;
+mod watch_edges;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,11 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
             let all = flags.targets.is_empty();
             let targets = chosen(&file, &Choice { targets: flags.targets, all })?;
             present::status(&file, &flags.common, &targets, flags.json)
+        }),
+        Some(BalanceCommand::Watch(flags)) => flags.common.load().and_then(|file| {
+            let all = flags.targets.is_empty();
+            let targets = chosen(&file, &Choice { targets: flags.targets, all })?;
+            watch_edges::watch(&file, &flags.common, &targets, flags.once)
         }),
         Some(BalanceCommand::History(flags)) => {
             flags.common.load().and_then(|file| change_history::history(&file, &flags))

@@ -1,0 +1,171 @@
+//! Whether an edge is up or down. Single results do not count: an edge is down after `down_after` failed probes in a
+//! row, and up after `up_after` successful probes in a row. So an edge that flaps does not make DNS flap.
+//!
+//! This file uses no clock and no socket.
+
+use std::collections::BTreeSet;
+
+/// An edge that goes down for the third time needs twice as many successes as before, then four times as many, and so
+/// on, up to this factor.
+const MAX_FACTOR: u32 = 32;
+/// After so many times `up_after` successes in a row, the earlier failures of an edge are forgotten.
+const FORGOTTEN_AFTER: u32 = 64;
+
+/// How many probes in a row change what is known about an edge.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub down_after: u32,
+    pub up_after: u32,
+}
+
+/// What is known about an edge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Too few probes in a row had the same result since the start.
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+/// The results of the probes of one edge, counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Health {
+    pub sight: Sight,
+    /// How many of the last probes succeeded in a row, and how many failed in a row. One of the two is 0.
+    pub successes: u32,
+    pub failures: u32,
+    /// How often the edge went down, since the failures were forgotten.
+    times_down: u32,
+}
+
+impl Health {
+    /// Counts the result of a probe. Returns whether the edge is up or down now, and was not before.
+    pub(crate) fn count(&mut self, is_success: bool, limits: Limits) -> bool {
+        let before = self.sight;
+        if is_success {
+            self.successes = self.successes.saturating_add(1);
+            self.failures = 0;
+            if self.successes >= self.needed(limits) {
+                self.sight = Sight::Up;
+            }
+            if self.sight == Sight::Up && self.successes >= limits.up_after.saturating_mul(FORGOTTEN_AFTER) {
+                self.times_down = 0;
+            }
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.successes = 0;
+            if self.failures >= limits.down_after {
+                self.sight = Sight::Down;
+            }
+        }
+        let has_changed = self.sight != before;
+        if has_changed && self.sight == Sight::Down {
+            self.times_down = self.times_down.saturating_add(1);
+        }
+        has_changed
+    }
+
+    /// Returns how many successes in a row the edge needs to be up.
+    pub(crate) fn needed(&self, limits: Limits) -> u32 {
+        let factor = 1_u32.checked_shl(self.times_down.saturating_sub(2)).unwrap_or(MAX_FACTOR).min(MAX_FACTOR);
+        limits.up_after.saturating_mul(factor)
+    }
+}
+
+/// Whether a round says nothing about the edges: no probe succeeded, and edges of several providers that were not down
+/// failed at the same time. The likely cause is the network of this machine.
+pub(crate) fn is_blind<'p>(results: impl IntoIterator<Item = (&'p str, Sight, bool)>) -> bool {
+    let mut failing = BTreeSet::new();
+    for (provider, sight, is_success) in results {
+        if is_success {
+            return false;
+        }
+        if sight != Sight::Down {
+            failing.insert(provider);
+        }
+    }
+    failing.len() >= 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { down_after: 3, up_after: 6 };
+
+    /// Counts one probe for each character: `+` is a success. Returns what is known after each probe.
+    fn seen(health: &mut Health, probes: &str) -> String {
+        let letter = |probe| {
+            health.count(probe == '+', LIMITS);
+            match health.sight {
+                Sight::Unknown => '?',
+                Sight::Up => 'U',
+                Sight::Down => 'D',
+            }
+        };
+        probes.chars().map(letter).collect()
+    }
+
+    #[test]
+    fn edge_when_probes_in_a_row_agree_then_is_up_or_down() {
+        for (probes, wanted) in [
+            ("---", "??D"),
+            ("++++++", "?????U"),
+            ("+++++-++++++", "???????????U"),
+            ("--+--+---", "????????D"),
+            ("---+++++-++++++", "??DDDDDDDDDDDDU"),
+            ("++++++--+--+---", "?????UUUUUUUUUD"),
+            ("+-+-+-+-+-+-+-", "??????????????"),
+            ("---+-+-+-+-+-+-", "??DDDDDDDDDDDDD"),
+        ] {
+            assert_eq!(seen(&mut Health::default(), probes), wanted, "{probes}");
+        }
+    }
+
+    #[test]
+    fn edge_when_failing_many_times_then_change_is_reported_once() {
+        let mut health = Health::default();
+        let changes: Vec<bool> = "-----".chars().map(|probe| health.count(probe == '+', LIMITS)).collect();
+        assert_eq!(changes, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn edge_when_going_down_many_times_then_must_be_up_longer() {
+        let mut health = Health::default();
+        let mut needed = Vec::new();
+        for _ in 0..9 {
+            seen(&mut health, "---");
+            assert_eq!(health.sight, Sight::Down);
+            let mut successes = 0;
+            while health.sight == Sight::Down {
+                health.count(true, LIMITS);
+                successes += 1;
+            }
+            needed.push(successes);
+        }
+        assert_eq!(needed, [6, 6, 12, 24, 48, 96, 192, 192, 192]);
+        seen(&mut health, &"+".repeat(6 * 64));
+        assert_eq!(seen(&mut health, "---++++++"), "UUDDDDDDU", "the failures are forgotten after a long time");
+        health.times_down = u32::MAX;
+        assert_eq!(health.needed(LIMITS), 192);
+    }
+
+    #[test]
+    fn round_when_no_probe_succeeds_then_is_blind_if_several_providers_were_not_down() {
+        use Sight::{Down, Unknown, Up};
+        for (results, wanted) in [
+            (&[("a", Up, false), ("b", Up, false)][..], true),
+            (&[("a", Unknown, false), ("b", Unknown, false)], true),
+            (&[("a", Up, false), ("b", Up, true)], false),
+            (&[("a", Up, false), ("b", Down, true)], false),
+            (&[("a", Up, false), ("b", Down, false)], false),
+            (&[("a", Up, false), ("b", Up, false), ("c", Down, false)], true),
+            (&[("a", Up, false)], false),
+            (&[("a", Up, false), ("a", Up, false)], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_blind(results.iter().copied()), wanted, "{results:?}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! One watch for a journal. Two watches with different views of an edge would undo each other's changes for ever.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::balance::balance_file::BalanceFile;
+use crate::balance::journal::{Locked, lock};
+
+/// Locks the watch until the returned value is dropped.
+///
+/// # Errors
+/// Returns a message if another watch with the same journal runs.
+pub(crate) fn lock_watch(file: &BalanceFile) -> Result<File, String> {
+    let mut path = file.journal.as_os_str().to_owned();
+    path.push(".watch.lock");
+    let path = PathBuf::from(path);
+    lock(&path, super::rounds::WHO).map_err(|error| match error {
+        Locked::By(holder) => format!(
+            "another watch with this journal runs already ({holder}); stop it first, or name all targets in one watch"
+        ),
+        Locked::Failed(error) => format!(
+            "{} cannot be written ({error}); in balance.toml (journal), name a file whose folder this user may write",
+            path.display()
+        ),
+    })
+}

@@ -1,0 +1,57 @@
+//! Reads several targets at the same time, so that a DNS service that hangs delays only its own targets.
+
+use std::pin::Pin;
+use std::task::Poll;
+
+use crate::balance::balance_file::TargetKeys;
+use crate::balance::node::Node;
+use crate::balance::transaction::Services;
+
+/// The nodes of a target, or why they cannot be read.
+pub(crate) type Nodes = Result<Vec<Node>, Vec<String>>;
+
+/// Reads targets. Returns the results in the order of the targets.
+pub(crate) async fn read_all(services: &Services<'_>, targets: &[&TargetKeys]) -> Vec<Nodes> {
+    let read = |target| async move { services.read(&[target]).await };
+    all(targets.iter().map(|target| read(*target)).collect()).await
+}
+
+/// Waits for all futures. Returns the results in the order of the futures.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, result) in waiting.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *result = Some(value);
+            }
+        }
+        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn futures_when_the_first_ends_last_then_results_are_in_order() {
+        let ((one, first), (two, second)) = (channel(), channel());
+        let first = async move {
+            let value: u8 = first.await.expect("a value");
+            let _ = two.send(7_u8);
+            value
+        };
+        let second = async move { second.await.expect("a value") };
+        let futures: Vec<Pin<Box<dyn Future<Output = u8>>>> =
+            vec![Box::pin(second), Box::pin(first), Box::pin(async move { one.send(5_u8).map_or(0, |()| 1) })];
+        assert_eq!(all(futures).await, [7, 5, 1]);
+        assert_eq!(all(Vec::<std::future::Ready<u8>>::new()).await, [0_u8; 0]);
+    }
+}
