@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by a panic
 
+#[path = "balance/ramps.rs"]
+mod ramps;
 mod support;
 #[path = "balance/watch.rs"]
 mod watch;

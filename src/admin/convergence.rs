@@ -32,23 +32,19 @@ use serde_json::{Value, json};
 
 use super::digits::{digits, round};
 use super::history::{Column, MAX_PROVIDERS, Names, Sample};
+use crate::metrics::arrival::{PARTS, arrival, chance, minimum, sums};
 
 /// The number of stored seconds.
 const SECONDS: usize = 3600;
 /// The largest number of stored steps. If there are more, the oldest step is dropped.
 const MOST: usize = 8;
-/// The parts of the change whose arrival is looked for.
-const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
 /// The old shares of an announced step are calculated from the pulls in at most this time before the step, in seconds.
 const BEFORE: f64 = 120.0;
 /// The current share is calculated from the pulls in this time before the end of the look, in seconds.
 const NOW: f64 = 30.0;
-/// The smallest change of a share for which times are looked for. A change must also be at least [`SURE`] times its
-/// standard error, because a share that is measured from few pulls differs from the true share by chance.
+/// The smallest change of a share for which times are looked for. A change must also be larger than
+/// [`chance`](crate::metrics::arrival::chance).
 const SMALLEST: f64 = 0.01;
-const SURE: f64 = 3.0;
-/// The number of standard deviations that count as chance.
-const CHANCE: f64 = 2.0;
 
 /// A step is detected if the share in the last [`WINDOW`] seconds and the share in the [`WINDOW`] seconds before the
 /// last [`GAP`] seconds differ by at least [`DETECTED`], and by at least [`CERTAIN`] standard deviations. No further
@@ -103,14 +99,6 @@ pub(super) struct Shift {
     pub provider: usize,
     pub before: f64,
     pub is_rise: bool,
-}
-
-/// The time after a step at which a part of the change had arrived, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Arrival {
-    seconds: f64,
-    earliest: f64,
-    latest: f64,
 }
 
 /// The pulls of the last hour by second, and the last steps.
@@ -311,43 +299,6 @@ impl Shares {
             "providers": providers,
         })
     }
-}
-
-/// Returns the largest difference that chance explains, between a share and its measurement or between two
-/// measurements. `parts`: the sum of 1 / pulls of the measurements.
-fn chance(share: f64, parts: f64) -> f64 {
-    SURE * (share * (1.0 - share) * parts).max(0.0).sqrt()
-}
-
-/// Returns the running sums of `pulls of the provider - level × all pulls`, with the opposite sign if the share falls.
-/// Each entry has the time, the sum, and the number of all pulls until then. The first entry is the start of the look.
-fn sums(look: &[(f64, f64, f64)], level: f64, is_rise: bool) -> Vec<(f64, f64, f64)> {
-    let (mut sum, mut all) = (0.0, 0.0);
-    let added = look.iter().map(|(time, pulls, of)| {
-        let excess = pulls - level * of;
-        sum += if is_rise { excess } else { -excess };
-        all += of;
-        (*time, sum, all)
-    });
-    std::iter::once((0.0, 0.0, 0.0)).chain(added).collect()
-}
-
-/// Returns the entry with the smallest sum.
-fn minimum(sums: &[(f64, f64, f64)]) -> (f64, f64, f64) {
-    sums.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or_default()
-}
-
-/// Returns the moment after which a share stays beyond a level. `None`: the share has not passed the level, or the
-/// pulls after this moment are too few to exclude chance.
-fn arrival(look: &[(f64, f64, f64)], level: f64, is_rise: bool) -> Option<Arrival> {
-    let sums = sums(look, level, is_rise);
-    let (seconds, lowest, pulls) = minimum(&sums);
-    let variance = (level * (1.0 - level)).max(0.0);
-    let by_chance =
-        |(_, sum, all): &&(f64, f64, f64)| sum - lowest <= CHANCE * (variance * (all - pulls).abs()).sqrt() + 1e-6;
-    let earliest = sums.iter().find(by_chance)?.0;
-    let latest = sums.iter().rev().find(by_chance)?.0;
-    (latest < sums.last()?.0).then_some(Arrival { seconds, earliest, latest })
 }
 
 #[cfg(test)]

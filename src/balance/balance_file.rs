@@ -9,6 +9,7 @@ use super::base_url::{BASE_URL, BaseUrl};
 use super::cost::tariff::Tariff;
 use super::grid::Grid;
 use super::price_keys::{self, PriceKeys};
+use super::ramp_keys::{self, RampKeys};
 use super::watch_keys::{PROBE_URL, ProbeUrl, WatchKeys};
 use crate::config::{Problems, Section, load_keys};
 use crate::keys::grammar::{closest, label};
@@ -35,6 +36,9 @@ pub(crate) struct BalanceFile {
     /// The admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
     pub shims_token: Option<Secret>,
+    /// The Prometheus that has the counters of all shims. `None`: the shims themselves are asked.
+    pub prometheus: Option<BaseUrl>,
+    pub ramp: RampKeys,
     pub services: Vec<ServiceKeys>,
     pub targets: Vec<TargetKeys>,
     /// The file with samples of the traffic of the CDNs.
@@ -54,6 +58,8 @@ impl Default for BalanceFile {
             max_step: 25,
             shims: Vec::new(),
             shims_token: None,
+            prometheus: None,
+            ramp: RampKeys::default(),
             services: Vec::new(),
             targets: Vec::new(),
             samples: None,
@@ -70,6 +76,8 @@ impl Keys for BalanceFile {
         v.integer("max_step", 1..=100, &mut self.max_step);
         v.list("shims", &BASE_URL, &mut self.shims);
         v.nonempty("shims_token", &SECRET, &mut self.shims_token);
+        v.nonempty("prometheus", &BASE_URL, &mut self.prometheus);
+        v.block("ramp", |v| self.ramp.keys(v));
         v.blocks("dns", &mut self.services);
         v.blocks("target", &mut self.targets);
         v.nonempty("samples", &PATH, &mut self.samples);
@@ -296,6 +304,10 @@ impl BalanceFile {
 /// Checks whether the values of different keys fit together.
 fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     file.journal = file.typed_journal.take().unwrap_or_else(|| root.folder().join("balance.jsonl"));
+    // A small max_step is no mistake in a file that has no ramps.
+    if root.has("ramp") {
+        ramp_keys::check(&file.ramp, file.max_step, &root.section("ramp"));
+    }
     let mut names = HashSet::new();
     for (keys, block) in file.services.iter().zip(root.bounded_sections("dns")) {
         check_name(&keys.name, &block, &mut names, "name = \"pdns\"");

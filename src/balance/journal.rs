@@ -63,7 +63,7 @@ impl Entry {
     }
 
     /// Whether DNS can have the shares of this change, as far as the journal knows.
-    fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         self.is_done() || self.is_unfinished()
     }
 

@@ -12,7 +12,7 @@
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
 //! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges. `watch` asks for changes
-//! when a probe of an edge fails.
+//! when a probe of an edge fails. `ramp` makes several changes, and reads the figures of the shims between them.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;
@@ -30,6 +30,8 @@ pub(crate) mod observed_shares;
 pub(crate) mod plan;
 pub(crate) mod plan_cost;
 mod price_keys;
+pub(crate) mod ramp;
+pub(crate) mod ramp_keys;
 pub(crate) mod refuse;
 mod runs;
 pub(crate) mod share;

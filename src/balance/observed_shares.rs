@@ -46,6 +46,10 @@ pub(crate) async fn look(file: &BalanceFile, caller: &Caller) -> Result<Look, St
 }
 
 impl Look {
+    pub(crate) fn new(pulls: BTreeMap<String, f64>, edge_requests: BTreeMap<String, f64>) -> Self {
+        Self { pulls, edge_requests }
+    }
+
     /// Adds the counters in Prometheus' text format.
     fn add(&mut self, text: &str) {
         for line in text.lines() {

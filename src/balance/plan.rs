@@ -12,7 +12,7 @@ use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 /// The weight of a provider in a target that gets its first weights.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
-/// What a person asks for.
+/// What a person or a ramp asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A new setting of one provider.
@@ -23,12 +23,19 @@ pub(crate) enum Action {
     Rollback { changes: usize, to: BTreeMap<String, Shares> },
     /// A probe takes a provider away, or brings it back.
     Away { provider: String, away: bool },
+    /// A step of a ramp, which ends at the share `end`. Both shares are in per cent.
+    RampStep { provider: String, share: u32, end: u32 },
+    /// The shares before a ramp or before its last step, after a breach.
+    RampBack { provider: String, end: u32, to: BTreeMap<String, Shares> },
 }
 
 impl Action {
     pub(crate) fn provider(&self) -> Option<&str> {
         match self {
-            Self::Set { provider, .. } | Self::Away { provider, .. } => Some(provider),
+            Self::Set { provider, .. }
+            | Self::Away { provider, .. }
+            | Self::RampStep { provider, .. }
+            | Self::RampBack { provider, .. } => Some(provider),
             Self::Init | Self::Rollback { .. } => None,
         }
     }
@@ -48,6 +55,8 @@ impl std::fmt::Display for Action {
             Self::Init => f.write_str("init"),
             Self::Rollback { changes, .. } => write!(f, "rollback {changes}"),
             Self::Away { away, .. } => f.write_str(if *away { "away" } else { "back" }),
+            Self::RampStep { share, end, .. } => write!(f, "ramp to {end} %: {share} %"),
+            Self::RampBack { end, .. } => write!(f, "ramp to {end} %: put back"),
         }
     }
 }
@@ -124,6 +133,17 @@ pub(crate) fn compute(
                 let base = present(target, &nodes)?;
                 set(&base, provider, *weight, *mode, *permille).map_err(|trouble| in_target(target, trouble))?
             }
+            Action::RampStep { provider, share, .. } => {
+                let base = present(target, &nodes)?;
+                if base.0.get(provider).is_some_and(|share| !share.is_enabled()) {
+                    return Err(Trouble::Refused(format!(
+                        "{}: {provider} has the mode no; before the ramp, write: edgeshim balance -t {} -p {provider} \
+                         -m obey --pct 0",
+                        target.name, target.name
+                    )));
+                }
+                set(&base, provider, None, None, Some(share * 10)).map_err(|trouble| in_target(target, trouble))?
+            }
             Action::Init => first(target, &nodes)?,
             Action::Away { provider, away } => {
                 let mut shares = present(target, &nodes)?;
@@ -132,7 +152,7 @@ pub(crate) fn compute(
                 }
                 shares
             }
-            Action::Rollback { to, .. } => {
+            Action::Rollback { to, .. } | Action::RampBack { to, .. } => {
                 let shares = to.get(&target.name).cloned().unwrap_or_default();
                 if let Some(unknown) = shares.served().into_keys().find(|name| !target.providers.contains_key(*name)) {
                     return Err(Trouble::Refused(format!(

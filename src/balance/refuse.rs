@@ -19,13 +19,13 @@ pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
     let mut found = problems(file, plan, journal);
     for target in &plan.targets {
         match plan.action {
-            Action::Set { .. } => large_step(target, file.max_step, |_| true, &mut found),
+            Action::Set { .. } | Action::RampStep { .. } => large_step(target, file.max_step, |_| true, &mut found),
             // Nodes with different weights are reported as such.
             Action::Init => {
                 let is_cname = |node: &NodePlan| matches!(node.node.found.holding, Holding::Cname(_));
                 large_step(target, file.max_step, is_cname, &mut found);
             }
-            Action::Rollback { .. } | Action::Away { .. } => {}
+            Action::Rollback { .. } | Action::RampBack { .. } | Action::Away { .. } => {}
         }
     }
     found

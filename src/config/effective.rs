@@ -38,6 +38,13 @@ impl Visitor for Shown {
         self.optional(name, text, value);
     }
 
+    fn integers<T>(&mut self, name: &'static str, _: RangeInclusive<i64>, values: &mut Vec<T>)
+    where
+        T: Copy + TryFrom<i64> + TryInto<i64>,
+    {
+        self.insert(name, values.iter().map(|&value| value.try_into().unwrap_or(i64::MAX)).collect::<Vec<_>>());
+    }
+
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
         self.insert(name, text_of(value, choices));
     }

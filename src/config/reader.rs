@@ -43,6 +43,13 @@ impl Visitor for Section<'_> {
         self.read_number(name, text.example, |digits| (text.read)(digits, folder).map(Some)).put(value);
     }
 
+    fn integers<T>(&mut self, name: &'static str, range: RangeInclusive<i64>, values: &mut Vec<T>)
+    where
+        T: Copy + TryFrom<i64> + TryInto<i64>,
+    {
+        self.read_integers(name, range).put(values);
+    }
+
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T) {
         self.read(name, &quote(text_of(value, choices)), |text| one_of(text, choices)).put(value);
     }

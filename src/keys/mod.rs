@@ -38,6 +38,11 @@ pub(crate) trait Visitor {
     /// is missing, the value is `None`.
     fn number<T>(&mut self, name: &'static str, text: &Text<T>, value: &mut Option<T>);
 
+    /// A key that is a list of whole numbers.
+    fn integers<T>(&mut self, name: &'static str, range: RangeInclusive<i64>, values: &mut Vec<T>)
+    where
+        T: Copy + TryFrom<i64> + TryInto<i64>;
+
     /// A key that is one of a fixed set of texts.
     fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, choices: &[(&'static str, T)], value: &mut T);
 

@@ -12,6 +12,7 @@
 //! The gauges in [`offload`] have no series while their value is unknown. The gauges in [`held_gauges`] have no series
 //! after their certificate or address list was removed.
 
+pub(crate) mod arrival;
 pub(crate) mod describe;
 mod held_gauges;
 pub(crate) mod labels;

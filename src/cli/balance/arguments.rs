@@ -14,7 +14,8 @@ use crate::balance::share::{Mode, PERMILLE, WEIGHTS};
 #[command(
     after_help = "Modes: always (served whatever a probe reports), obey (not served while away), remove (away until \
         it is set again), no (never served).\n\
-        Exit code: 0 done or nothing to do, 1 refused or failed, 2 wrong usage or configuration.\n\n\
+        Exit code: 0 done or nothing to do, 1 refused or failed, 2 wrong usage or configuration, 3 a ramp was \
+        put back.\n\n\
         Examples:\n  \
         edgeshim balance -t images --show\n  \
         edgeshim balance -t images -p fastly --pct 5 --why 'first step'\n  \
@@ -67,6 +68,17 @@ pub(super) enum BalanceCommand {
             edgeshim balance watch"
     )]
     Watch(WatchFlags),
+    /// Raise the share of a provider step by step, and go back if a guard is broken.
+    #[command(
+        after_help = "[ramp] in balance.toml has the steps, the times and the guards. Each step waits until the \
+            observed share has arrived, and then soaks.\n\
+            Exit code: 1 if the ramp was refused or has stopped, 3 if a guard was broken and the weights are back.\n\n\
+            Examples:\n  \
+            edgeshim balance ramp -t images -p fastly --to 50 --dry-run\n  \
+            edgeshim balance ramp -t images -p fastly --to 50 --why 'new CDN'\n  \
+            edgeshim balance ramp -t images -p fastly --resume"
+    )]
+    Ramp(RampFlags),
     /// Check balance.toml and list every problem in it.
     #[command(after_help = "Exit code: 0 if there is no problem, 2 if there are problems.\n\n\
             Example:\n  edgeshim balance check --config balance.toml")]
@@ -170,6 +182,32 @@ pub(super) struct CostFlags {
     /// Show the bills as JSON, with amounts as texts.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RampFlags {
+    #[command(flatten)]
+    pub choice: Choice,
+    /// The provider whose share rises.
+    #[arg(short = 'p', long, value_name = "PROVIDER")]
+    pub provider: String,
+    /// The share in per cent at which the ramp ends. The default is the last step.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
+    pub to: Option<u32>,
+    /// Go on where the journal says that the last ramp stopped.
+    #[arg(long)]
+    pub resume: bool,
+    /// Show the timetable, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Begin without a question.
+    #[arg(long)]
+    pub yes: bool,
+    /// The reason for the ramp, for the journal.
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
     #[command(flatten)]
     pub common: Common,
 }

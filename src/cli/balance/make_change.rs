@@ -50,7 +50,7 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
     let action = request.action(&journal)?;
     let targets = match &action {
         Action::Rollback { to, .. } => to.keys().map(|name| target(file, name)).collect::<Result<Vec<_>>>()?,
-        Action::Set { .. } | Action::Init | Action::Away { .. } => targets.to_vec(),
+        _ => targets.to_vec(),
     };
     let caller = Caller { is_verbose: common.verbose };
     with_runtime(async {

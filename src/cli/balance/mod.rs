@@ -20,6 +20,7 @@ mod make_change;
 mod month_cost;
 mod present;
 mod prompt;
+mod run_ramp;
 mod target_file;
 mod watch_edges;
 
@@ -79,6 +80,10 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
             let request = Request::Rollback(flags.changes);
             make_change::run(&file, &flags.way, &[], request)
         }),
+        Some(BalanceCommand::Ramp(flags)) => flags.choice.check().and_then(|()| {
+            let file = flags.common.load()?;
+            run_ramp::run(&file, &flags, &chosen(&file, &flags.choice)?)
+        }),
         Some(BalanceCommand::Status(flags)) => flags.common.load().and_then(|file| {
             let all = flags.targets.is_empty();
             let targets = chosen(&file, &Choice { targets: flags.targets, all })?;
@@ -131,19 +136,20 @@ fn without_command(flags: Flags) -> Result {
         return present::show(&file, common, &targets, flags.json, flags.write, out.as_deref());
     };
     let provider = provider.to_ascii_lowercase();
-    for target in &targets {
-        if !target.providers.contains_key(&provider) {
-            let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();
-            let text = format!(
-                "-p {provider:?}: the target {} has no such provider; write one of {}",
-                target.name,
-                names.join(", ")
-            );
-            return Err(Failure::usage(text));
-        }
-    }
+    check_provider(&targets, &provider)?;
     let request = Request::Set { provider, weight: flags.weight, mode: flags.mode, permille: flags.pct };
     make_change::run(&file, &flags.way, &targets, request)
+}
+
+/// Each target must have the provider.
+fn check_provider(targets: &[&TargetKeys], provider: &str) -> Result<()> {
+    let Some(target) = targets.iter().find(|target| !target.providers.contains_key(provider)) else { return Ok(()) };
+    let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();
+    Err(Failure::usage(format!(
+        "-p {provider:?}: the target {} has no such provider; write one of {}",
+        target.name,
+        names.join(", ")
+    )))
 }
 
 /// Returns the targets with these names, in the order of the file.

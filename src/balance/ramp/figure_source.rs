@@ -1,0 +1,109 @@
+//! Reads the counters of all shims: from the shims' admin listeners, or from Prometheus.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::figures::{Shim, Sight, names};
+use crate::balance::api_call::Caller;
+use crate::balance::balance_file::BalanceFile;
+use crate::balance::base_url::BaseUrl;
+use crate::keys::quote;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads the counters. If `prometheus` is set, all instances that Prometheus knows count, else the `shims`.
+///
+/// # Errors
+/// Returns a message if one of the shims fails, because the sum of the others would be wrong.
+pub(crate) async fn sight(file: &BalanceFile, caller: &Caller) -> Result<Sight, String> {
+    if let Some(url) = &file.prometheus {
+        return from_prometheus(url, caller).await;
+    }
+    let mut sight = Sight::default();
+    for shim in &file.shims {
+        let reply = caller.call(shim, (Method::GET, "/metrics"), &HeaderMap::new(), b"", LIMIT).await?;
+        if reply.status != 200 {
+            return Err(format!("{shim}/metrics answers {}", reply.status));
+        }
+        let read = Shim::from_text(&String::from_utf8_lossy(&reply.body));
+        sight.shims.insert(shim.to_string(), read.map_err(|error| format!("{shim}/metrics: {error}"))?);
+    }
+    Ok(sight)
+}
+
+/// Asks Prometheus for the newest value of each counter of each shim. The growth is computed here and not by `rate`,
+/// so that a restart is seen.
+async fn from_prometheus(url: &BaseUrl, caller: &Caller) -> Result<Sight, String> {
+    let query = format!(
+        "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}})",
+        names().join("|")
+    );
+    let path = format!("/api/v1/query?query={}", utf8_percent_encode(&query, NON_ALPHANUMERIC));
+    let reply = caller.call(url, (Method::GET, &path), &HeaderMap::new(), b"", LIMIT).await?;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    if reply.status != 200 || body["status"] != "success" {
+        let error = body["error"].as_str().map(|error| format!(": {}", quote(error))).unwrap_or_default();
+        return Err(format!("{url}/api/v1/query answers {}{error}", reply.status));
+    }
+    read_vector(&body).map_err(|error| format!("{url}/api/v1/query: {error}"))
+}
+
+/// Reads the answer of Prometheus: a vector of series.
+fn read_vector(body: &Value) -> Result<Sight, String> {
+    let list = body["data"]["result"].as_array().ok_or("the answer is not a vector of series")?;
+    let mut sight = Sight::default();
+    for series in list {
+        let label = |name: &str| series["metric"][name].as_str();
+        let (Some(name), Some(value)) = (label("__name__"), series["value"][1].as_str()) else {
+            return Err("a series has no name or no value".to_owned());
+        };
+        let value = value.parse().map_err(|_| format!("{name} has a value that is not a number"))?;
+        let of =
+            |name: &str| label(name).unwrap_or_default().chars().filter(|one| !one.is_control()).collect::<String>();
+        let shim = format!("{}/{}", of("job"), of("instance"));
+        sight.shims.entry(shim).or_default().add(name, label, value)?;
+    }
+    if sight.shims.is_empty() {
+        return Err("Prometheus has no series of edgeshim; is the scrape job of the shims running?".to_owned());
+    }
+    Ok(sight)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(pulls: &str) -> Value {
+        let series = |name: &str, instance: &str, value: &str| {
+            json!({
+                "metric": { "__name__": name, "job": "e", "instance": instance, "provider": "a", "code": "503" },
+                "value": [1_700_000_000.1, value],
+            })
+        };
+        json!({ "status": "success", "data": { "resultType": "vector", "result": [
+            series("edgeshim_pulls_total", "s1:9900", pulls),
+            series("edgeshim_pulls_total", "s2:9900", "5"),
+            series("edgeshim_start_timestamp_seconds", "s1:9900", "17"),
+        ] } })
+    }
+
+    #[test]
+    fn answer_of_prometheus_when_read_then_each_instance_is_a_shim() {
+        let (before, after) = (read_vector(&answer("10")), read_vector(&answer("30")));
+        let growth = before.and_then(|before| before.until(&after?, 15.0)).expect("growth").of("a");
+        assert_eq!((growth.pulls, growth.errors), (20.0, 20.0));
+    }
+
+    #[test]
+    fn answer_of_prometheus_when_empty_or_not_a_number_then_is_an_error() {
+        assert!(read_vector(&answer("NaN")).is_err_and(|error| error.contains("NaN")));
+        let empty = json!({ "data": { "result": [] } });
+        assert!(read_vector(&empty).is_err_and(|error| error.contains("no series")));
+        assert!(read_vector(&json!({})).is_err());
+    }
+}

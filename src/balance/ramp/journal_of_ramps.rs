@@ -1,0 +1,117 @@
+//! Finds in the journal where a ramp stopped.
+
+use std::collections::BTreeMap;
+
+use crate::balance::journal::{Entry, Journal};
+use crate::balance::share::Shares;
+
+/// A ramp that stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// The share at which the ramp ends, in per cent.
+    pub end: u32,
+    /// The shares before the ramp, by target. `None`: the ramp was put back, so it begins again.
+    pub start: Option<BTreeMap<String, Shares>>,
+    /// The shares before the last step.
+    pub previous: Option<BTreeMap<String, Shares>>,
+    /// The number of steps that were made since the start.
+    pub steps: usize,
+}
+
+/// Finds the last change of these targets, which must be a part of a ramp of this provider.
+///
+/// # Errors
+/// Returns a message if the last change is another.
+pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Result<Stopped, String> {
+    let is_ours = |entry: &&Entry| entry.counts() && targets.iter().any(|target| entry.to.contains_key(*target));
+    let mut changes = journal.entries.iter().rev().filter(is_ours).map(|entry| (entry, part(entry, targets, provider)));
+    let Some((last, Some((end, is_step)))) = changes.next() else {
+        return Err(format!(
+            "the last change of {} in the journal is not a step of a ramp of {provider}, so there is nothing to \
+             resume; edgeshim balance history lists the changes, and without --resume a new ramp begins",
+            targets.join(", ")
+        ));
+    };
+    if !is_step {
+        return Ok(Stopped { end, start: None, previous: None, steps: 0 });
+    }
+    let earlier = changes.take_while(|(_, part)| *part == Some((end, true))).map(|(entry, _)| entry);
+    let (first, steps) = earlier.fold((last, 1), |(_, steps), entry| (entry, steps + 1));
+    let before = |entry: &Entry| {
+        let shares = |(target, shares): (&String, &Option<Shares>)| Some((target.clone(), shares.clone()?));
+        entry.from.iter().map(shares).collect::<Option<BTreeMap<_, _>>>().ok_or_else(|| {
+            format!("the change {} does not say which weights the targets had before; begin a new ramp", entry.id)
+        })
+    };
+    Ok(Stopped { end, start: Some(before(first)?), previous: Some(before(last)?), steps })
+}
+
+/// Returns the end of the ramp to which a change belongs, and whether the change is a step. `None`: the change is not
+/// part of a ramp of these targets.
+fn part(entry: &Entry, targets: &[&str], provider: &str) -> Option<(u32, bool)> {
+    let (end, what) = entry.action.strip_prefix("ramp to ")?.split_once(" %: ")?;
+    let has_same_targets = entry.to.len() == targets.len() && targets.iter().all(|name| entry.to.contains_key(*name));
+    let end = end.parse().ok().filter(|end| (1..=100).contains(end))?;
+    (has_same_targets && entry.provider.as_deref() == Some(provider)).then_some((end, what != "put back"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::plan::Action;
+    use crate::balance::share::{Mode, Share};
+
+    fn shares(a: u32) -> Shares {
+        let share = |weight| Share::new(Mode::Obey, weight);
+        Shares([("a".to_owned(), share(a)), ("b".to_owned(), share(1000 - a))].into())
+    }
+
+    fn entry(action: &Action, from: u32, to: u32, result: &str) -> Entry {
+        Entry {
+            time: String::new(),
+            id: "00000001".to_owned(),
+            who: "alice".to_owned(),
+            action: action.to_string(),
+            provider: action.provider().map(str::to_owned),
+            from: [("images".to_owned(), Some(shares(from)))].into(),
+            to: [("images".to_owned(), shares(to))].into(),
+            why: None,
+            force: None,
+            result: result.to_owned(),
+        }
+    }
+
+    fn step(share: u32, from: u32) -> Entry {
+        entry(&Action::RampStep { provider: "a".to_owned(), share, end: 50 }, from, share * 10, "done")
+    }
+
+    fn found(entries: Vec<Entry>) -> Result<Stopped, String> {
+        stopped(&Journal { entries: entries.into(), ..Journal::default() }, &["images"], "a")
+    }
+
+    #[test]
+    fn ramp_when_last_change_is_a_step_then_start_is_before_its_first_step() {
+        let set = Action::Set { provider: "a".to_owned(), weight: None, mode: None, permille: Some(3) };
+        let failed = Entry { result: "put back: 500".to_owned(), ..step(25, 100) };
+        let changes = vec![entry(&set, 0, 3, "done"), step(1, 3), step(5, 10), step(10, 50), failed];
+        let of = |weight| Some([("images".to_owned(), shares(weight))].into());
+        assert_eq!(found(changes), Ok(Stopped { end: 50, start: of(3), previous: of(50), steps: 3 }));
+    }
+
+    #[test]
+    fn ramp_when_it_was_put_back_then_begins_again_with_the_same_end() {
+        let to = [("images".to_owned(), shares(3))].into();
+        let back = entry(&Action::RampBack { provider: "a".to_owned(), end: 50, to }, 10, 3, "done");
+        assert_eq!(found(vec![step(1, 3), back]), Ok(Stopped { end: 50, start: None, previous: None, steps: 0 }));
+    }
+
+    #[test]
+    fn ramp_when_last_change_is_another_then_is_not_resumed() {
+        let set = Action::Set { provider: "a".to_owned(), weight: Some(1), mode: None, permille: None };
+        assert!(found(vec![step(1, 3), entry(&set, 10, 3, "done")]).is_err());
+        assert!(found(Vec::new()).is_err());
+        let journal = Journal { entries: vec![step(1, 3)].into(), ..Journal::default() };
+        assert!(stopped(&journal, &["images"], "b").is_err(), "the ramp of another provider");
+        assert!(stopped(&journal, &["images", "html"], "a").is_err(), "a ramp of other targets");
+    }
+}

@@ -1,0 +1,267 @@
+//! Decides what a ramp does next, after each look at the figures. Pure: the caller passes the figures and the time.
+//!
+//! A step has two phases. First the observed share must arrive at the wanted one, because clients keep old DNS entries.
+//! Then the soak begins: the guards must hold for a while. The guards watch both phases. Time without figures is no
+//! part of the soak.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::figures::Growth;
+use super::guards::{Compared, Reading, Verdict, read};
+use crate::balance::ramp_keys::RampKeys;
+use crate::metrics::arrival::{PARTS, arrival};
+
+/// The guards read the last looks as well as all looks of the step. So a sudden failure is seen at once, and a slow one
+/// too.
+const RECENT_LOOKS: usize = 4;
+/// The smallest distance from the wanted share that counts as arrived, in percentage points, and relative to the share.
+const NEAR_POINTS: f64 = 2.0;
+const NEAR_PART: f64 = 0.1;
+
+/// What a ramp does next.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Next {
+    /// Looks again after `every`.
+    Look,
+    /// The step has passed.
+    Passed,
+    /// A guard is broken: the weights go back. The text has the figures.
+    PutBack(String),
+    /// The ramp stops, and the weights stay. The text says why.
+    Stop(String),
+}
+
+/// One step of a ramp.
+#[derive(Debug)]
+pub(crate) struct Step<'k> {
+    keys: &'k RampKeys,
+    provider: String,
+    /// The other providers that are served.
+    others: Vec<String>,
+    /// All providers of the target.
+    all: Vec<String>,
+    /// The wanted share before the step and after it, in per cent. `None`: the step was made by an earlier process.
+    before: Option<f64>,
+    share: u32,
+    began: Duration,
+    recent: VecDeque<Growth>,
+    total: Growth,
+    /// For each look: the seconds since the step, and the pulls and requests at the edge of the provider and of all.
+    looks: Vec<(f64, [f64; 2], [f64; 2])>,
+    arrived: Option<Duration>,
+    soaked: Duration,
+    /// When the last figures arrived.
+    seen: Duration,
+    /// The guards that were broken at the last look, but not certainly.
+    suspects: Vec<&'static str>,
+    /// What the last look has shown.
+    report: String,
+}
+
+/// The providers that a step concerns.
+#[derive(Debug)]
+pub(crate) struct Parties {
+    pub provider: String,
+    /// The other providers that are served after the step.
+    pub others: Vec<String>,
+    pub all: Vec<String>,
+}
+
+impl<'k> Step<'k> {
+    /// Begins to watch a step that was just made.
+    pub(crate) fn new(keys: &'k RampKeys, parties: Parties, before: Option<f64>, share: u32, now: Duration) -> Self {
+        Self {
+            keys,
+            provider: parties.provider,
+            others: parties.others,
+            all: parties.all,
+            before,
+            share,
+            began: now,
+            recent: VecDeque::new(),
+            total: Growth::default(),
+            looks: Vec::new(),
+            arrived: None,
+            soaked: Duration::ZERO,
+            seen: now,
+            suspects: Vec::new(),
+            report: String::new(),
+        }
+    }
+
+    /// Takes the growth of the counters since the last look, or why there is none.
+    pub(crate) fn look(&mut self, now: Duration, growth: Result<&Growth, &str>, has_beacons: bool) -> Next {
+        let growth = match growth {
+            Ok(growth) if growth.sum(self.all.iter()).pulls > 0.0 => growth,
+            Ok(_) => return self.without_figures(now, "no provider has pulled anything"),
+            Err(why) => return self.without_figures(now, why),
+        };
+        self.take(now, growth);
+        let mut recent = Growth::default();
+        self.recent.iter().for_each(|growth| recent.add(growth));
+        let compared = Compared { provider: &self.provider, others: &self.others, has_beacons };
+        let last = read(&self.keys.guard, compared, &recent);
+        let total = read(&self.keys.guard, compared, &self.total);
+        let observed = recent.observed(&self.all.iter().collect::<Vec<_>>());
+        let share = observed.as_ref().and_then(|observed| observed.shares.get(&self.provider)).copied();
+        let source = observed.map_or("pulls", |observed| observed.source);
+        self.report = format!("observed {:.1} % ({source}){}", share.unwrap_or(0.0), figures(&last, &total));
+        if let Some(broken) = self.breach(&last, &total) {
+            return Next::PutBack(broken);
+        }
+        if self.arrived.is_none() {
+            return self.arriving(now, share);
+        }
+        let own = recent.of(&self.provider);
+        if own.pulls + own.edge_requests <= 0.0 {
+            return self.without_figures(now, "the provider gets no requests any more");
+        }
+        self.seen = now;
+        self.soaked += Duration::from_secs_f64(growth.seconds.max(0.0));
+        self.report = format!("soaking {} of {}, {}", time(self.soaked), time(self.keys.soak), self.report);
+        if self.soaked < self.keys.soak {
+            return Next::Look;
+        }
+        let unknown = total.iter().find_map(|reading| match reading.verdict {
+            Verdict::Unknown(why) => Some((reading.guard, why)),
+            Verdict::Fine | Verdict::Breach { .. } => None,
+        });
+        match unknown {
+            // A breach that only the next look can confirm must not pass.
+            None if !self.suspects.is_empty() => Next::Look,
+            None => Next::Passed,
+            Some((guard, why)) if self.soaked >= self.keys.soak * 2 => Next::Stop(format!(
+                "the guard {guard} has had no figures for {}: {why}; remove the guard from [ramp] to ramp without it",
+                time(self.soaked)
+            )),
+            Some(_) => Next::Look,
+        }
+    }
+
+    fn take(&mut self, now: Duration, growth: &Growth) {
+        if self.recent.len() >= RECENT_LOOKS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(growth.clone());
+        self.total.add(growth);
+        let (own, all) = (growth.of(&self.provider), growth.sum(self.all.iter()));
+        let since = now.saturating_sub(self.began).as_secs_f64();
+        self.looks.push((since, [own.pulls, own.edge_requests], [all.pulls, all.edge_requests]));
+        if self.arrived.is_none() {
+            self.seen = now;
+        }
+    }
+
+    /// A look without figures shows neither a breach nor health.
+    fn without_figures(&mut self, now: Duration, why: &str) -> Next {
+        let blind = now.saturating_sub(self.seen);
+        self.report = format!("holding, no figures for {}: {why}", time(blind));
+        if blind >= self.keys.soak {
+            return Next::Stop(format!("there were no figures for {}: {why}", time(blind)));
+        }
+        Next::Look
+    }
+
+    /// Waits for the share to arrive.
+    fn arriving(&mut self, now: Duration, observed: Option<f64>) -> Next {
+        let (wanted, since) = (f64::from(self.share), now.saturating_sub(self.began));
+        let own = self.total.of(&self.provider);
+        let has_requests = own.pulls + own.edge_requests > 0.0;
+        let observed = observed.unwrap_or(0.0);
+        self.report = format!("arriving since {}, {}", time(since), self.report);
+        if has_requests && (observed - wanted).abs() <= NEAR_POINTS.max(wanted * NEAR_PART) {
+            self.arrived = Some(now);
+            self.seen = now;
+            return Next::Look;
+        }
+        if since < self.keys.arrive {
+            return Next::Look;
+        }
+        let none = if has_requests { "" } else { ", because not one request has come from the provider" };
+        Next::Stop(format!(
+            "the observed share of {} is {observed:.1} %, and {} % was wanted; it has not arrived within {}{none}",
+            self.provider,
+            self.share,
+            time(self.keys.arrive)
+        ))
+    }
+
+    /// Returns the figures of the broken guards. A guard whose figures can be chance is broken if it is broken at two
+    /// looks in succession.
+    fn breach(&mut self, last: &[Reading], total: &[Reading]) -> Option<String> {
+        let earlier = std::mem::take(&mut self.suspects);
+        let mut broken = Vec::new();
+        for reading in last.iter().chain(total) {
+            let Verdict::Breach { is_certain } = reading.verdict else { continue };
+            let is_new = broken.iter().all(|other: &&Reading| other.guard != reading.guard);
+            if is_new && (is_certain || earlier.contains(&reading.guard)) {
+                broken.push(reading);
+            }
+            self.suspects.push(reading.guard);
+        }
+        let limits = self.keys.guard.limits();
+        let text = |reading: &&Reading| {
+            let limit = limits.iter().find(|(name, _)| *name == reading.guard).and_then(|(_, limit)| *limit);
+            format!("{}, and {} = {}", reading.figures, reading.guard, limit.unwrap_or_default())
+        };
+        (!broken.is_empty()).then(|| broken.iter().map(text).collect::<Vec<_>>().join("; "))
+    }
+
+    /// Describes the last look.
+    pub(crate) fn report(&self) -> &str {
+        &self.report
+    }
+
+    /// Describes how fast the share has arrived. `None`: the change was not measured from its start.
+    pub(crate) fn convergence(&self) -> Option<String> {
+        let before = self.before? / 100.0;
+        let wanted = f64::from(self.share) / 100.0;
+        let all: Vec<&String> = self.all.iter().collect();
+        let by_edge = self.total.observed(&all).is_some_and(|observed| observed.source != "pulls");
+        let of = |counts: &[f64; 2]| if by_edge { counts[1] } else { counts[0] };
+        let looks: Vec<_> = self.looks.iter().map(|(since, own, all)| (*since, of(own), of(all))).collect();
+        let mut parts = Vec::new();
+        for (name, part) in PARTS {
+            let level = before + part * (wanted - before);
+            parts.push(match arrival(&looks, level, wanted > before) {
+                Some(found) => format!("{name} {}", time(Duration::from_secs_f64(found.seconds.max(0.0)))),
+                None => format!("{name} not reached"),
+            });
+        }
+        let arrived = self.arrived.map(|at| format!("arrived after {}; ", time(at.saturating_sub(self.began))));
+        Some(format!("{}{}", arrived.unwrap_or_default(), parts.join(", ")))
+    }
+}
+
+/// Returns the figures of all guards for people: of the last looks if they are known, else of the step.
+fn figures(last: &[Reading], total: &[Reading]) -> String {
+    let of = |(last, total): (&Reading, &Reading)| match last.verdict {
+        Verdict::Unknown(_) => format!("; {}", total.figures),
+        Verdict::Fine | Verdict::Breach { .. } => format!("; {}", last.figures),
+    };
+    last.iter().zip(total).map(of).collect()
+}
+
+/// Returns the shares of the steps above the present share, up to the share `end`. The present share is in hundredths
+/// of a per cent, and all others are in per cent.
+pub(crate) fn steps(keys: &RampKeys, present: u32, end: u32) -> Vec<u32> {
+    let between = keys.steps.iter().copied().filter(|&step| step * 100 > present && step < end);
+    between.chain((end * 100 > present).then_some(end)).collect()
+}
+
+/// Writes a duration with its two largest units.
+pub(crate) fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0) if !duration.is_zero() => format!("{} ms", duration.as_millis()),
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, 0) => format!("{minutes} min"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, 0, _) => format!("{hours} h"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,491 @@
+//! `edgeshim balance ramp`: raises the share of a provider step by step, and goes back if a guard is broken.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use tokio::time::{Instant, sleep};
+
+use super::arguments::RampFlags;
+use super::change_history::warn_about;
+use super::prompt::{Stop, confirm, with_runtime};
+use super::{Failure, Result, check_provider};
+use crate::balance::api_call::Caller;
+use crate::balance::balance_file::{BalanceFile, TargetKeys};
+use crate::balance::change::{Change, Made, user};
+use crate::balance::journal::Journal;
+use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
+use crate::balance::ramp::figure_source::sight;
+use crate::balance::ramp::figures::{Growth, Sight};
+use crate::balance::ramp::journal_of_ramps::stopped;
+use crate::balance::ramp::progress::{Next, Parties, Step, steps, time};
+use crate::balance::ramp::timetable::timetable;
+use crate::balance::ramp_keys::{GuardKeys, OnBreach};
+use crate::balance::share::Shares;
+use crate::balance::transaction::{Interrupt, Services};
+use crate::cli::terminal::print;
+
+/// The exit code after a breach.
+const PUT_BACK: u8 = 3;
+/// How often the weights are put back if the DNS service fails.
+const PUT_BACK_TRIES: u32 = 5;
+
+type ByTarget = BTreeMap<String, Shares>;
+
+/// A ramp that runs.
+struct Ramp<'f> {
+    change: Change<'f>,
+    /// The services for putting back. A signal does not stop these changes, because a half that is put back is worse.
+    patient: &'f Services<'f>,
+    provider: String,
+    end: u32,
+    /// The shares before the ramp, before the last step, and after it.
+    start: ByTarget,
+    previous: ByTarget,
+    present: ByTarget,
+    /// The provider's share in per cent.
+    share: f64,
+    /// The number of steps that were made, also by earlier processes.
+    made: usize,
+    clock: Instant,
+}
+
+pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]) -> Result {
+    let provider = flags.provider.to_ascii_lowercase();
+    check_provider(targets, &provider)?;
+    if file.shims.is_empty() && file.prometheus.is_none() {
+        return Err(Failure::usage(
+            "a ramp needs the figures of the shims; write shims = [\"http://127.0.0.1:9900\"] or prometheus = \
+             \"http://127.0.0.1:9090\" into balance.toml",
+        ));
+    }
+    let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
+    warn_about(file, &journal);
+    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    let earlier = if flags.resume {
+        Some(stopped(&journal, &names, &provider).map_err(|error| Failure::failed(format!("refused: {error}")))?)
+    } else {
+        None
+    };
+    let last = file.ramp.steps.last().copied().unwrap_or(100);
+    let end = flags.to.or(earlier.as_ref().map(|earlier| earlier.end)).unwrap_or(last);
+    let caller = Caller { is_verbose: flags.common.verbose };
+    with_runtime(async {
+        let mut stop = Stop::watch()?;
+        let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
+        let patient = Services::new(file, &caller, Interrupt::default()).map_err(Failure::usage)?;
+        let change = Change {
+            file,
+            caller: &caller,
+            services: &services,
+            targets: targets.to_vec(),
+            who: user(),
+            why: flags.why.clone(),
+            force: None,
+        };
+        let action = Action::RampStep { provider: provider.clone(), share: end, end };
+        let planned = stop.or(change.plan(action)).await??;
+        let (present, hundredths) = present_share(&planned.plan, &provider)?;
+        let remaining = steps(&file.ramp, hundredths, end);
+        // After a stop in a step, the share of this step has to arrive and to soak first.
+        let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
+        if hundredths > end * 100 {
+            return Err(Failure::failed(format!(
+                "refused: the share of {provider} is {} already, and a ramp only raises it to {end} %; to lower the \
+                 share, write: edgeshim balance -t {} -p {provider} --pct {end}",
+                per_cent(f64::from(hundredths) / 100.0),
+                names.join(" -t ")
+            )));
+        }
+        if remaining.is_empty() && !is_inside {
+            say!("Nothing to do: the share of {provider} is {end} % already.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        check_gaps(file.max_step, hundredths, &remaining)?;
+        let mut ramp = Ramp {
+            patient: &patient,
+            provider,
+            end,
+            start: earlier.as_ref().and_then(|earlier| earlier.start.clone()).unwrap_or_else(|| present.clone()),
+            previous: earlier.as_ref().and_then(|earlier| earlier.previous.clone()).unwrap_or_else(|| present.clone()),
+            present,
+            share: f64::from(hundredths) / 100.0,
+            made: earlier.as_ref().map_or(0, |earlier| earlier.steps),
+            clock: Instant::now(),
+            change,
+        };
+        if let Some(&first) = remaining.first() {
+            let planned = stop.or(ramp.change.plan(ramp.step(first))).await??;
+            let objections = ramp.change.objections(&planned.plan, &journal);
+            if !objections.refused.is_empty() {
+                return Err(Failure::Failed(objections.refused));
+            }
+        }
+        ramp.print_timetable(&remaining, is_inside);
+        let first_sight = stop.or(sight(file, &caller)).await?.map_err(|error| {
+            Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
+        })?;
+        ramp.warn(&first_sight);
+        if flags.dry_run {
+            say!("\nDry run: nothing was written.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !flags.yes {
+            confirm(&mut stop).await?;
+        }
+        ramp.clock = Instant::now();
+        ramp.drive(&remaining, is_inside, &mut stop).await
+    })
+}
+
+/// Returns the present shares of the targets, and the provider's share in hundredths of a per cent.
+fn present_share(plan: &Plan, provider: &str) -> Result<(ByTarget, u32)> {
+    let (mut all, mut found) = (ByTarget::new(), None);
+    for target in &plan.targets {
+        let Some(shares) = &target.before else {
+            return Err(Failure::failed(format!(
+                "refused: the nodes of {} have different weights; edgeshim balance status -t {} shows them",
+                target.name, target.name
+            )));
+        };
+        let share = shares.percents().get(provider).copied().unwrap_or(0);
+        if found.is_some_and(|other| share.abs_diff(other) > 10) {
+            return Err(Failure::failed(format!(
+                "refused: the targets have different shares of {provider}; ramp each target by itself, or set the same \
+                 share first with --pct"
+            )));
+        }
+        found = Some(share);
+        all.insert(target.name.clone(), shares.clone());
+    }
+    Ok((all, found.unwrap_or(0)))
+}
+
+/// No step may be larger than `max_step`: it would be refused in the middle of the ramp.
+fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
+    let mut before = present;
+    for step in remaining {
+        if step * 100 - before > max_step * 100 {
+            return Err(Failure::failed(format!(
+                "refused: the step from {} to {step} % is larger than max_step, which allows {max_step} points; write \
+                 smaller steps in [ramp], or a larger max_step",
+                per_cent(f64::from(before) / 100.0)
+            )));
+        }
+        before = step * 100;
+    }
+    Ok(())
+}
+
+fn per_cent(share: f64) -> String {
+    format!("{} %", (share * 10.0).round() / 10.0)
+}
+
+impl Ramp<'_> {
+    fn step(&self, share: u32) -> Action {
+        Action::RampStep { provider: self.provider.clone(), share, end: self.end }
+    }
+
+    fn targets(&self) -> String {
+        self.change.targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(" -t ")
+    }
+
+    /// Prints the steps and when each of them can begin.
+    fn print_timetable(&self, remaining: &[u32], is_inside: bool) {
+        let keys = &self.change.file.ramp;
+        let share = per_cent(self.share);
+        say!("{}: {} from {share} to {} %", self.targets().replace(" -t ", ", "), self.provider, self.end);
+        print(&timetable(keys, self.made, is_inside.then_some(share.as_str()), remaining));
+        if keys.guard == GuardKeys::default() {
+            complain!(
+                "warning: [ramp] has no guard, so nothing puts the weights back; write guard = {{ errors = 0.01 }}"
+            );
+        }
+    }
+
+    /// Warns of what makes the figures less useful.
+    fn warn(&self, sight: &Sight) {
+        let file = self.change.file;
+        let is_other = |target: &&TargetKeys| !self.change.targets.iter().any(|one| one.name == target.name);
+        if let Some(other) = file.targets.iter().find(is_other) {
+            complain!(
+                "warning: the shims count the requests of all targets together; if they serve {} too, the observed \
+                 share mixes both, and may never arrive (ramp the targets together with several -t)",
+                other.name
+            );
+        }
+        if file.ramp.guard.beacons_per_minute.is_some() && !sight.counts_beacons_of(&self.provider) {
+            complain!(
+                "warning: no shim counts beacons of {}; write the name into beacon.sources of edgeshim.toml, or remove \
+                 the guard beacons_per_minute",
+                self.provider
+            );
+        }
+    }
+
+    /// Makes and watches one step after the other.
+    async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
+        if is_inside {
+            // The share is a step of the earlier ramp, or between two steps if DNS was changed in the last moment.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
+            let share = self.share.round() as u32;
+            say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
+            if let Some(code) = self.watch(share, None, stop).await? {
+                return Ok(code);
+            }
+        }
+        for &share in remaining {
+            let before = self.share;
+            let made = match self.make_step(share, stop).await {
+                Ok(made) => made,
+                Err(failure) => return self.stopped(failure),
+            };
+            say!("\nStep {} to {share} % is made ({}).", self.made, made.entry.id);
+            if let Some(code) = self.watch(share, Some(before), stop).await? {
+                return Ok(code);
+            }
+        }
+        let took = time(self.clock.elapsed());
+        say!("\nDone: {} has {} %, after {took}.", self.provider, self.end);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn make_step(&mut self, share: u32, stop: &mut Stop) -> Result<Made> {
+        let journal = Journal::read(&self.change.file.journal).map_err(Failure::failed)?;
+        let planned = stop.or(self.change.plan(self.step(share))).await??;
+        self.check_unchanged(&planned.plan)?;
+        let objections = self.change.objections(&planned.plan, &journal);
+        if !objections.refused.is_empty() {
+            return Err(Failure::Failed(objections.refused));
+        }
+        let writer = stop.or(self.change.begin(&planned)).await?.map_err(Failure::Failed)?;
+        let made = self.change.make(&planned, writer).await.map_err(Failure::Failed)?;
+        self.has_made(&made, f64::from(share));
+        self.made += 1;
+        Ok(made)
+    }
+
+    fn has_made(&mut self, made: &Made, share: f64) {
+        for warning in &made.warnings {
+            complain!("warning: {warning}");
+        }
+        self.previous = std::mem::replace(&mut self.present, made.entry.to.clone());
+        self.share = share;
+    }
+
+    /// The weights must still be those that the ramp has written. If a person has changed them, the person decides.
+    fn check_unchanged(&self, plan: &Plan) -> Result<()> {
+        for target in &plan.targets {
+            let both = target.before.as_ref().zip(self.present.get(&target.name));
+            if !both.is_some_and(|(before, left)| has_same_weights(before, left)) {
+                return Err(Failure::failed(changed_by_others(&target.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches a step until it has passed. Returns an exit code if the ramp has ended.
+    async fn watch(&mut self, share: u32, before: Option<f64>, stop: &mut Stop) -> Result<Option<ExitCode>> {
+        let keys = &self.change.file.ramp;
+        let mut watched = Step::new(keys, self.parties(), before, share, self.clock.elapsed());
+        let mut base: Option<(Sight, Instant)> = self.sight(stop).await?.ok().map(|sight| (sight, Instant::now()));
+        loop {
+            if let Err(failure) = stop.or(sleep(keys.every)).await {
+                return self.stopped(failure).map(Some);
+            }
+            let found = self.sight(stop).await?;
+            let now = Instant::now();
+            let has_beacons = found.as_ref().is_ok_and(|sight| sight.counts_beacons_of(&self.provider));
+            let growth = growth(&mut base, found, now);
+            let next = watched.look(self.clock.elapsed(), growth.as_ref().map_err(String::as_str), has_beacons);
+            say!("{}  step {}, {share} %: {}", clock_time(), self.made, watched.report());
+            match next {
+                Next::Look => {}
+                Next::Passed => {
+                    let convergence = watched.convergence().map(|text| format!(": {text}")).unwrap_or_default();
+                    say!("Step {} to {share} % has passed{convergence}", self.made);
+                    return Ok(None);
+                }
+                Next::Stop(why) => return self.stopped(Failure::failed(why)).map(Some),
+                Next::PutBack(why) => return self.put_back(&why).await.map(Some),
+            }
+        }
+    }
+
+    /// Reads the counters. A signal stops the ramp.
+    async fn sight(&self, stop: &mut Stop) -> Result<std::result::Result<Sight, String>> {
+        match stop.or(sight(self.change.file, self.change.caller)).await {
+            Ok(found) => Ok(found),
+            Err(failure) => self.stopped(failure).map(|_| Err(String::new())),
+        }
+    }
+
+    fn parties(&self) -> Parties {
+        let mut all: Vec<String> = self.present.values().flat_map(|shares| shares.0.keys().cloned()).collect();
+        let served = |shares: &Shares| shares.served().into_keys().map(str::to_owned).collect::<Vec<_>>();
+        let mut others: Vec<String> = self.present.values().flat_map(served).collect();
+        for names in [&mut all, &mut others] {
+            names.sort();
+            names.dedup();
+        }
+        others.retain(|name| *name != self.provider);
+        Parties { provider: self.provider.clone(), others, all }
+    }
+
+    /// Puts the weights back after a breach.
+    async fn put_back(&mut self, why: &str) -> Result {
+        let every = self.change.file.ramp.every;
+        let why = format!("breach at {}: {why}", per_cent(self.share));
+        complain!("{why}");
+        for attempt in 1.. {
+            match self.try_put_back(&why, attempt > 1).await {
+                Ok(made) => {
+                    for warning in &made.warnings {
+                        complain!("warning: {warning}");
+                    }
+                    complain!(
+                        "the weights are back ({}); when the fault is mended, go on with: edgeshim balance ramp -t {} \
+                         -p {} --resume",
+                        made.entry.id,
+                        self.targets(),
+                        self.provider
+                    );
+                    return Ok(ExitCode::from(PUT_BACK));
+                }
+                Err((is_final, mut texts)) if is_final || attempt >= PUT_BACK_TRIES => {
+                    texts
+                        .push("THE WEIGHTS ARE NOT BACK; look at them with --show, and set them with --pct".to_owned());
+                    return self.stopped(Failure::Failed(texts));
+                }
+                Err((_, texts)) => {
+                    for text in texts {
+                        complain!("not put back, tried again in {}: {text}", time(every));
+                    }
+                    sleep(every).await;
+                }
+            }
+        }
+        Err(Failure::Interrupted)
+    }
+
+    /// Puts the weights back. An error says also whether another attempt is useless. Each node must have the weights
+    /// before or after this change.
+    async fn try_put_back(&self, why: &str, is_repeated: bool) -> std::result::Result<Made, (bool, Vec<String>)> {
+        let again = |texts| (false, texts);
+        let change = Change {
+            file: self.change.file,
+            caller: self.change.caller,
+            services: self.patient,
+            targets: self.change.targets.clone(),
+            who: self.change.who.clone(),
+            why: Some(match &self.change.why {
+                Some(asked) => format!("{why} ({asked})"),
+                None => why.to_owned(),
+            }),
+            // The attempt before can have left nodes that disagree.
+            force: is_repeated.then(|| "the attempt before has failed".to_owned()),
+        };
+        let journal = Journal::read(&change.file.journal).map_err(|error| again(vec![error]))?;
+        let mut to = match change.file.ramp.on_breach {
+            OnBreach::Start => self.start.clone(),
+            OnBreach::Previous => self.previous.clone(),
+        };
+        let action = |to| Action::RampBack { provider: self.provider.clone(), end: self.end, to };
+        let in_trouble = |trouble| (!matches!(trouble, Trouble::Failed(_)), texts(trouble.into()));
+        let now = change.plan(action(to.clone())).await.map_err(in_trouble)?.plan;
+        for target in &now.targets {
+            let goal = to.get(&target.name).cloned().unwrap_or_default();
+            let left = self.present.get(&target.name);
+            let is_known = |node: &NodePlan| {
+                let found = node.node.found.shares().unwrap_or_default();
+                has_same_weights(&found, &goal) || left.is_some_and(|left| has_same_weights(&found, left))
+            };
+            if !target.nodes.iter().all(is_known) {
+                return Err((true, vec![changed_by_others(&target.name)]));
+            }
+            // A provider that was taken away since then stays away.
+            let found = target.nodes.first().and_then(|node| node.node.found.shares()).unwrap_or_default();
+            for (name, share) in to.get_mut(&target.name).into_iter().flat_map(|shares| &mut shares.0) {
+                share.away = found.0.get(name).is_some_and(|found| found.away);
+            }
+        }
+        let planned = change.plan(action(to)).await.map_err(in_trouble)?;
+        if let Some(target) = planned.plan.targets.iter().find(|target| target.after.served().is_empty()) {
+            let text = format!("{}: no other provider is served now, so {} stays", target.name, self.provider);
+            return Err((true, vec![text]));
+        }
+        let objections = change.objections(&planned.plan, &journal);
+        if !objections.refused.is_empty() {
+            return Err((true, objections.refused));
+        }
+        let writer = change.begin(&planned).await.map_err(again)?;
+        change.make(&planned, writer).await.map_err(again)
+    }
+
+    /// Says where the ramp stands after a failure or a signal, and how to go on.
+    fn stopped(&self, failure: Failure) -> Result {
+        let mut texts = texts(failure);
+        let (targets, provider) = (self.targets(), &self.provider);
+        if self.made == 0 {
+            texts.push("the ramp has stopped before its first step".to_owned());
+            return Err(Failure::Failed(texts));
+        }
+        texts.push(format!(
+            "the ramp to {} % has stopped after step {}; {provider} has {}",
+            self.end,
+            self.made,
+            per_cent(self.share)
+        ));
+        texts.push(format!("to go on, write: edgeshim balance ramp -t {targets} -p {provider} --resume"));
+        texts
+            .push(format!("to go back to the weights before the ramp, write: edgeshim balance rollback {}", self.made));
+        Err(Failure::Failed(texts))
+    }
+}
+
+fn texts(failure: Failure) -> Vec<String> {
+    match failure {
+        Failure::Interrupted => vec!["interrupted".to_owned()],
+        Failure::Usage(texts) | Failure::Failed(texts) => texts,
+    }
+}
+
+/// Whether both give each provider the same mode and weight. A probe can take a provider away during a ramp.
+fn has_same_weights(one: &Shares, other: &Shares) -> bool {
+    let present = |shares: &Shares| {
+        let mut shares = shares.clone();
+        shares.0.values_mut().for_each(|share| share.away = false);
+        shares
+    };
+    present(one).agrees_with(&present(other))
+}
+
+fn changed_by_others(target: &str) -> String {
+    format!(
+        "{target}: someone else has changed the weights since the last step, so the ramp leaves them alone; edgeshim \
+         balance history shows who"
+    )
+}
+
+/// Returns the growth since the base. The new counters become the base, unless a shim is missing in them.
+fn growth(
+    base: &mut Option<(Sight, Instant)>,
+    found: std::result::Result<Sight, String>,
+    now: Instant,
+) -> std::result::Result<Growth, String> {
+    let found = found?;
+    let Some((before, at)) = base.as_ref() else {
+        *base = Some((found, now));
+        return Err("these are the first figures".to_owned());
+    };
+    let growth = before.until(&found, (now - *at).as_secs_f64());
+    let has_all = before.shims.keys().all(|name| found.shims.contains_key(name));
+    if has_all {
+        *base = Some((found, now));
+    }
+    growth
+}
+
+/// Returns the time of day, in UTC.
+fn clock_time() -> String {
+    crate::balance::journal::now().get(11..).unwrap_or_default().to_owned()
+}

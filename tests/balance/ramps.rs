@@ -1,0 +1,336 @@
+//! `edgeshim balance ramp`, with shims whose counters follow the weights in DNS.
+
+use super::*;
+
+/// What the shims report.
+#[derive(Default)]
+struct Traffic {
+    /// The counters of each shim: pulls, and pulls with 5xx, by provider.
+    counts: [BTreeMap<String, (u64, u64)>; 2],
+    started: [u64; 2],
+    /// The part of fastly's pulls that fail from this share on, in per mille, and the share in per mille.
+    failing: Option<(u64, u32)>,
+    /// The part of the pulls of all other providers that fail, in per mille.
+    others_failing: u64,
+    /// Whether the second shim answers with 500.
+    is_broken: bool,
+    /// Whether the second shim restarts before each look.
+    restarts: bool,
+    /// Whether the clients stay where they were.
+    is_stuck: bool,
+    looks: usize,
+    /// The status that the shims send for an annotation.
+    annotations: Vec<String>,
+}
+
+/// One target with two providers, and two shims.
+struct Stage {
+    dns: Dns,
+    traffic: Arc<Mutex<Traffic>>,
+    _shims: Vec<Origin>,
+    desk: Desk,
+}
+
+fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
+    let weights = weights_of(&lock(dns), "www.example.com");
+    traffic.looks += 1;
+    if traffic.restarts && shim == 1 {
+        traffic.started[1] += 1;
+        traffic.counts[1].clear();
+    }
+    let (failing, others, is_stuck) = (traffic.failing, traffic.others_failing, traffic.is_stuck);
+    let mut text = format!("edgeshim_start_timestamp_seconds {}\n", 1000 + traffic.started[shim]);
+    for name in ["akamai", "fastly"] {
+        let weight = match (is_stuck, name) {
+            (true, "akamai") => 1000,
+            (true, _) => 0,
+            _ => weights.get(name).copied().unwrap_or(0),
+        };
+        // 10,000 pulls between two looks.
+        let pulls = u64::from(weight) * 10;
+        let part = match failing {
+            Some((part, from)) if name == "fastly" && weight >= from => part,
+            _ if name == "fastly" => 0,
+            _ => others,
+        };
+        let counts = traffic.counts[shim].entry(name.to_owned()).or_default();
+        counts.1 += pulls * part / 1000;
+        counts.0 += pulls - pulls * part / 1000;
+        for (code, count) in [(200, counts.0), (503, counts.1)] {
+            let _ = writeln!(text, "edgeshim_pulls_total{{provider=\"{name}\",class=\"x\",code=\"{code}\"}} {count}");
+        }
+    }
+    text
+}
+
+/// Returns the number of places of each provider in a record.
+fn weights_of(zone: &Zone, node: &str) -> BTreeMap<String, u32> {
+    let rrset = zone.rrsets.get(&(format!("{node}."), "LUA".to_owned()));
+    let content = rrset.and_then(|rrset| rrset["records"][0]["content"].as_str()).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    // Entries have the form {10,'name'}.
+    for part in content.split('{').filter_map(|part| part.split_once(",'")) {
+        let (Ok(weight), Some((cname, _))) = (part.0.trim().parse::<u32>(), part.1.split_once('\'')) else { continue };
+        let name = cname.split('.').nth(1).unwrap_or_default();
+        *found.entry(name.to_owned()).or_default() += weight;
+    }
+    found
+}
+
+const TARGET: &str = "[[target]]\nname = \"html\"\ndns = [\"pdns\"]\nzone = \"example.com\"\n\
+                      nodes = [\"www.example.com\"]\nproviders = { akamai = { cname = \"a.akamai.example\" }, \
+                      fastly = { cname = \"f.fastly.example\" } }\n";
+
+impl Stage {
+    /// fastly has no traffic at the start.
+    fn new(ramp: &str) -> Self {
+        let dns = Dns::start();
+        let traffic = Arc::new(Mutex::new(Traffic::default()));
+        let shim = |number: usize| {
+            let (traffic, zone) = (Arc::clone(&traffic), Arc::clone(&dns.zone));
+            Origin::start(move |request, conn| {
+                let mut traffic = traffic.lock().unwrap_or_else(PoisonError::into_inner);
+                if request.method == "POST" {
+                    traffic.annotations.push(String::from_utf8_lossy(&request.body).into_owned());
+                    return respond(request, conn, 201, &[], b"{}");
+                }
+                if traffic.is_broken && number == 1 {
+                    return respond(request, conn, 500, &[], b"");
+                }
+                let text = metrics(&mut traffic, &zone, number);
+                respond(request, conn, 200, &[], text.as_bytes())
+            })
+        };
+        let shims = vec![shim(0), shim(1)];
+        let desk = Desk::new(&format!(
+            "shims = [\"http://{}\", \"http://{}\"]\n[ramp]\nevery = \"50ms\"\nsoak = \"150ms\"\narrive = \
+             \"20s\"\n{ramp}\n{}{TARGET}",
+            shims[0].addr,
+            shims[1].addr,
+            dns.service("pdns"),
+        ));
+        dns.put("www.example.com.", "CNAME", "a.akamai.example.");
+        desk.fine(&["init", "-t", "html", "--yes"]);
+        Self { dns, traffic, _shims: shims, desk }
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the share of fastly in DNS, in per mille.
+    fn share(&self) -> u32 {
+        weights_of(&self.dns.zone(), "www.example.com").get("fastly").copied().unwrap_or(0)
+    }
+
+    fn ramp(&self, arguments: &[&str]) -> Ended {
+        let all: Vec<&str> = ["ramp", "-t", "html", "-p", "fastly", "--yes"].iter().chain(arguments).copied().collect();
+        self.desk.run(&all)
+    }
+
+    /// Returns the shares of fastly that the journal has, one for each change after `init`.
+    fn shares_in_journal(&self) -> Vec<u64> {
+        let of = |entry: &Value| entry["to"]["html"]["fastly"]["weight"].as_u64().expect("a weight");
+        self.desk.journal().iter().skip(1).map(of).collect()
+    }
+}
+
+const STEPS: &str = "steps = [1, 5, 10, 25, 50]\nguard = { errors = 0.01 }";
+
+#[test]
+fn ramp_when_guards_hold_then_makes_all_steps_and_shows_the_convergence() {
+    let stage = Stage::new(STEPS);
+    let ended = stage.ramp(&["--why", "new CDN"]);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{}", ended.out);
+    assert_eq!(stage.shares_in_journal(), [10, 50, 100, 250, 500]);
+    let last = stage.desk.journal().pop().expect("a line");
+    assert_eq!(
+        (&last["action"], &last["why"], &last["who"]),
+        (&json!("ramp to 50 %: 50 %"), &json!("new CDN"), &json!("alice"))
+    );
+    for part in ["fastly from 0 % to 50 %", "Guards: errors 0.01.", "(others 0.0 %)", "t50 ", "Done: fastly has 50 %"] {
+        assert!(ended.out.contains(part), "no {part:?} in {}", ended.out);
+    }
+    let again = stage.ramp(&[]);
+    assert!(again.code == 0 && again.out.contains("Nothing to do"), "{again:?}");
+    assert!(stage.traffic().annotations.iter().any(|text| text.contains("ramp to 50 %: 25 %")));
+}
+
+#[test]
+fn ramp_when_errors_rise_at_a_step_then_start_is_back_with_one_line_of_figures() {
+    let stage = Stage::new(STEPS);
+    stage.traffic().failing = Some((100, 100));
+    let ended = stage.ramp(&["--why", "new CDN"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert_eq!((stage.share(), stage.shares_in_journal()), (0, vec![10, 50, 100, 0]));
+    let last = stage.desk.journal().pop().expect("a line");
+    assert_eq!((&last["action"], &last["result"]), (&json!("ramp to 50 %: put back"), &json!("done")));
+    let why = last["why"].as_str().expect("a reason");
+    assert!(
+        why.starts_with("breach at 10 %: errors 10.0 % of ")
+            && why.ends_with("(others 0.0 %), and errors = 0.01 (new CDN)"),
+        "{why}"
+    );
+    assert!(ended.err.contains("the weights are back"), "{ended:?}");
+
+    // The fault is mended, and the ramp begins again.
+    stage.traffic().failing = None;
+    let ended = stage.ramp(&["--resume"]);
+    assert!(ended.code == 0 && stage.share() == 500, "{ended:?}");
+}
+
+#[test]
+fn ramp_when_on_breach_is_previous_then_goes_back_one_step() {
+    let stage = Stage::new(&format!("{STEPS}\non_breach = \"previous\""));
+    stage.traffic().failing = Some((100, 100));
+    let ended = stage.ramp(&[]);
+    assert_eq!((ended.code, stage.share()), (3, 50), "{ended:?}");
+}
+
+#[test]
+fn ramp_when_all_providers_fail_then_goes_on() {
+    let stage = Stage::new(STEPS);
+    stage.traffic().failing = Some((100, 0));
+    stage.traffic().others_failing = 100;
+    let ended = stage.ramp(&["--to", "5"]);
+    assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
+}
+
+#[test]
+fn put_back_when_dns_service_fails_first_then_is_tried_again() {
+    let stage = Stage::new(STEPS);
+    stage.traffic().failing = Some((100, 100));
+    // The first three writes are the steps.
+    stage.dns.plant(3, Plant::Status(500));
+    stage.dns.plant(4, Plant::Status(500));
+    let ended = stage.ramp(&[]);
+    assert_eq!((ended.code, stage.share()), (3, 0), "{ended:?}");
+    assert!(ended.err.contains("not put back, tried again"), "{ended:?}");
+}
+
+#[test]
+fn ramp_when_a_shim_is_missing_or_restarts_then_holds_and_stops_with_1() {
+    let stage = Stage::new(STEPS);
+    for restarts in [true, false] {
+        stage.traffic().restarts = restarts;
+        stage.traffic().is_broken = !restarts;
+        let ended = stage.ramp(&[]);
+        assert_eq!(ended.code, 1, "{ended:?}");
+        if restarts {
+            assert!(ended.err.contains("no figures for") && ended.err.contains("was restarted"), "{ended:?}");
+            assert!(ended.err.contains("stopped after step 1; fastly has 1 %") && stage.share() == 10, "{ended:?}");
+        } else {
+            assert!(ended.err.contains("nothing was changed: http://") && stage.share() == 10, "{ended:?}");
+        }
+    }
+    stage.traffic().is_broken = false;
+    let ended = stage.ramp(&["--resume", "--to", "5"]);
+    assert!(ended.code == 0 && ended.out.contains("Step 1 at 1 % goes on"), "{ended:?}");
+    assert_eq!(stage.shares_in_journal(), [10, 50]);
+}
+
+#[test]
+fn ramp_when_share_does_not_arrive_then_stops_with_1_and_weights_stay() {
+    let stage = Stage::new("steps = [10]\nguard = { errors = 0.01 }");
+    let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
+    stage.desk.dir.write("balance.toml", config.replace("arrive = \"20s\"", "arrive = \"200ms\""));
+    stage.traffic().is_stuck = true;
+    let ended = stage.ramp(&[]);
+    assert_eq!((ended.code, stage.share()), (1, 100), "{ended:?}");
+    assert!(ended.err.contains("the observed share of fastly is 0.0 %, and 10 % was wanted"), "{ended:?}");
+    assert!(ended.err.contains("--resume") && ended.err.contains("rollback 1"), "{ended:?}");
+}
+
+/// Starts a ramp that stays in its first step, and waits until it has looked a few times.
+fn soaking(stage: &Stage) -> Child {
+    let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
+    stage.desk.dir.write("balance.toml", config.replace("soak = \"150ms\"", "soak = \"1h\""));
+    let mut command = stage.desk.command(&["ramp", "-t", "html", "-p", "fastly", "--yes"]);
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().expect("the edgeshim binary starts");
+    let looks = stage.traffic().looks;
+    assert!(wait_until(PATIENCE, || stage.share() > 0 && stage.traffic().looks > looks + 8));
+    child
+}
+
+#[test]
+fn ramp_when_interrupted_in_the_soak_then_says_where_it_stands() {
+    let stage = Stage::new(STEPS);
+    let child = soaking(&stage);
+    signal(&child, "INT");
+    let ended = ended(child);
+    assert_eq!((ended.code, stage.share()), (1, 10), "{ended:?}");
+    assert!(ended.err.contains("stopped after step 1; fastly has 1 %"), "{ended:?}");
+}
+
+#[test]
+fn put_back_when_someone_else_has_changed_the_weights_then_their_weights_stay() {
+    let stage = Stage::new(STEPS);
+    let child = soaking(&stage);
+    stage.desk.fine(&["-t", "html", "-p", "fastly", "--pct", "12", "--yes"]);
+    stage.traffic().failing = Some((200, 0));
+    let ended = ended(child);
+    assert_eq!((ended.code, stage.share()), (1, 120), "{ended:?}");
+    assert!(ended.err.contains("someone else has changed the weights"), "{ended:?}");
+    let resumed = stage.ramp(&["--resume"]);
+    assert!(resumed.code == 1 && resumed.err.contains("there is nothing to resume"), "{resumed:?}");
+}
+
+#[test]
+fn dry_run_when_asked_then_prints_the_timetable_and_writes_nothing() {
+    let stage = Stage::new(STEPS);
+    let patches = stage.dns.patches();
+    let out = stage.desk.fine(&["ramp", "-t", "html", "-p", "fastly", "--to", "30", "--dry-run"]);
+    for part in ["not before", "5     30 %", "Dry run: nothing was written."] {
+        assert!(out.contains(part), "no {part:?} in {out}");
+    }
+    assert_eq!(stage.dns.patches(), patches);
+}
+
+#[test]
+fn ramp_when_it_is_not_possible_then_is_refused_and_nothing_is_written() {
+    let stage = Stage::new(STEPS);
+    stage.desk.fails(2, &["ramp", "-t", "html", "-p", "edgecast"], &["no such provider"]);
+    stage.desk.fails(2, &["ramp", "-t", "html", "-p", "fastly", "--to", "101"], &["--to"]);
+    stage.desk.fails(2, &["ramp", "-p", "fastly"], &["-t TARGET"]);
+    stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly", "--resume"], &["nothing to resume"]);
+    stage.desk.fails(1, &["ramp", "-t", "html", "-p", "akamai", "--to", "50"], &["100 % already", "--pct 50"]);
+    stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly"], &["the input ended without an answer"]);
+    stage.desk.fine(&["-t", "html", "-p", "fastly", "-m", "no", "--yes"]);
+    stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly"], &["mode no", "-m obey --pct 0"]);
+    // Without [ramp], a small max_step is no mistake, but the steps are too large for it.
+    let text = format!("max_step = 20\nprometheus = \"http://127.0.0.1:1\"\n{}{TARGET}", stage.dns.service("pdns"));
+    stage.desk.dir.write("balance.toml", text);
+    stage.desk.fine(&["-t", "html", "-p", "fastly", "-m", "obey", "--pct", "0", "--yes"]);
+    stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly"], &["from 25 % to 50 % is larger than max_step"]);
+    let (_dns, desk) = started();
+    desk.fails(2, &["ramp", "-t", "html", "-p", "fastly"], &["prometheus"]);
+}
+
+#[test]
+fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
+    let stage = Stage::new(STEPS);
+    let (traffic, zone) = (Arc::clone(&stage.traffic), Arc::clone(&stage.dns.zone));
+    let prometheus = Origin::start(move |request, conn| {
+        assert!(request.target.starts_with("/api/v1/query?query=sum%20by"), "{}", request.target);
+        let text = metrics(&mut traffic.lock().unwrap_or_else(PoisonError::into_inner), &zone, 0);
+        let series = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let mut metric = json!({ "__name__": name, "job": "edgeshim", "instance": "shim-1:9900" });
+            for (key, text) in labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('=')) {
+                metric[key] = text.trim_matches('"').into();
+            }
+            json!({ "metric": metric, "value": [1, value] })
+        };
+        let result: Vec<Value> = text.lines().map(series).collect();
+        let body = json!({ "status": "success", "data": { "resultType": "vector", "result": result } });
+        respond(request, conn, 200, &[], body.to_string().as_bytes())
+    });
+    let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
+    stage.desk.dir.write("balance.toml", format!("prometheus = \"http://{}\"\n{config}", prometheus.addr));
+    // The shims would stop the ramp.
+    stage.traffic().is_broken = true;
+    let ended = stage.ramp(&["--to", "5"]);
+    assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
+}
