@@ -12,6 +12,8 @@ mod admin;
 mod smoke;
 // The weights of the CDNs in DNS: a command of its own, which `run` does not use.
 mod balance;
+// What the pages for operators have in common.
+mod operators;
 // The runtime: all layers and tables of one configuration. A runtime is built once and replaced only as a whole.
 mod runtime;
 // The configuration file, and the list of the mistakes in it.

@@ -1275,7 +1275,8 @@ fn calls_when_verbose_then_are_reported_without_the_key() {
 }
 
 /// The variables that the sample file names.
-const ENVIRONMENT: [(&str, &str); 3] = [("PDNS_KEY", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")];
+const ENVIRONMENT: [(&str, &str); 4] =
+    [("PDNS_KEY", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"), ("BALANCE_TOKEN", "x")];
 
 #[test]
 fn sample_file_when_checked_then_is_fine_and_names_every_key() {

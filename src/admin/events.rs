@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::sessions::Pass;
+use crate::operators::sessions::Pass;
 
 /// The largest number of open streams.
 pub(super) const MAX_STREAMS: usize = 16;

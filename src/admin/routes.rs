@@ -3,36 +3,35 @@
 //! All other methods get a 405.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::annotations::{Mark, cleaned, now};
 use super::events::EventBody;
-use super::page::{Document, LOG_IN, LOG_IN_AGAIN, PAGE};
+use super::page::PAGE;
 use super::sampler::{Board, Range};
-use super::sessions::{Pass, Sessions, is_cross_site, is_rebound};
 use super::top_list;
 use crate::intake::form;
 use crate::metrics::Metrics;
-use crate::runtime::Slot;
-use crate::wire::media_types::essence;
-use crate::wire::names::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE, X_ACCEL_BUFFERING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+use crate::operators::answers::{
+    self, JSON, close_if_refused, document, in_json, method_not_allowed, read_body, text, with_type, without_token,
 };
+use crate::operators::document::LogIn;
+use crate::operators::listener::Respond;
+use crate::operators::sessions::{Pass, Sessions, is_cross_site, is_rebound};
+use crate::runtime::Slot;
+use crate::wire::names::{ACCEPT, RETRY_AFTER, X_ACCEL_BUFFERING};
 
 /// The largest body of a POST, in bytes.
 const MAX_BODY: usize = 4096;
-/// The longest time until the body of a POST is complete.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest weight of a provider in an announcement.
 const MAX_WEIGHT: f64 = 1e6;
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,7 +39,11 @@ const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.cli
 const PATHS: &str =
     "/metrics, /livez, /readyz, /config, /api/summary, /api/series, /api/events, /api/top or /annotations";
 
-pub(super) type Answer = Response<Either<Full<Bytes>, EventBody>>;
+static LOG_IN: LazyLock<LogIn> = LazyLock::new(|| LogIn::new(TOKEN_KEY));
+/// The configuration key of the token.
+const TOKEN_KEY: &str = "admin.token";
+
+type Answer = Response<Either<Full<Bytes>, EventBody>>;
 
 /// The values from which the responses are made.
 pub(super) struct Routes {
@@ -53,67 +56,66 @@ pub(super) struct Routes {
     pub is_ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-impl Routes {
-    pub(super) async fn respond(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+impl Respond for Routes {
+    type Body = Either<Full<Bytes>, EventBody>;
+
+    async fn respond(&self, request: Request<Incoming>, _peer: Option<IpAddr>) -> Answer {
         let (head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let mut response = match (&head.method, head.uri.path()) {
-            (&Method::POST, "/log-in" | "/annotations") => self.post(&head, body).await,
+            (&Method::POST, "/log-in" | "/annotations") => self.post(&head, body).await.map(Either::Left),
             (&Method::GET | &Method::HEAD, _) => self.get(&head),
-            (_, "/annotations") => method_not_allowed("GET, HEAD, POST", "Use GET, HEAD or POST.\n"),
-            (_, "/log-in") => method_not_allowed("POST", "Use POST.\n"),
-            _ => method_not_allowed("GET, HEAD", "Use GET or HEAD.\n"),
+            (_, "/annotations") => method_not_allowed("GET, HEAD, POST", "Use GET, HEAD or POST.\n").map(Either::Left),
+            (_, "/log-in") => method_not_allowed("POST", "Use POST.\n").map(Either::Left),
+            _ => method_not_allowed("GET, HEAD", "Use GET or HEAD.\n").map(Either::Left),
         };
-        // The rest of a refused body is not read, so the connection cannot be used again.
-        if has_body && response.status().is_client_error() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        close_if_refused(&mut response, has_body);
+        response
+    }
+}
+
+impl Routes {
+    fn get(&self, head: &Parts) -> Answer {
+        if let Some(response) = self.get_without_token(head) {
+            return response.map(Either::Left);
         }
-        Ok(response)
+        let Some(pass) = self.pass(head) else { return without_token(head, &LOG_IN, TOKEN_KEY).map(Either::Left) };
+        if head.uri.path() == "/api/events" { self.events(head, pass) } else { self.get_page(head).map(Either::Left) }
     }
 
-    fn get(&self, head: &Parts) -> Answer {
-        let path = head.uri.path();
-        match path {
-            "/livez" => return text(StatusCode::OK, "alive\n"),
-            "/readyz" if (self.is_ready)() => return text(StatusCode::OK, "ready\n"),
-            "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            "/metrics" => return self.scrape(head),
-            _ => {}
-        }
-        if self.is_tcp && !self.has_token() && is_rebound(head) {
-            return text(
+    /// Returns the response to a request that needs no token, or that is refused because of its Host.
+    fn get_without_token(&self, head: &Parts) -> Option<answers::Answer> {
+        match head.uri.path() {
+            "/livez" => Some(text(StatusCode::OK, "alive\n")),
+            "/readyz" if (self.is_ready)() => Some(text(StatusCode::OK, "ready\n")),
+            "/readyz" => Some(text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")),
+            "/metrics" => Some(self.scrape(head)),
+            _ if self.is_tcp && !self.has_token() && is_rebound(head) => Some(text(
                 StatusCode::FORBIDDEN,
                 "Without admin.token, this path responds only under an IP address or localhost. Write such a host in \
                  the URL, or configure admin.token.\n",
-            );
+            )),
+            _ => None,
         }
-        let Some(pass) = self.pass(head) else {
-            return if path == "/" && accepts(head, "text/html") {
-                unauthorized(document(StatusCode::UNAUTHORIZED, &LOG_IN))
-            } else {
-                unauthorized(text(
-                    StatusCode::UNAUTHORIZED,
-                    "Send the value of admin.token in the header field Authorization: Bearer TOKEN\n",
-                ))
-            };
-        };
-        match path {
+    }
+
+    fn get_page(&self, head: &Parts) -> answers::Answer {
+        match head.uri.path() {
             "/" => document(StatusCode::OK, &PAGE),
             "/config" => {
                 let config = self.slot.load().settings().effective_json();
-                with_type(StatusCode::OK, "application/json", format!("{config:#}\n"))
+                with_type(StatusCode::OK, JSON, format!("{config:#}\n"))
             }
             "/api/summary" => in_json(StatusCode::OK, &self.board.summary()),
             "/api/top" => in_json(StatusCode::OK, &top_list::json(self.slot.load().tops())),
             "/api/series" => self.series(head.uri.query().unwrap_or_default()),
-            "/api/events" => self.events(head, pass),
             "/annotations" => in_json(StatusCode::OK, &json!({ "annotations": self.board.annotations.all() })),
             "/log-in" => method_not_allowed("POST", "Use POST.\n"),
-            _ => with_type(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", format!("Not found. Use {PATHS}.\n")),
+            _ => text(StatusCode::NOT_FOUND, format!("Not found. Use {PATHS}.\n")),
         }
     }
 
-    fn series(&self, query: &str) -> Answer {
+    fn series(&self, query: &str) -> answers::Answer {
         let is = |word| form::value(query.as_bytes(), "range").is_none_or(|value| value.is(word));
         let range = match () {
             () if is("1h") => Range::Hour,
@@ -126,21 +128,20 @@ impl Routes {
 
     fn events(&self, head: &Parts, pass: Pass) -> Answer {
         if head.method == Method::HEAD {
-            return with_type(StatusCode::OK, "text/event-stream", "");
+            return with_type(StatusCode::OK, "text/event-stream", "").map(Either::Left);
         }
         let Some(events) = self.board.events.open(pass) else {
             let mut response =
                 text(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open. Close one of the pages.\n");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-            return response;
+            return response.map(Either::Left);
         };
         let mut response = with_type(StatusCode::OK, "text/event-stream", "").map(|_| Either::Right(events));
         response.headers_mut().insert(&X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
         response
     }
 
-    async fn post(&self, head: &Parts, body: Incoming) -> Answer {
-        let is_log_in = head.uri.path() == "/log-in";
+    async fn post(&self, head: &Parts, body: Incoming) -> answers::Answer {
         if is_cross_site(&head.headers, self.has_token()) {
             return text(
                 StatusCode::FORBIDDEN,
@@ -148,46 +149,21 @@ impl Routes {
                  address or localhost, or configure admin.token.\n",
             );
         }
-        if !is_log_in && self.pass(head).is_none() {
-            return unauthorized(text(
-                StatusCode::UNAUTHORIZED,
-                "Send the value of admin.token in the header field Authorization: Bearer TOKEN\n",
-            ));
+        if head.uri.path() == "/log-in" {
+            let token = self.slot.load().settings().admin.token.clone();
+            let session = (&self.sessions, token.as_ref(), unix_seconds());
+            return answers::log_in((head, body), MAX_BODY, session, &LOG_IN).await;
         }
-        let wanted = if is_log_in { "application/x-www-form-urlencoded" } else { "application/json" };
-        let sent = head.headers.get(CONTENT_TYPE).map(|value| essence(value.as_bytes())).unwrap_or_default();
-        if !sent.eq_ignore_ascii_case(wanted.as_bytes()) {
-            let message = format!("Send Content-Type: {wanted}.\n");
-            return with_type(StatusCode::UNSUPPORTED_MEDIA_TYPE, "text/plain; charset=utf-8", message);
+        if self.pass(head).is_none() {
+            return without_token(head, &LOG_IN, TOKEN_KEY);
         }
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return text(StatusCode::PAYLOAD_TOO_LARGE, "Send at most 4096 bytes.\n");
-            }
-            Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "The body is not complete. Send the request again.\n"),
-            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "The body did not arrive within ten seconds.\n"),
-        };
-        if is_log_in { self.log_in(&body) } else { self.annotate(&body) }
+        match read_body(head, body, JSON, MAX_BODY).await {
+            Ok(body) => self.annotate(&body),
+            Err(refused) => refused,
+        }
     }
 
-    fn log_in(&self, body: &[u8]) -> Answer {
-        let runtime = self.slot.load();
-        let mut response = text(StatusCode::SEE_OTHER, "");
-        if let Some(token) = &runtime.settings().admin.token {
-            let sent: Vec<u8> = form::value(body, "token").map(|value| value.bytes().collect()).unwrap_or_default();
-            if !token.matches(sent.trim_ascii()) {
-                return unauthorized(document(StatusCode::UNAUTHORIZED, &LOG_IN_AGAIN));
-            }
-            if let Ok(cookie) = HeaderValue::try_from(self.sessions.cookie(token, unix_seconds())) {
-                response.headers_mut().insert(SET_COOKIE, cookie);
-            }
-        }
-        response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
-        response
-    }
-
-    fn annotate(&self, body: &[u8]) -> Answer {
+    fn annotate(&self, body: &[u8]) -> answers::Answer {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Note {
@@ -209,7 +185,7 @@ impl Routes {
             None => self.board.mark(Mark::Note, &note, now()),
             Some(share) => match self.weights(share) {
                 Ok(weights) => self.board.mark_share(&note, &weights, now()),
-                Err(message) => return with_type(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", message),
+                Err(message) => return text(StatusCode::BAD_REQUEST, message),
             },
         };
         in_json(StatusCode::CREATED, &json!({ "id": annotation.id, "time": annotation.time }))
@@ -238,7 +214,7 @@ impl Routes {
         Ok(weights)
     }
 
-    fn scrape(&self, head: &Parts) -> Answer {
+    fn scrape(&self, head: &Parts) -> answers::Answer {
         // Prometheus lists the formats that it accepts. The preferred format is first.
         let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if accept.trim_start().starts_with("application/vnd.google.protobuf") {
@@ -262,50 +238,7 @@ impl Routes {
     }
 }
 
-fn accepts(head: &Parts, media_type: &str) -> bool {
-    head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains(media_type))
-}
-
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time in seconds fits")]
 fn unix_seconds() -> u64 {
     now() as u64
-}
-
-fn unauthorized(mut response: Answer) -> Answer {
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
-}
-
-fn method_not_allowed(allowed: &'static str, message: &'static str) -> Answer {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, message);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-fn document(status: StatusCode, document: &Document) -> Answer {
-    let mut response = with_type(status, "text/html; charset=utf-8", document.html.clone());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, document.policy.clone());
-    // The policy is not `no-referrer`, because browsers would then send `Origin: null` with the log-in form.
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    response
-}
-
-fn in_json(status: StatusCode, body: &Value) -> Answer {
-    with_type(status, "application/json", format!("{body}\n"))
-}
-
-fn text(status: StatusCode, body: &'static str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", body)
-}
-
-fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Either::Left(Full::new(body.into())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }

@@ -195,11 +195,11 @@ mod tests {
     use http_body::Body as _;
 
     use super::super::events::EventBody;
-    use super::super::sessions::Sessions;
     use super::*;
     use crate::config::Settings;
     use crate::ids::{ClassId, ProviderId};
     use crate::metrics::{Labels, Table, describe};
+    use crate::operators::sessions::Sessions;
     use crate::wire::names::AUTHORIZATION;
     use crate::wire::secret::Secret;
 

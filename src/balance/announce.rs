@@ -16,13 +16,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Posts an annotation to each shim. Returns a warning for each failure.
 pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry) -> Vec<String> {
-    let mut fields = HeaderMap::new();
-    if let Some(token) = &file.shims_token
-        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-    {
-        value.set_sensitive(true);
-        fields.insert(AUTHORIZATION, value);
-    }
+    let fields = token_field(file);
     let text = text(entry);
     let plain = json!({ "text": text }).to_string();
     let with_share = share(entry).map(|share| json!({ "text": text, "share": share }).to_string());
@@ -43,6 +37,18 @@ pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry)
         }
     }
     warnings
+}
+
+/// Returns the header field with the token of the shims, if a token is configured.
+pub(super) fn token_field(file: &BalanceFile) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    if let Some(token) = &file.shims_token
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+    {
+        value.set_sensitive(true);
+        fields.insert(AUTHORIZATION, value);
+    }
+    fields
 }
 
 fn text(entry: &Entry) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::base_url::{BASE_URL, BaseUrl};
 use super::cost::tariff::Tariff;
 use super::grid::Grid;
+use super::page_keys::{PageKeys, check_page};
 use super::price_keys::{self, PriceKeys};
 use super::ramp_keys::{self, RampKeys};
 use super::watch_keys::{PROBE_URL, ProbeUrl, WatchKeys};
@@ -48,6 +49,7 @@ pub(crate) struct BalanceFile {
     /// The blocks `[[price]]`, until the file is checked.
     pub(super) typed_prices: Vec<PriceKeys>,
     pub watch: WatchKeys,
+    pub page: Option<PageKeys>,
 }
 
 impl Default for BalanceFile {
@@ -66,6 +68,7 @@ impl Default for BalanceFile {
             prices: Vec::new(),
             typed_prices: Vec::new(),
             watch: WatchKeys::default(),
+            page: None,
         }
     }
 }
@@ -83,6 +86,7 @@ impl Keys for BalanceFile {
         v.nonempty("samples", &PATH, &mut self.samples);
         v.blocks("price", &mut self.typed_prices);
         v.block("watch", |v| self.watch.keys(v));
+        v.optional_block("serve", &mut self.page);
     }
 }
 
@@ -304,6 +308,9 @@ impl BalanceFile {
 /// Checks whether the values of different keys fit together.
 fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     file.journal = file.typed_journal.take().unwrap_or_else(|| root.folder().join("balance.jsonl"));
+    if let Some(keys) = &file.page {
+        check_page(keys, &root.section("serve"));
+    }
     // A small max_step is no mistake in a file that has no ramps.
     if root.has("ramp") {
         ramp_keys::check(&file.ramp, file.max_step, &root.section("ramp"));

@@ -1,6 +1,8 @@
 //! Makes a change: reads, plans, refuses, writes, reads back, and notes the result in the journal. Whoever asks for a
 //! change (a person, a ramp, a probe) decides between these steps whether to go on.
 
+use sha2::{Digest as _, Sha256};
+
 use super::announce::announce;
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
@@ -9,6 +11,7 @@ use super::node::Node;
 use super::plan::{Action, Plan, Trouble, compute};
 use super::refuse::refusals;
 use super::transaction::{Outcome, Services};
+use crate::wire::hex;
 
 /// A change of some targets, by one person, for one reason.
 #[derive(Debug)]
@@ -29,6 +32,14 @@ pub(crate) struct Change<'f> {
 pub(crate) struct Planned {
     pub plan: Plan,
     nodes: Vec<Node>,
+}
+
+impl Planned {
+    /// Returns a hash of the plan and of the nodes as they were read. Two plans have the same hash only if they write
+    /// the same and have read the same. The hash has a meaning only for the same version of edgeshim.
+    pub(crate) fn digest(&self) -> String {
+        hex::text(&Sha256::digest(format!("{:?} {:?}", self.plan, self.nodes)))
+    }
 }
 
 /// What speaks against a plan.

@@ -12,10 +12,12 @@
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
 //! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges. `watch` asks for changes
-//! when a probe of an edge fails. `ramp` makes several changes, and reads the figures of the shims between them.
+//! when a probe of an edge fails. `ramp` makes several changes, and reads the figures of the shims between them. `page`
+//! is the page of `edgeshim balance serve`.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;
+pub(crate) mod asked_values;
 pub(crate) mod balance_file;
 mod base_url;
 pub(crate) mod change;
@@ -27,6 +29,8 @@ mod grid;
 pub(crate) mod journal;
 mod node;
 pub(crate) mod observed_shares;
+pub(crate) mod page;
+mod page_keys;
 pub(crate) mod plan;
 pub(crate) mod plan_cost;
 mod price_keys;
@@ -35,6 +39,7 @@ pub(crate) mod ramp_keys;
 pub(crate) mod refuse;
 mod runs;
 pub(crate) mod share;
+pub(crate) mod standing;
 pub(crate) mod tables;
 pub(crate) mod transaction;
 pub(crate) mod watch;

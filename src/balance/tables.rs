@@ -1,5 +1,6 @@
 //! The weights and the plan as tables and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
@@ -52,7 +53,7 @@ pub(crate) fn table(target: &TargetKeys, shares: &Shares, observed: Option<&Obse
     for (name, share) in &shares.0 {
         let percent = percents.get(name.as_str()).copied().unwrap_or(0);
         let mut row = vec![name.clone(), mode(*share), share.weight.to_string(), tenths(percent)];
-        row.extend(observed.and_then(|observed| observed.shares.get(name)).map(|share| format!("{share:.1} %")));
+        row.extend(observed.and_then(|observed| observed.shares.get(name)).map(|share| observed_text(*share)));
         rows.push(row);
     }
     heading(target) + &aligned(&rows)
@@ -67,36 +68,56 @@ pub(crate) fn difference(targets: &[&TargetKeys], plan: &Plan) -> String {
     plan.targets.iter().filter_map(one).collect::<Vec<_>>().join("\n")
 }
 
-fn rows_of(planned: &TargetPlan) -> String {
-    let mut text = String::new();
-    let changed: Vec<_> = planned.nodes.iter().filter(|node| node.is_changed()).collect();
-    // If the nodes have different weights, the first node that changes stands for the others. The list below the table
-    // has all nodes that change.
-    let first = || changed.iter().find_map(|node| node.node.found.shares());
-    let before = planned.before.clone().or_else(first).unwrap_or_default();
+/// One provider before and after a change.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    pub name: String,
+    pub old: Option<Share>,
+    pub new: Option<Share>,
+    /// The shares in per cent, as texts.
+    pub old_share: String,
+    pub new_share: String,
+    /// The difference of the shares in percentage points, as a text. `=` if the shares are equal.
+    pub points: String,
+}
+
+/// Returns the providers of a target before and after a change. If the nodes have different weights, the first node
+/// that changes stands for the others.
+pub(crate) fn differences(planned: &TargetPlan) -> Vec<Difference> {
+    let mut changed = planned.nodes.iter().filter(|node| node.is_changed());
+    let mut first = || changed.find_map(|node| node.node.found.shares());
+    let before = planned.before.clone().or_else(&mut first).unwrap_or_default();
     let (old, new) = (before.percents(), planned.after.percents());
-    let mut rows = vec![["provider", "mode", "weight", "share", "difference"].map(str::to_owned).to_vec()];
     let mut names: Vec<&String> = before.0.keys().chain(planned.after.0.keys()).collect();
     names.sort();
     names.dedup();
-    for name in names {
-        let shares = (before.0.get(name), planned.after.0.get(name));
-        let both = |text: &dyn Fn(Share) -> String| match shares {
-            (Some(old), Some(new)) if text(*old) == text(*new) => text(*old),
-            (Some(old), Some(new)) => format!("{} -> {}", text(*old), text(*new)),
-            (None, Some(new)) => text(*new),
-            (Some(old), None) => format!("{} -> none", text(*old)),
+    let of = |percents: &BTreeMap<&str, u32>, name: &str| percents.get(name).copied().map_or(0, i64::from);
+    let one = |name: &String| Difference {
+        name: name.clone(),
+        old: before.0.get(name).copied(),
+        new: planned.after.0.get(name).copied(),
+        old_share: tenths_of(of(&old, name)),
+        new_share: tenths_of(of(&new, name)),
+        points: points(of(&new, name) - of(&old, name)),
+    };
+    names.into_iter().map(one).collect()
+}
+
+fn rows_of(planned: &TargetPlan) -> String {
+    let mut text = String::new();
+    let changed: Vec<_> = planned.nodes.iter().filter(|node| node.is_changed()).collect();
+    let mut rows = vec![["provider", "mode", "weight", "share", "difference"].map(str::to_owned).to_vec()];
+    for Difference { name, old, new, old_share, new_share, points } in differences(planned) {
+        let both = |text: &dyn Fn(Share) -> String| match (old, new) {
+            (Some(old), Some(new)) if text(old) == text(new) => text(old),
+            (Some(old), Some(new)) => format!("{} -> {}", text(old), text(new)),
+            (None, Some(new)) => text(new),
+            (Some(old), None) => format!("{} -> none", text(old)),
             (None, None) => String::new(),
         };
-        let of = |percents: &std::collections::BTreeMap<&str, u32>| {
-            percents.get(name.as_str()).copied().map_or(0, i64::from)
-        };
-        let (from, to) = (of(&old), of(&new));
-        let share = match shares {
-            (Some(_), _) if from != to => format!("{} -> {}", tenths_of(from), tenths_of(to)),
-            _ => tenths_of(to),
-        };
-        rows.push(vec![name.clone(), both(&mode), both(&|share| share.weight.to_string()), share, points(to - from)]);
+        let share =
+            if old.is_some() && old_share != new_share { format!("{old_share} -> {new_share}") } else { new_share };
+        rows.push(vec![name, both(&mode), both(&|share| share.weight.to_string()), share, points]);
     }
     text += &aligned(&rows);
     let is_uniform = planned.nodes.windows(2).all(|pair| match pair {
@@ -122,7 +143,13 @@ fn mode(share: Share) -> String {
     format!("{}{away}", share.mode.name())
 }
 
-fn tenths(hundredths: u32) -> String {
+/// Writes an observed share with one decimal.
+pub(crate) fn observed_text(percent: f64) -> String {
+    format!("{percent:.1} %")
+}
+
+/// Writes hundredths of a per cent with one decimal.
+pub(crate) fn tenths(hundredths: u32) -> String {
     tenths_of(hundredths.into())
 }
 

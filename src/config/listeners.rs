@@ -47,7 +47,7 @@ impl Listen {
 }
 
 /// The text form of a listen address: `ADDRESS:PORT` or `unix:PATH`.
-pub(super) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
+pub(crate) const LISTEN: Text<Listen> = Text { example: "127.0.0.1:8080", read: listen, write: Listen::to_string };
 
 /// The text form of an address at which connections use TLS: `ADDRESS:PORT`.
 pub(super) const TLS_LISTEN: Text<Listen> =

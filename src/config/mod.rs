@@ -30,7 +30,7 @@ mod sources;
 mod tls_block;
 
 pub(crate) use file::Section;
-pub(crate) use listeners::Listen;
+pub(crate) use listeners::{LISTEN, Listen};
 pub(crate) use problems::{Problem, Problems};
 pub use settings::{AddressSource, Settings};
 pub(crate) use settings::{Provider, Verify};

@@ -10,6 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["serve", "admin", "smoke", "balance"],
+    &["operators"],
     &["runtime"],
     &["config"],
     &["edge"],
@@ -28,6 +29,7 @@ const READING_ORDER: &[&str] = &[
     "admin",
     "smoke",
     "balance",
+    "operators",
     "runtime",
     "config",
     "edge",
@@ -45,7 +47,7 @@ const READING_ORDER: &[&str] = &[
 
 /// `balance` is in both lists, because it is a program of its own: it calls the APIs of DNS services, which speak JSON.
 const SERDE_ROOMS: &[&str] = &["config", "intake", "admin", "balance", "cli"];
-const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "balance", "cli"];
+const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "balance", "operators", "cli"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

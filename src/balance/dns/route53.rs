@@ -4,8 +4,8 @@
 //! A batch deletes each old record set with exactly the content that was read. If someone changed a record set in
 //! between, Route 53 rejects the batch, so no change of another person is lost.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -55,7 +55,7 @@ pub(crate) struct Route53 {
     limit: Duration,
     caller: Caller,
     /// The changes that not all DNS servers of Route 53 have yet.
-    pending: RefCell<Vec<String>>,
+    pending: Mutex<Vec<String>>,
 }
 
 /// Why a call failed.
@@ -142,7 +142,7 @@ impl Route53 {
             zone_id: zone_id.clone(),
             limit: keys.timeout,
             caller,
-            pending: RefCell::default(),
+            pending: Mutex::default(),
         })
     }
 
@@ -276,14 +276,18 @@ impl Route53 {
         let info = answer.child("ChangeInfo");
         let text = |name| info.and_then(|info| info.text_of(name)).unwrap_or_default();
         if text("Status") != "INSYNC" {
-            self.pending.borrow_mut().push(text("Id").to_owned());
+            self.pending().push(text("Id").to_owned());
         }
         Ok(())
     }
 
+    fn pending(&self) -> MutexGuard<'_, Vec<String>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until all DNS servers of Route 53 have the changes.
     pub(super) async fn look_up(&self) -> Answers {
-        let pending = self.pending.take();
+        let pending = std::mem::take(&mut *self.pending());
         let end = Instant::now() + IN_SYNC_LIMIT;
         for id in pending {
             // The identifier is part of a path.

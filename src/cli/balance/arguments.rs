@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Failure, Result};
+use crate::balance::asked_values::{mode, permille, reason, weight};
 use crate::balance::balance_file::{BalanceFile, DEFAULT_FILE};
 use crate::balance::cost::month::Month;
-use crate::balance::share::{Mode, PERMILLE, WEIGHTS};
+use crate::balance::share::Mode;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
@@ -79,6 +80,10 @@ pub(super) enum BalanceCommand {
             edgeshim balance ramp -t images -p fastly --resume"
     )]
     Ramp(RampFlags),
+    /// Serve a page that shows and changes the weights, until a signal arrives.
+    #[command(after_help = "balance.toml needs the block [serve].\n\n\
+            Example:\n  edgeshim balance serve --config /etc/edgeshim/balance.toml")]
+    Serve(Common),
     /// Check balance.toml and list every problem in it.
     #[command(after_help = "Exit code: 0 if there is no problem, 2 if there are problems.\n\n\
             Example:\n  edgeshim balance check --config balance.toml")]
@@ -290,72 +295,6 @@ impl Common {
     }
 }
 
-fn weight(text: &str) -> std::result::Result<u32, String> {
-    text.parse().ok().filter(|weight| WEIGHTS.contains(weight)).ok_or_else(|| {
-        format!(
-            "write a whole number from {} to {}; --pct 0 takes all traffic away, -m no switches the provider off",
-            WEIGHTS.start(),
-            WEIGHTS.end()
-        )
-    })
-}
-
-fn mode(text: &str) -> std::result::Result<Mode, String> {
-    Mode::named(text).ok_or_else(|| {
-        let names: Vec<&str> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
-        format!("write one of {}", names.join(", "))
-    })
-}
-
 fn month(text: &str) -> std::result::Result<Month, String> {
     Month::parse(text).ok_or_else(|| "write a year and a month, for example 2026-11".to_owned())
-}
-
-/// Reads a number of per cent with at most one decimal. Returns thousandths.
-fn permille(text: &str) -> std::result::Result<u32, String> {
-    let (whole, tenths) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let tenths = tenths.trim_end_matches('0');
-    let tenths = if tenths.is_empty() { "0" } else { tenths };
-    if digits(whole) && tenths.len() > 1 && tenths.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("the smallest step is 0.1 %; write a number with at most one decimal".to_owned());
-    }
-    let parsed = whole.parse::<u32>().ok().zip(tenths.parse::<u32>().ok()).filter(|_| digits(whole) && digits(tenths));
-    parsed
-        .map(|(whole, tenths)| whole * 10 + tenths)
-        .filter(|permille| *permille <= PERMILLE)
-        .ok_or_else(|| "write a number of per cent from 0 to 100, for example 5 or 0.5".to_owned())
-}
-
-fn reason(text: &str) -> std::result::Result<String, String> {
-    if text.trim().is_empty() {
-        return Err("write the reason, for example --force 'fastly is down'".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn permille_when_number_is_out_of_range_or_too_fine_then_is_rejected() {
-        for (text, permille_) in [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333)] {
-            assert_eq!(permille(text), Ok(permille_), "{text}");
-        }
-        for bad in
-            ["", "101", "100.1", "-1", "5x", "5 %", "1e2", ".5", "5.", "0.05", "12.34", "9999999999", "NaN", "+5"]
-        {
-            assert!(permille(bad).is_err() || bad == "5.", "{bad}");
-        }
-        assert!(permille("0.05").is_err_and(|message| message.contains("0.1 %")));
-    }
-
-    #[test]
-    fn weight_when_not_from_1_to_15_then_is_rejected() {
-        assert_eq!((weight("1"), weight("15")), (Ok(1), Ok(15)));
-        for bad in ["0", "16", "5x", "", "-1", "1.5"] {
-            assert!(weight(bad).is_err(), "{bad}");
-        }
-    }
 }

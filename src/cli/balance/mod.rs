@@ -21,6 +21,7 @@ mod month_cost;
 mod present;
 mod prompt;
 mod run_ramp;
+mod serve_page;
 mod target_file;
 mod watch_edges;
 
@@ -94,6 +95,7 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
             let targets = chosen(&file, &Choice { targets: flags.targets, all })?;
             watch_edges::watch(&file, &flags.common, &targets, flags.once)
         }),
+        Some(BalanceCommand::Serve(common)) => common.load().and_then(|file| serve_page::serve(file, &common)),
         Some(BalanceCommand::History(flags)) => {
             flags.common.load().and_then(|file| change_history::history(&file, &flags))
         }

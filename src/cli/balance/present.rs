@@ -15,9 +15,9 @@ use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::journal::{Entry, Journal};
 use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
-use crate::balance::plan::{Action, Trouble, compute};
-use crate::balance::refuse::problems;
+use crate::balance::plan::Trouble;
 use crate::balance::share::Shares;
+use crate::balance::standing::{Standing, standing};
 use crate::balance::tables::{shown_json, table};
 use crate::balance::transaction::Services;
 use crate::cli::terminal::{WRONG, print};
@@ -151,29 +151,12 @@ fn read<'f>(
         };
         let nothing = Journal::default();
         for target in targets {
-            // A plan for first weights keeps the weights that the nodes have.
-            let plan = compute(file, &[target], &nodes, Action::Init).map_err(|trouble| match trouble {
+            let journal = journal.unwrap_or(&nothing);
+            let standing = standing(file, target, &nodes, journal).map_err(|trouble| match trouble {
                 Trouble::Usage(text) | Trouble::Refused(text) => Failure::failed(text),
                 Trouble::Failed(texts) => Failure::Failed(texts),
             })?;
-            let refusals = problems(file, &plan, journal.unwrap_or(&nothing));
-            let mut problems: Vec<String> = refusals.into_iter().map(|refusal| refusal.text).collect();
-            let planned = plan.targets.first();
-            let nodes: Vec<_> = planned.map(|planned| planned.nodes.iter().collect()).unwrap_or_default();
-            let bare = |node: &&&crate::balance::plan::NodePlan| node.node.found.record().is_none();
-            if let Some(node) = nodes.iter().find(bare)
-                && problems.is_empty()
-            {
-                problems.push(format!(
-                    "{}: {} has {}, and no weights; write the first weights with: edgeshim balance init -t {}",
-                    target.name,
-                    node.node.place(),
-                    node.node.found.describe(),
-                    target.name
-                ));
-            }
-            let has_weights = nodes.iter().any(|node| node.node.found.record().is_some());
-            let shares = planned.filter(|_| has_weights).map(|planned| planned.after.clone()).unwrap_or_default();
+            let Standing { shares, problems } = standing;
             let names: Vec<&String> = target.providers.keys().collect();
             let observed = looks.as_ref().and_then(|(first, second)| between(first, second, &names));
             found.push(Present { target, shares, observed, problems });

@@ -1,5 +1,5 @@
-//! Decides who is allowed to use the admin listener. A request needs the token as a bearer token, or the cookie of a
-//! session, which a browser gets at its log-in. Also finds the POST requests that a page of another site caused.
+//! Decides who is allowed to use a listener for operators. A request needs the token as a bearer token, or the cookie
+//! of a session, which a browser gets at its log-in. Also finds the POST requests that a page of another site caused.
 //!
 //! The cookie contains the time at which the session ends, and a keyed hash (HMAC-SHA256) of this time and of the
 //! token. The key is random and never leaves the process. So nobody can compute the token from the cookie. A restart of
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use sha2::Sha256;
 
 use crate::wire::hex;
-use crate::wire::names::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_FETCH_SITE};
+use crate::wire::names::{AUTHORIZATION, COOKIE, HOST, ORIGIN, REFERER, SEC_FETCH_SITE};
 use crate::wire::secret::Secret;
 
 const COOKIE_NAME: &str = "edgeshim_session";
@@ -25,38 +25,45 @@ const SESSION_SECONDS: u64 = 12 * 3600;
 /// What allowed a request: the token that was configured, and the end of the session in seconds of Unix time. A
 /// stream of events must end when the pass of its request is not valid any more.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(crate) struct Pass {
     token: Option<Secret>,
     end: u64,
 }
 
 impl Pass {
     /// Returns the pass of each request while no token is configured.
-    pub(super) fn without_token() -> Self {
+    pub(crate) fn without_token() -> Self {
         Self { token: None, end: u64::MAX }
     }
 
     /// Returns whether the pass is still valid. `token` is the token that is configured now.
-    pub(super) fn is_valid(&self, token: Option<&Secret>, now: u64) -> bool {
+    pub(crate) fn is_valid(&self, token: Option<&Secret>, now: u64) -> bool {
         // Both tokens are configured values, so the comparison need not take constant time.
         self.token.as_ref() == token && now < self.end
     }
 }
 
 /// The sessions of this process. No list of sessions is stored: the key is enough to check a cookie.
-pub(super) struct Sessions {
+pub(crate) struct Sessions {
     key: [u8; 32],
 }
 
+/// Hides the key.
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
 impl Sessions {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let mut key = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut key)?;
         Ok(Self { key })
     }
 
     /// Returns the value of Set-Cookie for a new session.
-    pub(super) fn cookie(&self, token: &Secret, now: u64) -> String {
+    pub(crate) fn cookie(&self, token: &Secret, now: u64) -> String {
         let end = now + SESSION_SECONDS;
         let hash = self.hash(token, end);
         format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
@@ -64,7 +71,7 @@ impl Sessions {
 
     /// Checks whether a request has the token or the cookie of a valid session. If Authorization has at least seven
     /// bytes, which is the length of `Bearer `, the cookie is ignored. `None`: the request is not allowed.
-    pub(super) fn pass(&self, headers: &HeaderMap, token: &Secret, now: u64) -> Option<Pass> {
+    pub(crate) fn pass(&self, headers: &HeaderMap, token: &Secret, now: u64) -> Option<Pass> {
         let pass = |end| Pass { token: Some(token.clone()), end };
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         if let Some((scheme, sent)) = sent.split_at_checked(7) {
@@ -97,30 +104,37 @@ impl Sessions {
     }
 }
 
-/// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site and in Origin. A
-/// request that has neither field does not come from a browser, so the result is false.
+/// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site, in Origin and in
+/// Referer. A request that has none of these fields does not come from a browser, so the result is false.
 ///
 /// If no token is configured, the Host of a browser must be an IP address or `localhost`, as in [`is_rebound`].
 /// Otherwise the result is true.
-pub(super) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
+pub(crate) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
         return true;
     }
-    let mut origins = headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
-    let Some(origin) = origins.next() else { return false };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let origin = str::from_utf8(origin).unwrap_or_default();
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    let is_same = authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host));
-    !is_same || origins.next().is_some() || !(has_token || is_local(host))
+    let is_other = |value: &HeaderValue, has_path: bool| {
+        let text = str::from_utf8(value.as_bytes()).unwrap_or_default();
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let authority =
+            rest.map(|rest| if has_path { rest.split_once('/').map_or(rest, |(first, _)| first) } else { rest });
+        let is_same = authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host));
+        !is_same || !(has_token || is_local(host))
+    };
+    let mut origins = headers.get_all(ORIGIN).iter();
+    // Browsers send Origin with each POST. A Referer counts too, because old browsers send a POST without Origin.
+    origins.next().is_some_and(|origin| is_other(origin, false))
+        || origins.next().is_some()
+        || headers.get_all(REFERER).iter().any(|referer| is_other(referer, true))
 }
 
 /// Returns whether the Host of a request is a host name other than `localhost`. On a TCP listener without a token, such
 /// a request gets only the probes and the metrics. Without this rule, another site could let its own host name resolve
 /// to the address of this listener (DNS rebinding). To the browser, the page of that site and this listener would then
 /// be the same site. A request without a Host does not come from a browser.
-pub(super) fn is_rebound(head: &Parts) -> bool {
+pub(crate) fn is_rebound(head: &Parts) -> bool {
     let host = match (head.uri.authority(), head.headers.get(HOST)) {
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, host) => host.map(HeaderValue::as_bytes).unwrap_or_default(),
@@ -215,6 +229,19 @@ mod tests {
             assert!(!post(&[(&HOST, host), (&ORIGIN, origin)]), "{origin}");
         }
         assert!(!post(&[(&HOST, "127.0.0.1:9900")]), "a request without Origin does not come from a browser");
+        for (referer, is_refused) in [
+            ("http://127.0.0.1:9900/", false),
+            ("http://127.0.0.1:9900", false),
+            ("http://evil.example/http://127.0.0.1:9900/", true),
+            ("http://127.0.0.1:9900@evil.example/", true),
+            ("127.0.0.1:9900/", true),
+            ("", true),
+        ] {
+            let host = (&HOST, "127.0.0.1:9900");
+            assert_eq!(post(&[host, (&REFERER, referer)]), is_refused, "{referer:?}");
+            let both = [host, (&ORIGIN, "http://127.0.0.1:9900"), (&REFERER, referer)];
+            assert_eq!(post(&both), is_refused, "{referer:?} beside Origin");
+        }
         for (host, origin) in [
             ("127.0.0.1:9900", "http://evil.example"),
             ("127.0.0.1:9900", "http://127.0.0.1:9901"),

@@ -1,0 +1,256 @@
+//! Reads what the page shows: the weights in DNS, the observed shares, the convergence of the last change, and the
+//! history. All open pages get the same reading, so the number of calls does not depend on the number of pages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::announce::token_field;
+use super::super::balance_file::{ProviderKeys, TargetKeys};
+use super::super::journal::{Entry, Journal};
+use super::super::node::Node;
+use super::super::observed_shares::{BETWEEN_LOOKS, Look, Observed, between, look};
+use super::super::plan::Trouble;
+use super::super::share::Shares;
+use super::super::standing::{Standing, standing};
+use super::super::tables::{observed_text, tenths};
+use super::Page;
+
+/// The age from which a reading is replaced.
+const MAX_AGE: Duration = Duration::from_secs(3);
+/// The time over which the observed shares are measured, and the largest number of looks in this time.
+const WINDOW: Duration = Duration::from_mins(1);
+const MAX_LOOKS: usize = 32;
+/// The number of changes that the page shows.
+const HISTORY: usize = 20;
+/// The time limit of a call of a shim.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The newest reading, and what the next reading needs.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    state: Option<Read>,
+    looks: VecDeque<(Instant, Look)>,
+}
+
+#[derive(Debug)]
+struct Read {
+    began: Instant,
+    /// The number of changes of this process before the reading began.
+    changes: u64,
+    state: Value,
+}
+
+/// The journal, and the size and the time of its file. The journal is read again if one of them has changed.
+pub(super) type KnownJournal = Option<(Option<(u64, SystemTime)>, Arc<Journal>)>;
+
+impl Page {
+    /// Returns the JSON of `/api/state`.
+    pub(super) async fn state(&self, user: &str) -> String {
+        let mut reading = self.reading.lock().await;
+        let changes = self.changes.load(Ordering::Relaxed);
+        let is_new = |read: &&Read| read.began.elapsed() < MAX_AGE && read.changes == changes;
+        let mut state = if let Some(read) = reading.state.as_ref().filter(is_new) {
+            read.state.clone()
+        } else {
+            let began = Instant::now();
+            let state = self.read_state(&mut reading).await;
+            reading.state = Some(Read { began, changes, state: state.clone() });
+            state
+        };
+        drop(reading);
+        state["user"] = user.into();
+        format!("{state}\n")
+    }
+
+    /// Returns the journal.
+    ///
+    /// # Errors
+    /// Returns a message if the journal cannot be read.
+    pub(super) async fn journal(&self) -> Result<Arc<Journal>, String> {
+        let mut known_journal = self.journal.lock().await;
+        let path = &self.file.journal;
+        let stamp = std::fs::metadata(path).ok().and_then(|found| Some((found.len(), found.modified().ok()?)));
+        if let Some((known, journal)) = &*known_journal
+            && *known == stamp
+        {
+            return Ok(Arc::clone(journal));
+        }
+        let read = tokio::task::spawn_blocking(|| Journal::read(path));
+        let journal = Arc::new(read.await.map_err(|error| error.to_string())??);
+        *known_journal = Some((stamp, Arc::clone(&journal)));
+        Ok(journal)
+    }
+
+    async fn read_state(&self, reading: &mut Reading) -> Value {
+        let (journal, look, nodes, convergence) =
+            tokio::join!(self.journal(), Box::pin(self.look()), Box::pin(self.nodes()), Box::pin(self.convergence()));
+        let mut warnings = Vec::new();
+        let journal = journal.unwrap_or_else(|error| {
+            warnings.push(error);
+            Arc::default()
+        });
+        match look {
+            Ok(look) => look.into_iter().for_each(|look| reading.add(look)),
+            Err(error) => warnings.push(format!("the observed shares are not known: {error}")),
+        }
+        let convergence = convergence.unwrap_or_else(|error| {
+            warnings.push(format!("the arrival of the last change is not known: {error}"));
+            Value::Null
+        });
+        let targets = self.file.targets.iter().zip(nodes);
+        let targets: Vec<Value> =
+            targets.map(|(target, nodes)| self.target(target, nodes, &journal, reading)).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "max_step": self.file.max_step,
+            "has_shims": !self.file.shims.is_empty(),
+            "targets": targets,
+            "convergence": convergence,
+            "history": journal.entries.iter().rev().take(HISTORY).map(entry).collect::<Vec<_>>(),
+            "bad_lines": journal.bad_lines,
+            "warnings": warnings,
+        })
+    }
+
+    async fn look(&self) -> Result<Option<Look>, String> {
+        if self.file.shims.is_empty() { Ok(None) } else { look(self.file, &self.caller).await.map(Some) }
+    }
+
+    /// Reads the nodes of each target.
+    async fn nodes(&self) -> Vec<Result<Vec<Node>, Vec<String>>> {
+        let mut nodes = Vec::new();
+        for target in &self.file.targets {
+            nodes.push(self.services.read(&[target]).await);
+        }
+        nodes
+    }
+
+    fn target(
+        &self,
+        target: &TargetKeys,
+        nodes: Result<Vec<Node>, Vec<String>>,
+        journal: &Journal,
+        reading: &Reading,
+    ) -> Value {
+        let names: Vec<&String> = target.providers.keys().collect();
+        let observed = reading.observed(&names);
+        let standing = nodes.and_then(|nodes| {
+            standing(self.file, target, &nodes, journal).map_err(|trouble| match trouble {
+                Trouble::Usage(text) | Trouble::Refused(text) => vec![text],
+                Trouble::Failed(texts) => texts,
+            })
+        });
+        let (shares, problems, is_read) = match standing {
+            Ok(Standing { shares, problems }) => (shares, problems, true),
+            Err(errors) => (Shares::default(), errors, false),
+        };
+        json!({
+            "name": target.name,
+            "nodes": target.nodes,
+            "services": target.services,
+            "ttl": target.ttl.as_secs(),
+            "providers": providers(target, &shares, observed.as_ref()),
+            "source": observed.map(|observed| observed.source),
+            "is_read": is_read,
+            "problems": problems,
+            "is_unfinished": journal.unfinished.contains_key(&target.name),
+        })
+    }
+
+    /// Returns how the last change of the weights arrives, as the first shim sees it. `null` without shims, or if the
+    /// shim has seen no change.
+    ///
+    /// # Errors
+    /// Returns a message if the shim does not answer as expected.
+    async fn convergence(&self) -> Result<Value, String> {
+        let Some(shim) = self.file.shims.first() else { return Ok(Value::Null) };
+        let call = (Method::GET, "/api/summary");
+        let reply = self.caller.call(shim, call, &token_field(self.file), b"", LIMIT).await?;
+        match reply.status {
+            200 => {}
+            401 => return Err(format!("{shim} rejects shims_token (401)")),
+            status => return Err(format!("{shim}/api/summary answers {status}")),
+        }
+        let summary: Value = serde_json::from_slice(&reply.body).map_err(|_| format!("{shim} sends no JSON"))?;
+        let steps = summary.get("convergence").and_then(Value::as_array).cloned().unwrap_or_default();
+        let is_announced = |step: &&Value| step.get("is_announced").and_then(Value::as_bool) == Some(true);
+        let Some(mut step) = steps.iter().find(is_announced).or(steps.first()).cloned() else { return Ok(Value::Null) };
+        step["shim"] = shim.to_string().into();
+        Ok(step)
+    }
+}
+
+impl Reading {
+    fn add(&mut self, look: Look) {
+        let now = Instant::now();
+        self.looks.retain(|(time, _)| now.duration_since(*time) <= WINDOW);
+        if self.looks.len() >= MAX_LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now, look));
+    }
+
+    /// Returns the shares since the oldest look from which the counters have only grown.
+    fn observed(&self, names: &[&String]) -> Option<Observed> {
+        let (last, newest) = self.looks.back()?;
+        let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);
+        old.into_iter().find_map(|(_, oldest)| between(oldest, newest, names))
+    }
+}
+
+/// Returns the providers of a target. A provider without weights in DNS has only its name and the observed share.
+fn providers(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) -> Vec<Value> {
+    let percents = shares.percents();
+    let one = |(name, keys): (&String, &ProviderKeys)| {
+        let share = shares.0.get(name);
+        let hundredths = percents.get(name.as_str()).copied().unwrap_or(0);
+        let seen = observed.and_then(|observed| observed.shares.get(name)).copied();
+        json!({
+            "name": name,
+            "cname": keys.cname,
+            "mode": share.map(|share| share.mode.name()),
+            "weight": share.map(|share| share.weight),
+            "pct": share.map(|_| f64::from(hundredths) / 100.0),
+            "share": share.map(|_| tenths(hundredths)),
+            "away": share.is_some_and(|share| share.away),
+            "observed": seen,
+            "observed_share": seen.map(observed_text),
+        })
+    };
+    target.providers.iter().map(one).collect()
+}
+
+/// Returns a change for the history: the line of the journal, with the shares as texts.
+fn entry(entry: &Entry) -> Value {
+    let mut shares = Vec::new();
+    for (target, to) in &entry.to {
+        let from = entry.from.get(target).and_then(Option::as_ref);
+        let (old, new) = (from.map(Shares::percents).unwrap_or_default(), to.percents());
+        for (name, hundredths) in &new {
+            let before = old.get(name).copied();
+            if before != Some(*hundredths) {
+                let before = before.map(tenths);
+                shares.push(json!({ "target": target, "provider": name, "from": before, "to": tenths(*hundredths) }));
+            }
+        }
+    }
+    json!({
+        "time": entry.time,
+        "id": entry.id,
+        "who": entry.who,
+        "action": entry.action,
+        "targets": entry.to.keys().collect::<Vec<_>>(),
+        "provider": entry.provider,
+        "why": entry.why,
+        "force": entry.force,
+        "result": entry.result,
+        "is_done": entry.is_done(),
+        "shares": shares,
+    })
+}

@@ -1,0 +1,49 @@
+//! How a target stands: the weights that its nodes have, and what is not as it should be.
+
+use super::balance_file::{BalanceFile, TargetKeys};
+use super::journal::Journal;
+use super::node::Node;
+use super::plan::{Action, NodePlan, Trouble, compute};
+use super::refuse::problems;
+use super::share::Shares;
+
+/// The weights of a target, and what is not as it should be.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Empty if no node has weights.
+    pub shares: Shares,
+    /// The reasons for which a change would be refused, whatever the change is.
+    pub problems: Vec<String>,
+}
+
+/// Returns how a target stands.
+///
+/// # Errors
+/// Returns why the weights have no meaning.
+pub(crate) fn standing(
+    file: &BalanceFile,
+    target: &TargetKeys,
+    nodes: &[Node],
+    journal: &Journal,
+) -> Result<Standing, Trouble> {
+    // A plan for first weights keeps the weights that the nodes have.
+    let plan = compute(file, &[target], nodes, Action::Init)?;
+    let mut problems: Vec<String> = problems(file, &plan, journal).into_iter().map(|refusal| refusal.text).collect();
+    let planned = plan.targets.first();
+    let nodes: Vec<_> = planned.map(|planned| planned.nodes.iter().collect()).unwrap_or_default();
+    let bare = |node: &&&NodePlan| node.node.found.record().is_none();
+    if let Some(node) = nodes.iter().find(bare)
+        && problems.is_empty()
+    {
+        problems.push(format!(
+            "{}: {} has {}, and no weights; write the first weights with: edgeshim balance init -t {}",
+            target.name,
+            node.node.place(),
+            node.node.found.describe(),
+            target.name
+        ));
+    }
+    let has_weights = nodes.iter().any(|node| node.node.found.record().is_some());
+    let shares = planned.filter(|_| has_weights).map(|planned| planned.after.clone()).unwrap_or_default();
+    Ok(Standing { shares, problems })
+}
