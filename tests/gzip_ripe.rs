@@ -14,7 +14,7 @@ use support::http1::Framing;
 use support::{After, Conn, Origin, Request, Response, Shim, raw, wait_until};
 
 /// The thread that makes twins ripe has the lowest priority, so other tests can delay the thread for a long time.
-const LONG: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_mins(3);
 
 fn text(of: &str) -> Vec<u8> {
     let (size, seed) = of.split_once('/').expect("SIZE/SEED");

@@ -1,6 +1,6 @@
 //! The keys of `balance.toml`: the DNS services, the targets and their providers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -333,14 +333,9 @@ fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
         check_nodes(keys, &block, &mut nodes);
         check_providers(keys, &mut block);
     }
-    if file.samples.as_ref().is_some_and(|path| path.ends_with("-")) {
-        root.reject("samples", "is standard input, which a change cannot read; write the name of a file");
-    }
-    let mut providers: Vec<&str> =
-        file.targets.iter().flat_map(|target| target.providers.keys().map(String::as_str)).collect();
-    providers.sort_unstable();
-    providers.dedup();
-    file.prices = price_keys::tariffs(&file.typed_prices, &providers, root);
+    let providers = file.targets.iter().flat_map(|target| target.providers.keys().map(String::as_str));
+    let providers: Vec<&str> = providers.collect::<BTreeSet<_>>().into_iter().collect();
+    file.prices = price_keys::tariffs(&file.typed_prices, &providers, file.samples.as_deref(), root);
     file.watch.check(&root.section("watch"));
     check_probes(file, root);
 }

@@ -1,6 +1,7 @@
 //! The keys of one `[[price]]` of `balance.toml`: what a CDN bills.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::cost::money::{PRICE, Price};
 use super::cost::tariff::{GB, MBPS, Meter, Tariff, Tier};
@@ -128,8 +129,17 @@ impl Keys for PriceKeys {
     }
 }
 
-/// Checks the blocks `[[price]]`, and returns the price lists. `providers` has the names of all CDNs of all targets.
-pub(super) fn tariffs(prices: &[PriceKeys], providers: &[&str], root: &mut Section<'_>) -> Vec<Tariff> {
+/// Checks the blocks `[[price]]` and the file with samples, and returns the price lists. `providers` has the names of
+/// all CDNs of all targets.
+pub(super) fn tariffs(
+    prices: &[PriceKeys],
+    providers: &[&str],
+    samples: Option<&Path>,
+    root: &mut Section<'_>,
+) -> Vec<Tariff> {
+    if samples.is_some_and(|path| path.ends_with("-")) {
+        root.reject("samples", "is standard input, which a change cannot read; write the name of a file");
+    }
     let mut seen = HashSet::new();
     let mut tariffs = Vec::new();
     for (keys, mut block) in prices.iter().zip(root.bounded_sections("price")) {

@@ -187,7 +187,7 @@ mod tests {
             text += "[[experiment]]\n";
             let kept = GOOD.iter().filter(|(name, _)| !keys.iter().any(|(key, _)| key == name));
             for (name, value) in kept.chain(*keys).filter(|(_, value)| !value.is_empty()) {
-                text += &format!("{name} = {value}\n");
+                text.extend([name, " = ", value, "\n"]);
             }
         }
         parse(&text, "e.toml", Path::new(".")).map_or_else(|problems| problems.to_string(), |_| String::new())

@@ -222,7 +222,7 @@ fn edge_when_flapping_then_dns_is_unchanged() {
     let dns = Dns::start();
     let count = AtomicU16::new(0);
     let edge = Origin::start(move |request, conn| {
-        let status = if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 { 500 } else { 200 };
+        let status = if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) { 500 } else { 200 };
         respond(request, conn, status, &[], b"")
     });
     let desk = desk_of(&dns, &[("fastly", format!(", probe = \"{}\"", edge.url()))], "");

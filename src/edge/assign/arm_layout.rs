@@ -195,7 +195,7 @@ mod tests {
     fn shares() -> impl Strategy<Value = Vec<Share>> {
         prop::collection::vec(0..=PLACES, 1..=8).prop_map(|weights| {
             let sum = weights.iter().map(|&weight| u64::from(weight)).sum::<u64>().max(u64::from(PLACES));
-            let share = |&weight: &u32| Share((u64::from(weight) * u64::from(PLACES) / sum) as u32);
+            let share = |&weight: &u32| Share(u32::try_from(u64::from(weight) * u64::from(PLACES) / sum).unwrap());
             weights.iter().map(share).collect()
         })
     }
@@ -229,7 +229,9 @@ mod tests {
             let fixed = share % (lane + 1);
             let with = |shares: &[Share]| {
                 let rest = u64::from(PLACES - fixed);
-                let scaled = |share: &Share| Share((u64::from(share.0) * rest / u64::from(PLACES)) as u32);
+                let scaled = |share: &Share| {
+                    Share(u32::try_from(u64::from(share.0) * rest / u64::from(PLACES)).unwrap())
+                };
                 let mut shares: Vec<_> = shares[..arms].iter().map(scaled).collect();
                 shares[small] = Share(fixed);
                 ArmLayout::new(&shares)

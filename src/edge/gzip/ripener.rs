@@ -475,9 +475,9 @@ mod tests {
         let body = text(4 << 20, 1);
         let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
         offer(&ripener, &twins, key);
-        let (weak, queue, ripened) = (Arc::downgrade(&twins), Arc::clone(&ripener.queue), Arc::clone(&ripener.ripened));
-        let thread = thread::spawn(move || run(&weak, &queue, &ripened));
-        let end = Instant::now() + Duration::from_secs(60);
+        let (weak, queue, forms) = (Arc::downgrade(&twins), Arc::clone(&ripener.queue), Arc::clone(&ripener.ripened));
+        let thread = thread::spawn(move || run(&weak, &queue, &forms));
+        let end = Instant::now() + Duration::from_mins(1);
         while !ripener.queue.lock().keys.is_empty() && Instant::now() < end {
             thread::yield_now();
         }

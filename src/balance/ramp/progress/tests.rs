@@ -198,7 +198,7 @@ fn provider_when_it_has_no_others_then_absolute_limits_count() {
 
 #[test]
 fn convergence_when_share_arrives_in_parts_then_times_are_right() {
-    let keys = RampKeys { soak: Duration::from_secs(600), ..keys(ERRORS) };
+    let keys = RampKeys { soak: Duration::from_mins(10), ..keys(ERRORS) };
     let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50, Duration::ZERO);
     for look in 1..=40_u64 {
         // Half of the change has arrived after 30 s, all of it after 60 s.
