@@ -1,4 +1,4 @@
-//! `edgeshim balance`, with the API of PowerDNS and its DNS server played on real sockets, and with a real program.
+//! `edgeshim balance` with test servers on real sockets, which act as PowerDNS and Route 53, and with a real program.
 
 #![allow(clippy::unwrap_used)] // a test fails by a panic
 
@@ -23,7 +23,7 @@ use support::{After, Conn, Gate, Origin, PATIENCE, Request, TempDir, origin, tem
 
 const KEY: &str = "s3cret";
 
-/// What the API does with a PATCH in place of the usual response.
+/// What the API does with a request in place of the usual response.
 #[derive(Clone)]
 enum Plant {
     Status(u16),
@@ -44,12 +44,12 @@ struct Zone {
     /// What happens to the PATCH with this number. The numbers start at 0.
     plants: BTreeMap<usize, Plant>,
     patches: usize,
-    /// What every request gets.
+    /// What happens to every request.
     always: Option<Plant>,
     servfail: bool,
 }
 
-/// A PowerDNS with its API and its DNS server.
+/// A test server that acts as PowerDNS: its API and its DNS server.
 struct Dns {
     api: Origin,
     lookup: SocketAddr,
@@ -161,7 +161,8 @@ fn patch(zone: &Mutex<Zone>, request: &Request) {
     }
 }
 
-/// Answers each query by a CNAME to the first provider of the LUA record, or by SERVFAIL. The name is at byte 12.
+/// Answers each query by a CNAME to the first provider of the LUA record, without a CNAME if there is none, or by
+/// SERVFAIL. The name in the query begins at byte 12.
 fn serve_dns(socket: &UdpSocket, zone: &Mutex<Zone>) {
     let mut packet = [0; 512];
     while let Ok((length, peer)) = socket.recv_from(&mut packet) {
@@ -236,7 +237,7 @@ impl Desk {
         ))
     }
 
-    /// Makes all calls fail after a second.
+    /// Sets the time limit of all calls to one second.
     fn hurry(&self) {
         let config = std::fs::read_to_string(self.dir.join("balance.toml")).expect("the configuration");
         self.dir.write("balance.toml", config.replace("timeout = \"10s\"", "timeout = \"1s\""));
@@ -278,7 +279,8 @@ impl Desk {
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
-    /// Returns the lines with the results of the changes. Each must follow a line with the same id.
+    /// Returns the lines with the results of the changes. Each of these lines must follow a line `started` with the
+    /// same id.
     fn journal(&self) -> Vec<Value> {
         let lines = self.lines();
         let mut pairs = lines.chunks(2);
@@ -292,7 +294,7 @@ impl Desk {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
     }
 
-    /// Starts a command whose question waits for an answer.
+    /// Starts a command, and waits until it asks its question.
     fn ask(&self, arguments: &[&str]) -> Child {
         let mut child = self
             .command(arguments)
@@ -349,7 +351,7 @@ fn weights(dns: &Dns, node: &str) -> BTreeMap<String, u32> {
 // ---- a change -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn weight_when_changed_then_every_node_and_the_journal_have_it() {
+fn weight_when_changed_then_every_node_and_the_journal_have_the_new_weight() {
     let (dns, desk) = started();
     let out = desk.fine(&["-t", "images", "-p", "Fastly", "-w", "5", "--yes", "--why", "a test", "-o", "."]);
     assert!(out.contains("15 -> 5") && out.contains("33.3 % -> 14.3 %"), "{out}");
@@ -358,7 +360,7 @@ fn weight_when_changed_then_every_node_and_the_journal_have_it() {
         assert_eq!(weights.values().sum::<u32>(), 1000);
         assert_eq!(weights["f"], 143, "{weights:?}");
     }
-    assert_eq!(weights(&dns, "www.example.com")["f"], 333, "another target must stay as it is");
+    assert_eq!(weights(&dns, "www.example.com")["f"], 333, "another target must not change");
     let journal = desk.journal();
     let last = journal.last().expect("a change");
     assert_eq!(
@@ -393,7 +395,7 @@ fn dry_run_when_change_is_possible_or_refused_then_writes_nothing() {
 }
 
 #[test]
-fn answer_when_no_then_exit_code_is_1_and_nothing_is_written() {
+fn confirmation_when_no_or_missing_then_exits_with_1_and_writes_nothing() {
     let (dns, desk) = started();
     let before = dns.contents();
     let change = ["-t", "images", "-p", "fastly", "-w", "5"];
@@ -447,7 +449,7 @@ fn first_weights_when_names_have_other_records_then_are_written_adopted_or_refus
 }
 
 #[test]
-fn cname_when_beside_a_node_with_weights_then_first_weights_are_a_large_step() {
+fn first_weights_when_cname_would_lose_90_points_then_are_refused_as_a_large_step() {
     let (dns, desk) = started();
     desk.fine(&["-t", "images", "-p", "fastly", "--pct", "10", "--yes"]);
     dns.zone().rrsets.remove(&("img0.example.com.".to_owned(), "LUA".to_owned()));
@@ -459,11 +461,11 @@ fn cname_when_beside_a_node_with_weights_then_first_weights_are_a_large_step() {
 }
 
 #[test]
-fn file_of_weights_when_its_temporary_name_is_a_link_then_link_is_not_followed() {
+fn weights_file_when_predictable_temporary_name_is_a_link_then_link_is_not_followed() {
     let (_dns, desk) = started();
     let change = ["-t", "images", "-p", "fastly", "-w", "5", "--yes", "-o", "out"];
     std::fs::create_dir(desk.dir.join("out")).expect("a folder");
-    // The name that an attacker could predict has only the number of the process.
+    // An attacker could predict a temporary name that has only the number of the process.
     let script = "ln -s ../precious out/cdn_images.json.$$.tmp; echo kept > precious; exec \"$0\" balance \"$@\"";
     let output = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_edgeshim")])
@@ -496,7 +498,7 @@ fn dangerous_change_when_not_forced_then_is_refused_and_writes_nothing() {
         &["-t", "html", "-p", "edgecast", "--pct", "0", "--yes", "--force", "x"],
         &["is the only enabled provider"],
     );
-    // Nobody is served, because a person insists.
+    // With --force, the last provider is taken away, so no provider is served.
     let ended = desk.run(&["-t", "html", "-p", "edgecast", "-m", "no", "--yes", "--force", "the site is closed"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(weights(&dns, "www.example.com").is_empty());
@@ -505,7 +507,7 @@ fn dangerous_change_when_not_forced_then_is_refused_and_writes_nothing() {
 }
 
 #[test]
-fn weights_when_all_would_be_0_then_force_does_not_help() {
+fn weights_when_all_would_be_0_then_change_is_refused_even_with_force() {
     let dns = Dns::start();
     let desk = Desk::of_three(&dns);
     dns.put("www.example.com.", "CNAME", "f.fastly.example.");
@@ -528,7 +530,7 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     let content = good["records"][0]["content"].as_str().unwrap().replace("{333,", "{332,");
     dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);
     dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["content"] = content.into();
-    desk.fails(1, &change, &["the program in the record does not fit"]);
+    desk.fails(1, &change, &["the program in the record does not match"]);
     // The record of another target, with the same providers and other weights.
     desk.fine(&["-t", "html", "-p", "fastly", "-w", "10", "--yes"]);
     let mut other = dns.contents()[&("www.example.com.".to_owned(), "LUA".to_owned())].clone();
@@ -536,12 +538,12 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     dns.zone().rrsets.insert(key.clone(), other);
     desk.fails(1, &change, &["the nodes disagree: img0.example.com", "not as the last change in the journal left it"]);
     assert_eq!(desk.run(&["status", "-t", "images"]).code, 1);
-    // Another record beside the record. PowerDNS accepts it.
+    // Another record under the same name, which PowerDNS accepts.
     dns.zone().rrsets.insert(key.clone(), good.clone());
     dns.put("img1.example.com.", "A", "192.0.2.1");
     desk.fails(1, &change, &["another record is beside it (A \"192.0.2.1\")"]);
     dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "A".to_owned()));
-    // A record that is gone.
+    // The record is missing.
     dns.zone().rrsets.remove(&key);
     desk.fails(1, &change, &["img1.example.com at pdns has no record, and no weights"]);
     dns.zone().rrsets.insert(key, good);
@@ -550,7 +552,7 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
 }
 
 #[test]
-fn command_line_when_wrong_then_exits_with_2_and_lists_the_choices() {
+fn command_line_when_wrong_then_exits_with_2_and_names_the_problem() {
     let (dns, desk) = started();
     let requests = dns.api.count();
     let change = |more: &[&'static str]| [&["-t", "images", "-p", "fastly", "--yes"], more].concat();
@@ -582,7 +584,7 @@ fn command_line_when_wrong_then_exits_with_2_and_lists_the_choices() {
 }
 
 #[test]
-fn percent_when_changed_then_weights_no_longer_fit_and_rollback_goes_back() {
+fn share_when_set_with_pct_then_w_option_is_refused_and_rollback_restores_weights() {
     let (dns, desk) = started();
     desk.fine(&["-t", "images", "-p", "fastly", "--pct", "12.5", "--yes"]);
     assert_eq!(weights(&dns, "img0.example.com")["f"], 125);
@@ -604,7 +606,7 @@ fn percent_when_changed_then_weights_no_longer_fit_and_rollback_goes_back() {
 // ---- failures -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn write_when_it_fails_at_any_target_then_all_nodes_are_put_back() {
+fn write_when_failing_at_any_target_then_all_nodes_are_put_back() {
     let (dns, desk) = started();
     let before = dns.contents();
     for target in 0..3 {
@@ -626,7 +628,7 @@ fn write_when_it_fails_at_any_target_then_all_nodes_are_put_back() {
 }
 
 #[test]
-fn undo_when_it_fails_too_then_the_exact_difference_is_printed() {
+fn undo_when_failing_too_then_the_exact_difference_is_printed() {
     let (dns, desk) = started();
     // The third write fails, and so does the undo of the second write, twice.
     for patch in 2..=4 {
@@ -648,13 +650,13 @@ fn undo_when_it_fails_too_then_the_exact_difference_is_printed() {
     let journal = desk.journal();
     let result = journal.last().unwrap()["result"].as_str().unwrap().to_owned();
     assert!(result.starts_with("split: ") && result.contains("img1.example.com"), "{result}");
-    // All services agree again after the same change. Nobody needs --force for that, since no node is in between.
+    // The same change succeeds without --force, because all nodes of each target have the same weights.
     assert_eq!(desk.run(&["status"]).code, 0, "the two nodes of images agree, and the journal knows of the split");
     desk.fine(&["--all", "-p", "fastly", "-w", "5", "--yes"]);
 }
 
 #[test]
-fn api_when_it_fails_then_message_says_what_to_do() {
+fn api_when_failing_then_message_names_the_cause() {
     let (dns, desk) = started();
     let show = ["-t", "images", "--show"];
     for (status, part) in [
@@ -691,7 +693,7 @@ fn api_when_it_fails_then_message_says_what_to_do() {
 }
 
 #[test]
-fn api_when_it_asks_to_wait_then_call_is_repeated() {
+fn call_when_api_sends_429_with_retry_after_then_is_repeated() {
     let (dns, desk) = started();
     dns.plant(0, Plant::Later);
     desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
@@ -725,7 +727,7 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning() {
 }
 
 #[test]
-fn journal_when_it_cannot_be_written_then_no_change_stays() {
+fn journal_when_not_writable_then_change_is_not_made_or_is_put_back() {
     let (dns, desk) = started();
     desk.fine(&["-t", "images", "-p", "fastly", "-w", "10", "--yes"]);
     let before = dns.contents();
@@ -786,7 +788,7 @@ fn journal_when_last_line_is_cut_then_change_warns_and_is_made() {
 // ---- two people, and signals ----------------------------------------------------------------------------------------
 
 #[test]
-fn second_change_when_made_while_the_first_waits_for_an_answer_then_first_is_refused() {
+fn first_change_when_dns_changes_before_the_answer_then_is_refused() {
     let (dns, desk) = started();
     let first = desk.ask(&["-t", "images", "-p", "fastly", "-w", "5"]);
     desk.fine(&["-t", "images", "-p", "akamai", "-w", "12", "--yes"]);
@@ -837,7 +839,7 @@ fn signal_when_change_is_being_written_then_everything_is_put_back() {
 }
 
 #[test]
-fn change_when_killed_then_status_history_and_rollback_report_the_missing_end() {
+fn change_when_killed_then_status_history_and_rollback_report_the_missing_result() {
     let (dns, desk) = started();
     let before = dns.contents();
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
@@ -859,27 +861,34 @@ fn change_when_killed_then_status_history_and_rollback_report_the_missing_end() 
     dns.zone().rrsets.clone_from(&after);
     let lines = desk.lines();
     assert_eq!(lines.last().unwrap()["result"], "started");
-    let warning = "warning: the journal has no end of this change";
+    let warning = "warning: the journal has no result of this change";
     let ended = desk.run(&["status"]);
     assert!(ended.code == 0 && ended.err.matches(warning).count() == 1, "{ended:?}");
-    assert!(ended.out.contains("the journal has no end of this change; the nodes have the new weights"), "{ended:?}");
-    assert!(ended.out.contains("the journal has no end of this change; the nodes have the old weights"), "{ended:?}");
+    assert!(
+        ended.out.contains("the journal has no result of this change; the nodes have the new weights"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.out.contains("the journal has no result of this change; the nodes have the old weights"),
+        "{ended:?}"
+    );
     let ended = desk.run(&["history", "1"]);
     assert!(ended.out.contains("fastly weight 5: started") && ended.err.contains(warning), "{ended:?}");
     let ended = desk.run(&["rollback", "--yes"]);
     assert!(ended.code == 0 && ended.err.contains(warning), "{ended:?}");
     assert_eq!(dns.contents(), before);
     desk.fine(&["status"]);
-    // A node that is neither as before nor as after the interrupted change.
+    // The journal again has the interrupted change as its last change.
     let kept: Vec<String> = lines[..2].iter().chain(lines.last()).map(Value::to_string).collect();
     desk.dir.write("balance.jsonl", kept.join("\n"));
-    // A command that changes nothing notes what the nodes of images have. html still has no end.
+    // A command that changes nothing in DNS writes the weights of images into the journal. The interrupted change of
+    // html still has no result.
     let patches = dns.patches();
     let ended = desk.run(&["-t", "images", "-p", "fastly", "-w", "15"]);
     assert!(ended.code == 0 && ended.out.contains("Done ("), "{ended:?}");
     assert_eq!((dns.patches(), desk.lines().last().unwrap()["result"].as_str()), (patches, Some("done")));
     let ended = desk.run(&["status"]);
-    assert_eq!(ended.out.matches("the journal has no end of this change").count(), 1, "{ended:?}");
+    assert_eq!(ended.out.matches("the journal has no result of this change").count(), 1, "{ended:?}");
     let wrong = "html: www.example.com at pdns has neither the weights before nor the weights after the change";
     let ended = desk.run(&["-t", "static", "-p", "fastly", "-w", "10", "--yes"]);
     assert!(ended.code == 0 && ended.err.contains(warning), "{ended:?}");
@@ -890,7 +899,7 @@ fn change_when_killed_then_status_history_and_rollback_report_the_missing_end() 
 }
 
 #[test]
-fn change_when_nobody_reads_its_output_then_is_completed() {
+fn change_when_output_is_closed_then_is_completed() {
     let (dns, desk) = started();
     let mut child = desk.ask(&["--all", "-p", "fastly", "-w", "5", "-v"]);
     drop((child.stdout.take(), child.stderr.take()));
@@ -907,7 +916,7 @@ fn program_service(path: &str, state: &str) -> String {
 }
 
 #[test]
-fn example_program_when_used_beside_powerdns_then_both_are_changed_or_none() {
+fn example_program_when_used_beside_powerdns_then_changes_reach_both_or_none() {
     let dns = Dns::start();
     let program = repository("deploy/balance/weights-in-a-file");
     let program = program.to_str().expect("a path in UTF-8");
@@ -933,7 +942,7 @@ fn example_program_when_used_beside_powerdns_then_both_are_changed_or_none() {
     desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["all nodes are as before"]);
     assert_eq!(state(), stored);
     desk.fine(&["status"]);
-    // Someone changed the weight in DNS, and not the weight from which it follows.
+    // Someone changed the weight in DNS without edgeshim.
     let mut edited = stored.clone();
     edited["www.example.com"]["providers"]["akamai"]["dns_weight"] = 200.into();
     desk.dir.write("weights.json", edited.to_string());
@@ -947,7 +956,7 @@ fn example_program_when_used_beside_powerdns_then_both_are_changed_or_none() {
 }
 
 #[test]
-fn program_when_it_fails_then_message_names_it_and_its_last_line() {
+fn program_when_failing_then_message_names_the_cause() {
     let desk = Desk::new(&(program_service("./weights", "x") + &target("html", "\"ours\"", "\"www.example.com\"")));
     let show = ["-t", "html", "--show"];
     desk.fails(1, &show, &["ours: \"./weights\" cannot be started"]);
@@ -967,12 +976,12 @@ fn program_when_it_fails_then_message_names_it_and_its_last_line() {
 fn has_ended(desk: &Desk, file: &str) -> bool {
     let id = std::fs::read_to_string(desk.dir.join(file)).expect("the number of the process");
     let status = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
-    // A zombie has ended too, but its parent does not wait for it.
+    // A zombie has ended too. It remains because its parent has not waited for it.
     status.is_empty() || status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
 #[test]
-fn program_when_killed_after_the_time_limit_then_its_children_are_killed_too() {
+fn program_when_killed_after_the_time_limit_then_child_processes_are_killed_too() {
     let service = program_service("./weights", "x").replace("\"5s\"", "\"1s\"");
     let desk = Desk::new(&(service + &target("html", "\"ours\"", "\"www.example.com\"")));
     desk.program("sleep 600 & echo $! > child; wait");
@@ -981,7 +990,7 @@ fn program_when_killed_after_the_time_limit_then_its_children_are_killed_too() {
 }
 
 #[test]
-fn program_when_its_child_keeps_the_output_open_then_its_answer_counts() {
+fn program_when_child_process_keeps_the_output_open_then_answer_is_used() {
     let desk = Desk::new(&(program_service("./weights", "x") + &target("html", "\"ours\"", "\"www.example.com\"")));
     desk.program("sleep 600 & echo $! > child; echo '{\"nodes\":{\"www.example.com\":null}}'");
     let error = desk.fails(1, &["-t", "html", "--show"], &["www.example.com at ours has no record"]);
@@ -1014,7 +1023,7 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
 
 // ---- Route 53 -------------------------------------------------------------------------------------------------------
 
-/// A Route 53 that lists one record set a page. Two looks are needed until a change is INSYNC.
+/// A test server that acts as Route 53. It lists one record set per page. Every second look at a change is INSYNC.
 #[derive(Default)]
 struct Aws {
     /// The content of each record set as XML, in the order of name and identifier.
@@ -1205,7 +1214,7 @@ fn shares_when_shown_as_table_json_and_file_then_are_equal() {
 }
 
 #[test]
-fn observed_shares_when_shims_count_pulls_then_are_beside_the_wanted_shares() {
+fn observed_shares_when_shims_count_pulls_then_are_shown_beside_the_wanted_shares() {
     let dns = Dns::start();
     let looks = Mutex::new(0);
     let shim = Origin::start(move |request, conn| {
@@ -1233,7 +1242,7 @@ fn observed_shares_when_shims_count_pulls_then_are_beside_the_wanted_shares() {
 }
 
 #[test]
-fn change_when_it_crosses_a_commit_then_warns_and_is_made() {
+fn change_when_crossing_a_commit_then_warns_and_is_made() {
     let (dns, desk) = started();
     let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
     let price =
@@ -1310,7 +1319,7 @@ fn sample_file_when_checked_then_is_fine_and_names_every_key() {
 }
 
 #[test]
-fn history_when_journal_is_absent_then_says_so() {
+fn history_when_journal_is_absent_then_reports_no_changes() {
     let dns = Dns::start();
     let desk = Desk::of_three(&dns);
     assert!(desk.fine(&["history"]).contains("has no changes yet"));

@@ -59,20 +59,20 @@ fn desk(top: &str, prices: &str) -> TempDir {
     dir
 }
 
-/// Returns the text of the first code block of a language after `from`.
+/// Returns the text of the first code block of a language in the document.
 fn block<'d>(document: &'d str, language: &str) -> &'d str {
     let (_, rest) = document.split_once(&format!("```{language}\n")).expect(language);
     rest.split_once("```").expect("the end of the block").0
 }
 
 #[test]
-fn example_of_the_document_when_run_then_output_is_that_of_the_document() {
+fn example_of_cost_md_when_run_then_output_equals_the_output_in_cost_md() {
     let document = std::fs::read_to_string(repository("deploy/balance/cost.md")).unwrap();
     let (_, document) = document.split_once("## Example\n").expect("an example");
     let dir = desk("", block(document, "toml"));
     dir.write("samples.ndjson", block(document, "json"));
     assert_eq!(fine(&dir, &["--month", "2026-11", "--samples", "samples.ndjson"]), block(document, "text"));
-    // The amounts of the calculations below the output.
+    // These amounts are in the calculations below the output in cost.md.
     let json: Value =
         serde_json::from_str(&fine(&dir, &["--month", "2026-11", "--samples", "samples.ndjson", "--json"])).unwrap();
     let fastly = &json["providers"]["fastly"];
@@ -91,7 +91,7 @@ fn example_of_the_document_when_run_then_output_is_that_of_the_document() {
     }
 }
 
-/// A month of samples of 5 minutes.
+/// Returns samples for each slot of 5 minutes of February 2024.
 fn february(sample: impl Fn(u32) -> Vec<Value>) -> String {
     let mut text = String::new();
     for slot in 0..29 * 288 {
@@ -106,7 +106,7 @@ fn february(sample: impl Fn(u32) -> Vec<Value>) -> String {
 }
 
 #[test]
-fn leap_month_when_complete_then_bills_are_those_computed_by_hand() {
+fn leap_month_when_complete_then_bills_equal_the_amounts_computed_by_hand() {
     let dir = desk("samples = \"traffic\"", PRICES);
     // akamai: the slots have 0, 30, 60 … MB, so 0, 0.8, 1.6 … Mbps. Of 8352 slots, 417 are dropped: 8352 / 20 = 417.6.
     // The slot 7934 counts: 7934 * 0.8 = 6347.2 Mbps, and 6347.2 * 2 = 12694.40. 8352 * 100 pulls are 835,200 pulls:
@@ -143,7 +143,7 @@ fn leap_month_when_complete_then_bills_are_those_computed_by_hand() {
 }
 
 #[test]
-fn input_when_wrong_then_exits_with_2_and_says_what_to_write() {
+fn cost_command_when_input_is_wrong_then_exits_with_2_and_names_the_problem() {
     let dir = desk("", PRICES);
     dir.write("good", r#"{"time": "2026-11-01T00:00:00Z", "provider": "fastly", "bytes": 1, "requests": 1}"#);
     dir.write(
@@ -173,7 +173,7 @@ fn input_when_wrong_then_exits_with_2_and_says_what_to_write() {
 }
 
 #[test]
-fn provider_when_it_has_no_price_then_is_listed_and_the_sum_is_unknown() {
+fn provider_when_price_is_missing_then_is_listed_and_the_sum_is_unknown() {
     let dir = desk("", PRICES);
     let sample = |name: &str| {
         let sample = json!({
@@ -189,7 +189,7 @@ fn provider_when_it_has_no_price_then_is_listed_and_the_sum_is_unknown() {
 }
 
 #[test]
-fn shims_when_there_are_no_samples_then_counters_are_shown_and_bills_are_unknown() {
+fn shim_counters_when_samples_are_missing_then_are_shown_and_bills_are_unknown() {
     let shim = Origin::start(|request, conn| {
         let text = "edgeshim_start_timestamp_seconds 1795000000.5\n\
                     edgeshim_edge_bytes_total{provider=\"fastly\"} 2500000000\n\
@@ -215,7 +215,7 @@ fn shims_when_there_are_no_samples_then_counters_are_shown_and_bills_are_unknown
 }
 
 #[test]
-fn samples_from_prometheus_when_written_then_give_a_bill() {
+fn samples_from_prometheus_when_read_by_cost_command_then_give_a_bill() {
     let prometheus = Origin::start(|request, conn| {
         let number = |value: &str| json!([[1_706_745_900, value], [1_706_746_200.0, value]]);
         let result = |name: &str, value: &str| json!({ "metric": { "provider": name }, "values": number(value) });
@@ -245,7 +245,7 @@ fn samples_from_prometheus_when_written_then_give_a_bill() {
     dir.write("samples", &samples);
     let json: Value =
         serde_json::from_str(&fine(&dir, &["--month", "2024-02", "--samples", "samples", "--json"])).unwrap();
-    // 10 GB * 0.1 = 1. A CDN that pushes no logs is unknown.
+    // 10 GB * 0.1 = 1. The bill of a CDN that pushes no logs is unknown.
     assert_eq!(json["providers"]["fastly"]["so_far"]["total"], "1.000000");
     assert_eq!(json["providers"]["akamai"]["so_far"], Value::Null);
 }

@@ -1,4 +1,4 @@
-//! Tests of ripe twins (`gzip.ripen`). After the second pull of an object, the shim compresses the object again in the
+//! Tests of ripe twins (`gzip.ripen`). After the first use of a twin, the shim compresses the object again in the
 //! background. Later pulls get br if they accept it, and otherwise a smaller gzip body.
 //!
 //! `X-Body` selects the text of the origin's response: `SIZE/SEED`. The target is not used for this, so two responses

@@ -1,4 +1,4 @@
-//! Announces a change to the shims, which mark it on their pages. A failure is only a warning.
+//! Announces a change to the shims, which mark the change on their admin pages. If this fails, there is only a warning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry)
         let post =
             async |body: &str| caller.call(shim, (Method::POST, "/annotations"), &fields, body.as_bytes(), LIMIT).await;
         let mut reply = post(with_share.as_deref().unwrap_or(&plain)).await;
-        // A shim that does not have all of these providers takes at least the text.
+        // A shim rejects shares with a provider that it does not have. Then only the text is sent.
         if with_share.is_some() && reply.as_ref().is_ok_and(|reply| reply.status == 400) {
             reply = post(&plain).await;
         }
@@ -58,7 +58,8 @@ fn text(entry: &Entry) -> String {
     format!("balance {}: {provider}{} by {}{why}", targets.join(", "), entry.action, entry.who)
 }
 
-/// Returns the shares for the shims, in per cent, if all targets have the same shares.
+/// Returns the shares for the shims, in per cent. Returns `None` if the targets have different shares, if there are
+/// fewer than two providers, or if no provider is served.
 fn share(entry: &Entry) -> Option<Value> {
     let percents = |shares: &Shares| -> BTreeMap<String, u32> {
         let served = shares.served();
@@ -83,7 +84,7 @@ mod tests {
     use crate::balance::share::{Mode, Share};
 
     #[test]
-    fn annotation_when_targets_have_equal_shares_then_has_their_shares() {
+    fn annotation_when_all_targets_have_equal_shares_then_has_the_shares() {
         let shares = |a: u32| {
             let share = |weight| Share::new(Mode::Obey, weight);
             Shares(BTreeMap::from([

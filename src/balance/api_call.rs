@@ -1,4 +1,4 @@
-//! Calls of HTTP APIs: one request a connection, with a time limit and a limit on the size of the response.
+//! Calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -35,13 +35,13 @@ pub(crate) struct Reply {
     pub body: Bytes,
 }
 
-/// Writes a line to standard error. An error is ignored: `eprintln!` would end the process in the middle of a change if
-/// the reader of standard error has gone.
+/// Writes a line to standard error. An error is ignored: if the reader of standard error has closed the pipe,
+/// `eprintln!` would end the process in the middle of a change.
 pub(crate) fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Makes calls.
+/// Makes the calls of HTTP APIs.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Whether each call is reported on standard error.
@@ -49,10 +49,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Makes one call. If the response is 429 or 503 with Retry-After, waits for that time and repeats the call.
+    /// Makes one call. If the response is 429 or 503 with Retry-After, waits for that time and repeats the call, within
+    /// `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
     ///
     /// # Errors
-    /// Returns a message if no complete response arrives within the time limit.
+    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
     pub(crate) async fn call(
         &self,
         url: &BaseUrl,
@@ -199,7 +200,7 @@ fn tls_config() -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Returns how long to wait before the call is repeated. `None`: the service does not ask for that.
+/// Returns how long to wait before the call is repeated. Returns `None` if the service does not ask for a repeat.
 fn retry_after(status: u16, fields: &HeaderMap) -> Option<Duration> {
     if !matches!(status, 429 | 503) {
         return None;
@@ -217,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_when_status_or_value_is_another_then_is_ignored() {
+    fn retry_after_when_status_is_not_429_or_503_or_value_is_invalid_then_is_ignored() {
         let fields = |value: &'static str| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
         assert_eq!(retry_after(429, &fields("2")), Some(Duration::from_secs(2)));
         assert_eq!(retry_after(503, &fields(" 0 ")), Some(Duration::ZERO));

@@ -34,7 +34,7 @@ pub(crate) struct BalanceFile {
     pub(super) typed_journal: Option<PathBuf>,
     /// The largest change of one provider's share, in percentage points.
     pub max_step: u32,
-    /// The admin listeners of all shims.
+    /// The URLs of the admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
     pub shims_token: Option<Secret>,
     /// The Prometheus that has the counters of all shims. `None`: the shims themselves are asked.
@@ -184,7 +184,7 @@ fn address(text: &str) -> Checked<SocketAddr> {
     text.parse().map_err(|_| "is not an IP address with a port; write for example \"127.0.0.1:53\"".to_owned())
 }
 
-/// Checks a name in DNS. Returns it in lower case, without the final dot.
+/// Checks a name in DNS. Returns the name in lower case, without the final dot.
 fn dns_name(text: &str) -> Checked<String> {
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
@@ -600,7 +600,7 @@ nodes = []
     }
 
     #[test]
-    fn nodes_when_outside_the_zone_or_repeated_then_are_rejected() {
+    fn nodes_and_cnames_when_outside_zone_repeated_or_circular_then_are_rejected() {
         for (nodes, part) in [
             (r#"["example.com"]"#, "is the zone itself"),
             (r#"["img.example.org"]"#, "is not in the zone example.com; write for example \"img0.example.com\""),

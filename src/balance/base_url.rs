@@ -1,4 +1,4 @@
-//! The URL of an HTTP API, below which the paths of its requests are.
+//! The URL of an HTTP API. The path of each request is appended to this URL.
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_url_when_read_then_has_a_port_and_no_final_slash() {
+    fn base_url_when_valid_then_is_written_with_port_and_without_final_slash() {
         for (text, written) in [
             ("http://127.0.0.1:8081", "http://127.0.0.1:8081"),
             ("HTTPS://Dns.example/api/", "https://dns.example:443/api"),

@@ -1,5 +1,5 @@
-//! Makes a change: reads, plans, refuses, writes, reads back, and notes the result in the journal. Whoever asks for a
-//! change (a person, a ramp, a probe) decides between these steps whether to go on.
+//! Makes a change: reads, plans, refuses, writes, reads back, and notes the result in the journal. The caller decides
+//! between these steps whether to go on.
 
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +23,7 @@ pub(crate) struct Change<'f> {
     /// Who asks for the change.
     pub who: String,
     pub why: Option<String>,
-    /// Why the change is made although it is refused.
+    /// The reason after `--force`. With a reason, refusals that can be forced do not stop the change.
     pub force: Option<String>,
 }
 
@@ -143,7 +143,7 @@ impl Change<'_> {
         Ok(Made { entry, warnings: unknown.into_iter().map(not_looked_up).collect() })
     }
 
-    /// Returns the first line of the change.
+    /// Returns the first line of the change for the journal.
     fn entry(&self, plan: &Plan) -> Entry {
         Entry {
             time: now(),
@@ -197,7 +197,7 @@ fn result(outcome: &Outcome) -> String {
     }
 }
 
-/// Returns the user who makes a change: the user who called sudo, else the user of the process.
+/// Returns the user who makes a change: the value of `SUDO_USER`, else the value of `USER`, else `unknown`.
 pub(crate) fn user() -> String {
     let of = |name: &str| std::env::var(name).ok().filter(|user| !user.trim().is_empty());
     let user = of("SUDO_USER").or_else(|| of("USER")).unwrap_or_else(|| "unknown".to_owned());

@@ -92,7 +92,8 @@ fn row(bill: &Bill) -> Vec<String> {
     ]
 }
 
-/// Returns `{month, providers: {provider: {…}}, so_far, forecast, low, high, notes}`. What is unknown is null.
+/// Returns `{month, providers: {provider: {…}}, so_far, forecast, low, high, notes, samples_of_other_months}`. Unknown
+/// values are null.
 pub(crate) fn cost_json(bills: &[Bill], samples: &Samples) -> Value {
     let providers: Map<_, _> = bills.iter().map(|bill| (bill.provider.clone(), one(bill))).collect();
     json!({

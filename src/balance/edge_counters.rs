@@ -30,7 +30,7 @@ pub(crate) struct EdgeTraffic {
 /// Reads the metrics of all shims.
 ///
 /// # Errors
-/// Returns a message if a shim fails, because the sum of the others would be wrong.
+/// Returns a message if a shim fails, because the sum without this shim would be wrong.
 pub(crate) async fn read(file: &BalanceFile, caller: &Caller) -> Result<EdgeCounters, String> {
     let mut counters = EdgeCounters::default();
     for shim in &file.shims {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_when_several_shims_report_then_are_added_and_0_is_unknown() {
+    fn counters_when_several_shims_report_then_are_added_and_providers_with_0_are_omitted() {
         let mut counters = EdgeCounters::default();
         let text = |start: &str, bytes: u32| {
             format!(

@@ -10,7 +10,7 @@ const MAX_ERROR_PERMILLE: u128 = 5;
 /// Which weights a DNS service accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grid {
-    /// The weights always add up to 1000. A service that hashes clients moves only few clients then.
+    /// The weights always add up to 1000, the number of places to which PowerDNS hashes its clients.
     Thousandths,
     /// Each weight is at most this number.
     AtMost(u32),
@@ -20,7 +20,7 @@ impl Grid {
     /// Returns the weights for the service. `served` has the wanted weights, which are above 0.
     ///
     /// # Errors
-    /// Returns a message if the service cannot store these shares.
+    /// Returns a message if the service cannot store these shares closely enough.
     pub(crate) fn weights(self, served: &BTreeMap<&str, u32>) -> Result<BTreeMap<String, u32>, String> {
         let wanted: Vec<u64> = served.values().map(|&weight| u64::from(weight)).collect();
         let parts = match self {
@@ -44,8 +44,8 @@ impl Grid {
     }
 }
 
-/// Scales weights so that the largest weight is at most `most`. Weights that already fit without a common divisor stay
-/// exact.
+/// Scales weights so that the largest weight is at most `most`. If the weights fit after a division by their greatest
+/// common divisor, their ratios stay exact.
 fn scale(wanted: &[u64], most: u64) -> Vec<u32> {
     let divisor = wanted.iter().copied().fold(0, gcd).max(1);
     let largest = wanted.iter().copied().max().unwrap_or(1).max(1);
@@ -53,7 +53,7 @@ fn scale(wanted: &[u64], most: u64) -> Vec<u32> {
         let part = if largest / divisor <= most {
             weight / divisor
         } else {
-            // Rounded to the nearest whole number.
+            // Rounded to the nearest whole number, but at least 1.
             ((weight * most * 2 + largest) / (largest * 2)).max(1)
         };
         u32::try_from(part).unwrap_or(u32::MAX)
@@ -93,10 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn weights_when_share_is_too_small_for_the_grid_then_message_names_the_smallest_share() {
+    fn weights_when_share_is_too_small_for_the_grid_then_message_names_the_nearest_share() {
         assert_eq!(stored(Grid::AtMost(255), &[("a", 10), ("b", 495), ("c", 495)]), Ok(vec![2, 99, 99]));
         assert_eq!(stored(Grid::AtMost(255), &[("a", 10), ("b", 990)]), Ok(vec![1, 99]));
-        let error = stored(Grid::AtMost(15), &[("a", 10), ("b", 495), ("c", 495)]).expect_err("1 % needs 99");
+        let error =
+            stored(Grid::AtMost(15), &[("a", 10), ("b", 495), ("c", 495)]).expect_err("1 % needs weights up to 99");
         assert_eq!(error, "a cannot have 1.0 %, because the nearest share that this service can store is 3.2 %");
         let error = stored(Grid::Thousandths, &[("a", 1), ("b", 5000)]).expect_err("0.02 % is below 0.1 %");
         assert!(error.contains("is 0.1 %"), "{error}");

@@ -1,10 +1,11 @@
-//! The journal: JSON objects, one a line, and a lock so that two changes never run at the same time.
+//! The journal: one JSON object per line, and a lock so that two changes never run at the same time.
 //!
 //! A change has a line with the result `started`, which is written before DNS is changed, and a line with the same id
 //! and the result. If the process is killed between the two, the first line remains as a trace.
 //!
-//! The file only grows. A line that was cut, for example by a full disk, is skipped when the journal is read, and the
-//! next line begins in a new line. The order of the lines counts, not their times, so a clock that jumps does no harm.
+//! Earlier lines never change. A line that was cut, for example by a full disk, is skipped when the journal is read,
+//! and the next change begins on a new line. The order of the lines counts, not their times, so a clock that jumps does
+//! no harm.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,11 +25,11 @@ use crate::regular_file;
 const MAX_ENTRIES: usize = 10_000;
 /// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
-/// The longest result in a line, in bytes. In JSON, the result can need twice as many bytes.
+/// The longest result in a line, in bytes. In JSON, each quote and each backslash of the result needs two bytes.
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// The result of a change that succeeded. A result that begins with this word and a comma succeeded too.
+/// The result of a change that succeeded. After a comma, the result can say what could not be checked.
 pub(crate) const DONE: &str = "done";
 /// The result of a line that notes why no change was made. Nothing was written to DNS.
 pub(crate) const KEPT: &str = "kept";
@@ -44,7 +45,7 @@ pub(crate) struct Entry {
     pub who: String,
     pub action: String,
     pub provider: Option<String>,
-    /// The shares of each target before the change. `None`: its nodes had different shares, or no shares.
+    /// The shares of each target before the change. `None`: the nodes had different shares, or no shares.
     pub from: BTreeMap<String, Option<Shares>>,
     pub to: BTreeMap<String, Shares>,
     pub why: Option<String>,
@@ -57,12 +58,12 @@ impl Entry {
         self.result.strip_prefix(DONE).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
     }
 
-    /// Whether the journal has no result of the change.
+    /// Returns whether the journal has no result of the change.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.result == STARTED
     }
 
-    /// Whether DNS can have the shares of this change, as far as the journal knows.
+    /// Returns whether the nodes can have the shares of this change: it succeeded, or its result is not known.
     pub(crate) fn counts(&self) -> bool {
         self.is_done() || self.is_unfinished()
     }
@@ -209,8 +210,8 @@ impl Journal {
         self.entries.push_back(entry);
     }
 
-    /// Returns the shares of each target before its part of the last changes. A change without a result counts too,
-    /// because DNS can have its shares.
+    /// Returns the shares that the targets of the last `changes` changes had before these changes. A change without a
+    /// result counts too, because DNS can have its shares. A change that failed does not count.
     ///
     /// # Errors
     /// Returns a message if there are not so many changes, or if the earlier shares are not known.
@@ -268,8 +269,8 @@ fn appending() -> OpenOptions {
 
 /// Locks a file until the returned value is dropped.
 pub(super) fn lock(path: &Path, who: &str) -> Result<File, Locked> {
-    // The content of the lock file is replaced. If the lock file were a link of someone else to another file, that
-    // other file would lose its content.
+    // The content of the lock file is replaced. If the lock file is a symbolic link, it is not followed, because the
+    // file to which the link points would lose its content.
     let mut open = appending();
     let open = open.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let mut lock = open.open(path).map_err(Locked::Failed)?;
@@ -282,13 +283,13 @@ pub(super) fn lock(path: &Path, who: &str) -> Result<File, Locked> {
         }
         Err(TryLockError::Error(error)) => return Err(Locked::Failed(error)),
     }
-    // Only a message uses the content of the lock file.
+    // The content of the lock file is used only in a message.
     let _ = lock.set_len(0);
     let _ = writeln!(lock, "{who}, process {}, since {}", std::process::id(), now());
     Ok(lock)
 }
 
-/// The journal, opened for the lines of one change. While this value exists, no other process can open the journal so.
+/// The journal, opened for the lines of one change. While this value exists, no other change can lock the journal.
 #[derive(Debug)]
 pub(crate) struct Writer {
     file: File,
@@ -322,7 +323,7 @@ impl Writer {
         Ok(Self { file, path: path.to_owned(), _lock: lock })
     }
 
-    /// Appends a line and waits until it is on the disk. After a failure, the file is as before.
+    /// Appends a line and waits until the line is on the disk. After a failure, the line is removed again, if possible.
     ///
     /// # Errors
     /// Returns a message if the line cannot be written.

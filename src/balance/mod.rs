@@ -1,4 +1,4 @@
-//! How much each CDN gets: the weights of the CDNs in DNS.
+//! How many clients each CDN gets: the weights of the CDNs in DNS.
 //!
 //! `edgeshim balance` is a process of its own with a file of its own (`balance.toml`), so that `run` never has the keys
 //! of DNS services. The DNS service holds the truth: the modes and weights are data in its records. The journal says
@@ -6,9 +6,10 @@
 //!
 //! A change goes through these files: `balance_file` reads the keys, `dns` reads what the services have, `plan`
 //! computes what to write, `refuse` says what speaks against it, `tables` shows it, and `transaction` writes it and
-//! reads it back, or puts everything back. `journal` notes the result, and `announce` tells the shims. `change` calls
-//! these files in this order. `observed_shares` asks the shims for the observed shares. `share`, `grid` and `runs` have
-//! the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
+//! reads it back, or puts everything back. `journal` notes the result, and `announce` sends the change to the shims.
+//! `change` has the steps from the first reading to the announcement. `observed_shares` asks the shims for the observed
+//! shares. `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor
+//! files.
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
 //! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges. `watch` asks for changes

@@ -14,7 +14,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Whether both records have the same effect and the same data.
+    /// Returns whether both records have the same effect and the same data.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.weights == other.weights && self.shares.agrees_with(&other.shares)
     }
@@ -49,8 +49,8 @@ impl Found {
         }
     }
 
-    /// Returns the shares that clients get. A plain CNAME gives one provider everything. `None`: clients get no
-    /// provider that edgeshim knows.
+    /// Returns the shares in the record. For a plain CNAME, one provider has all clients. Returns `None` if edgeshim
+    /// does not know which providers clients get.
     pub(crate) fn shares(&self) -> Option<Shares> {
         match &self.holding {
             Holding::Cname(provider) => {

@@ -32,7 +32,7 @@ pub(crate) struct Observed {
 /// Reads the metrics of all shims.
 ///
 /// # Errors
-/// Returns a message if a shim fails, because the sum of the others would be wrong.
+/// Returns a message if a shim fails, because the sum without this shim would be wrong.
 pub(crate) async fn look(file: &BalanceFile, caller: &Caller) -> Result<Look, String> {
     let mut look = Look::default();
     for shim in &file.shims {
@@ -70,7 +70,8 @@ impl Look {
 }
 
 /// Returns how the requests between two looks were divided among these providers. The requests at the CDNs' edges count
-/// if they are known for all providers, else the pulls. `None`: there were no requests, or a shim was restarted.
+/// if they are known for all providers, else the pulls. `None`: there were no requests, or a counter fell because
+/// a shim was restarted.
 pub(crate) fn between(first: &Look, second: &Look, providers: &[&String]) -> Option<Observed> {
     let growth = |first: &BTreeMap<String, f64>, second: &BTreeMap<String, f64>| -> Option<BTreeMap<String, f64>> {
         let of = |name: &&String| {
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_when_several_shims_report_then_their_increases_are_added_first() {
+    fn shares_when_several_shims_report_then_increases_of_all_shims_are_added() {
         let first = seen(&[&pulls(10, 10), &pulls(0, 100)]);
         let second = seen(&[&pulls(20, 10), &pulls(20, 110)]);
         assert_eq!(shares(&first, &second), Some(("pulls", vec![75.0, 25.0])));
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_when_text_is_broken_then_are_skipped() {
+    fn metrics_line_when_invalid_then_is_skipped() {
         for text in
             ["edgeshim_pulls_total{provider=\"a\"", "edgeshim_pulls_total{provider=\"a\"} x", "{} 1", " ", "}{ 1"]
         {

@@ -66,7 +66,7 @@ impl std::fmt::Display for Action {
 pub(crate) enum Trouble {
     /// The command line asks for something that is not possible.
     Usage(String),
-    /// The present state does not allow it.
+    /// The present weights do not allow the action.
     Refused(String),
     /// Nodes cannot be read.
     Failed(Vec<String>),
@@ -106,7 +106,7 @@ impl Plan {
     }
 }
 
-/// Returns the shares of all nodes, if every node has the same.
+/// Returns the shares of the nodes, if all nodes have the same shares.
 pub(crate) fn common_shares(nodes: &[&Node]) -> Option<Shares> {
     let mut records = nodes.iter().map(|node| node.found.record());
     let first = records.next()??;
@@ -174,7 +174,7 @@ fn target_plan(file: &BalanceFile, target: &TargetKeys, nodes: &[&Node], after: 
     for &node in nodes {
         let grid = file.service(&node.service).map_or(Grid::Thousandths, super::balance_file::ServiceKeys::weight_grid);
         let weights = grid.weights(&after.served()).map_err(|message| {
-            Trouble::Usage(format!("{}: off the grid of {}: {message}", target.name, node.service))
+            Trouble::Usage(format!("{}: the grid of {} is too coarse: {message}", target.name, node.service))
         })?;
         let weights = match grid {
             Grid::Thousandths => {
@@ -222,8 +222,8 @@ fn with_all_providers(target: &TargetKeys, mut shares: Shares) -> Shares {
     shares
 }
 
-/// Returns the first shares of a target: those of the nodes that have shares already, else those that keep the traffic
-/// at the provider of a plain CNAME, else equal shares.
+/// Returns the first shares of a target. If a node has shares already, all nodes get the shares of this node. Else, if
+/// a node is a plain CNAME, the provider of the CNAME keeps all clients. Else all providers get equal shares.
 fn first(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     if let Some(record) = nodes.iter().find_map(|node| node.found.record()) {
         return Ok(with_all_providers(target, record.shares.clone()));
@@ -324,7 +324,8 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
         } else if let Some(at) = others.iter().position(|(other, _)| other == name) {
             share.weight = parts.get(at).copied().unwrap_or(0);
         } else if let Some(scaled) = (u64::from(share.weight) * u64::from(rest.max(1))).checked_div(sum) {
-            // A disabled provider keeps its ratio to the others too, for the day on which it is enabled again.
+            // A disabled provider keeps its ratio to the others too, as far as whole weights allow, so that the ratio
+            // is right when the provider is enabled again.
             let least = u32::from(share.weight > 0);
             share.weight = u32::try_from(scaled).unwrap_or(PERMILLE).clamp(least, PERMILLE);
         }

@@ -1,4 +1,4 @@
-//! What `balance.toml` says about cost: its samples, and the warnings about a plan.
+//! Reads the samples that `balance.toml` names, and warns about the cost of a plan.
 
 use std::path::Path;
 
@@ -24,8 +24,9 @@ pub(crate) fn read_samples(file: &BalanceFile, path: &Path, month: Month) -> Res
     Samples::read(path, month, &needed)
 }
 
-/// Returns a warning for each commit and each end of a tier that the plan crosses in the present month. Returns nothing
-/// if `balance.toml` has no prices or no samples.
+/// Returns a warning for each CDN whose forecast for the present month crosses its commit or the end of a tier because
+/// of the plan. If the cost is unknown, a warning says why. Returns nothing if `balance.toml` has no prices or no
+/// samples. Targets whose nodes have different shares are left out.
 pub(crate) fn warnings(file: &BalanceFile, plan: &Plan) -> Vec<String> {
     let Some(path) = file.samples.as_deref().filter(|_| !file.prices.is_empty()) else { return Vec::new() };
     let unchecked = |reason: String| vec![format!("the cost of this change is unknown: {reason}")];

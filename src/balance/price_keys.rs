@@ -11,7 +11,7 @@ use crate::keys::{Checked, Keys, Text, Visitor, quote};
 
 /// The largest number of tiers.
 const MAX_TIERS: usize = 100;
-/// The largest quantity: a million PB, or a million Gbps.
+/// The largest quantity, in PB. The same number of bytes is the limit of a commit in Mbps or Gbps.
 const MAX_COUNT: u128 = 1_000_000;
 
 /// The name of a meter.
@@ -280,7 +280,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<Tariff>, String> {
         let check = |file: &mut File, root: &mut Section<'_>| {
-            file.tariffs = tariffs(&file.prices, &["akamai", "fastly"], root);
+            file.tariffs = tariffs(&file.prices, &["akamai", "fastly"], None, root);
         };
         let file = parse_keys(text, "b.toml", Path::new("."), check);
         file.map(|file: File| file.tariffs).map_err(|problems| problems.to_string())

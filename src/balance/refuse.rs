@@ -20,7 +20,7 @@ pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
     for target in &plan.targets {
         match plan.action {
             Action::Set { .. } | Action::RampStep { .. } => large_step(target, file.max_step, |_| true, &mut found),
-            // Nodes with different weights are reported as such.
+            // Only nodes with a plain CNAME are checked. `disagreement` reports nodes with different weights.
             Action::Init => {
                 let is_cname = |node: &NodePlan| matches!(node.node.found.holding, Holding::Cname(_));
                 large_step(target, file.max_step, is_cname, &mut found);
@@ -31,7 +31,7 @@ pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
     found
 }
 
-/// Returns what is not as it should be, whatever the change is.
+/// Returns the reasons that apply to every kind of change.
 pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Vec<Refusal> {
     let mut found = Vec::new();
     for target in &plan.targets {
@@ -47,7 +47,8 @@ fn forced(found: &mut Vec<Refusal>, text: String) {
     found.push(Refusal { text, can_be_forced: true });
 }
 
-/// The weights must not all be 0. The last provider that is served is taken away only with `--force`.
+/// The last served provider is taken away only with `--force`. With Route 53, and if all weights would be 0, a change
+/// after which no provider is served is always refused.
 fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusal>) {
     if !target.after.served().is_empty() {
         return;
@@ -55,7 +56,7 @@ fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     let is_route53 = |name| file.service(name).is_some_and(|service| service.kind == ServiceKind::Route53);
     if let Some(node) = target.nodes.iter().find(|node| is_route53(&node.node.service)) {
         let text = format!(
-            "{}: no provider would be served, and {}, as Route 53, would then answer with each provider equally often; \
+            "{}: no provider would be served, and {} (Route 53) would then answer with each provider equally often; \
              leave one provider with a weight above 0",
             target.name, node.node.service
         );
@@ -100,7 +101,7 @@ fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool,
                 let before = node.node.found.shares()?;
                 let ((a, b), (c, d)) = (fraction(&before, provider), fraction(&target.after, provider));
                 let (difference, both) = (c * b - a * d, b * d);
-                // In tenths of a point, rounded, and whether the exact step is too large.
+                // The exact step is compared with `max_step`. The message has the step in tenths of a point, rounded.
                 let tenths = (difference.abs() * 2_000 + both) / (both * 2);
                 (difference.abs() * 100 > i128::from(max_step) * both).then_some((tenths, difference < 0))
             })
@@ -141,7 +142,8 @@ fn disagreement(target: &TargetPlan, found: &mut Vec<Refusal>) {
     }
 }
 
-/// A name must have a record of edgeshim, or nothing.
+/// A name must have an unchanged record of edgeshim, a plain CNAME to a provider, or no record. `balance.toml` must
+/// have each served provider.
 fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusal>) {
     let providers = file.target(&target.name).map(|keys| &keys.providers);
     for NodePlan { node, .. } in &target.nodes {
@@ -171,10 +173,11 @@ fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>)
         let before = entry.from.get(&target.name).and_then(Option::as_ref);
         let after = entry.to.get(&target.name);
         let what = format!(
-            "has neither the weights before nor the weights after the change {} of {}, which has no end in the journal",
+            "has neither the weights before nor the weights after the change {} of {}, which has no result in the \
+             journal",
             entry.id, entry.time
         );
-        // The shares before the first weights are not known.
+        // If the shares before the change are not known, the node is not checked.
         (before.zip(after).map(|(before, after)| vec![before, after]), what)
     } else {
         let what = "is not as the last change in the journal left it; someone changed it without this journal";

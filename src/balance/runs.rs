@@ -1,7 +1,7 @@
 //! Which places, and so which clients, each provider gets.
 //!
-//! A DNS service hashes each client to one of 1000 places in a line, and each place has a provider. A run is a number
-//! of neighbouring places with one provider. If the runs were sorted by provider, a small change would shift all later
+//! PowerDNS hashes each client to one of 1000 places in a line, and each place has a provider. A run is a sequence of
+//! neighbouring places with one provider. If the runs were sorted by provider, a small change would shift all later
 //! runs, and many clients would move. So a change keeps the runs and moves only the places that must move.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ const MAX_RUNS: usize = 64;
 pub(crate) type Run = (String, u32);
 
 /// Returns the runs for the wanted weights, which add up to 1000 or are empty. As few places as possible have another
-/// provider than in `old`.
+/// provider than in `old`. If `old` does not add up to 1000, or if there would be more than `MAX_RUNS` runs, the runs
+/// are sorted by provider.
 pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run> {
     let sorted = || wanted.iter().map(|(name, weight)| (name.clone(), *weight)).filter(|run| run.1 > 0).collect();
     let total: u64 = old.iter().map(|run| u64::from(run.1)).sum();
@@ -33,9 +34,9 @@ pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run
 /// The end of a run at which the run gives places away.
 #[derive(Clone, Copy)]
 enum Side {
-    /// To the provider of the run before.
+    /// The first places go to the provider of the run before.
     Before,
-    /// To the provider of the run after, or to a provider that is no neighbour.
+    /// The last places go to the provider of the run after, or to a provider that is no neighbour.
     After,
 }
 
@@ -106,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn runs_when_there_were_none_then_are_sorted_by_provider() {
+    fn runs_when_old_runs_are_missing_or_incomplete_then_are_sorted_by_provider() {
         let wanted = weights(&[("a", 143), ("b", 429), ("c", 428), ("d", 0)]);
         assert_eq!(rearranged(&[], &wanted), runs(&[("a", 143), ("b", 429), ("c", 428)]));
         assert_eq!(rearranged(&runs(&[("x", 7)]), &wanted).len(), 3, "runs with another sum cannot be kept");
     }
 
     #[test]
-    fn runs_when_first_provider_loses_then_only_its_places_move() {
+    fn runs_when_first_provider_loses_then_only_places_of_this_provider_move() {
         // Sorted runs would also move 150 places from b to c.
         let old = runs(&[("a", 333), ("b", 333), ("c", 334)]);
         let new = rearranged(&old, &weights(&[("a", 32), ("b", 484), ("c", 484)]));
@@ -135,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn step_when_weights_change_then_moves_only_the_places_that_must_move(
+        fn runs_when_weights_change_then_as_few_places_as_possible_move(
             steps in prop::collection::vec(any_weights(), 2..8),
         ) {
             let mut old: Vec<Run> = Vec::new();

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::keys::grammar::label;
 
-/// The largest weight that a DNS service is allowed to report.
+/// The largest weight that is accepted from a DNS service or from the journal.
 const MAX_WEIGHT: u64 = 1_000_000;
 /// The weights that `-w` accepts.
 pub(crate) const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=15;
-/// The sum of the weights after `--pct`, in thousandths.
+/// The sum of the enabled providers' weights after `--pct`.
 pub(crate) const PERMILLE: u32 = 1000;
 
 /// Whether a provider is served, and whether a probe can take it away.
@@ -60,7 +60,7 @@ impl Share {
         self.mode != Mode::No
     }
 
-    /// Whether clients get this provider.
+    /// Returns whether clients get this provider.
     pub(crate) fn is_served(self) -> bool {
         self.weight > 0
             && match self.mode {
@@ -96,7 +96,7 @@ impl Shares {
     }
 
     /// Returns whether both have the same effect and the same data. A provider that is missing on one side equals a
-    /// provider without weight.
+    /// provider with the weight 0.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
         let same = |(name, share): (&String, &Share), other: &Self| match other.0.get(name) {
             Some(found) => found == share,
@@ -127,7 +127,7 @@ impl Shares {
                 Some(away) => away.as_bool()?,
             };
             let mode = Mode::named(value.get("mode")?.as_str()?)?;
-            // Messages show the names, so a name from outside must not have other characters.
+            // Messages show the names of providers, so a name must have only the characters of a label.
             if label(name, &[], "").as_ref() != Ok(name) {
                 return None;
             }
@@ -137,8 +137,8 @@ impl Shares {
     }
 }
 
-/// Divides `total` in proportion to the weights, by the method of the largest remainder. The parts add up to `total`,
-/// unless all weights are 0.
+/// Divides `total` in proportion to the weights, by the method of the largest remainder. The parts add up to `total`.
+/// If all weights are 0, all parts are 0.
 pub(crate) fn apportion(total: u32, weights: &[u64]) -> Vec<u32> {
     let sum: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
     if sum == 0 {
@@ -223,7 +223,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn parts_when_apportioned_then_add_up_and_differ_by_less_than_1_from_the_exact_part(
+        fn parts_when_apportioned_then_add_up_and_differ_from_exact_parts_by_less_than_1(
             total in 1..100_000_u32,
             weights in prop::collection::vec(0..2_000_u64, 1..9),
         ) {

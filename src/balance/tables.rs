@@ -10,7 +10,7 @@ use super::observed_shares::Observed;
 use super::plan::{Plan, TargetPlan};
 use super::share::{Share, Shares};
 
-/// Returns `{provider: {mode, weight, pct, enabled, observed}}`.
+/// Returns `{provider: {mode, weight, pct, enabled, observed}}`. A provider that is away also has `away`.
 pub(crate) fn shown_json(shares: &Shares, observed: Option<&Observed>) -> Value {
     let percents = shares.percents();
     let provider = |(name, share): (&String, &Share)| {
@@ -29,7 +29,7 @@ pub(crate) fn shown_json(shares: &Shares, observed: Option<&Observed>) -> Value 
     shares.0.iter().map(provider).collect::<Map<_, _>>().into()
 }
 
-/// Returns `{provider: {enabled, weight, pct}}`, the file that other programs read.
+/// Returns `{provider: {enabled, weight, pct}}`, the content of the file that other programs read.
 pub(crate) fn written_json(shares: &Shares) -> Value {
     let percents = shares.percents();
     let provider = |(name, share): (&String, &Share)| {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn json_when_a_provider_is_disabled_then_its_pct_is_0_and_others_add_up_to_100() {
+    fn json_when_a_provider_is_disabled_then_has_pct_0_and_other_pcts_add_up_to_100() {
         let shares =
             shares(&[("a", Mode::Obey, 5), ("b", Mode::Always, 15), ("c", Mode::Remove, 15), ("d", Mode::No, 9)]);
         assert_eq!(

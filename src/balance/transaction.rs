@@ -1,4 +1,4 @@
-//! Reads all nodes of some targets, and writes a plan at all of them or at none.
+//! Reads all nodes of some targets, and writes a plan. If a write fails, puts back what was written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use super::dns::{Answers, Failed, Service, Wanted, Write};
 use super::node::{Found, Holding, Node, place};
 use super::plan::{NodePlan, Plan, TargetPlan};
 
-/// How often the undo of a change is tried at each service.
+/// How often the undo of each batch is tried at most.
 const UNDO_TRIES: u32 = 2;
 
-/// Whether a signal asks to stop. A change stops before its next write, and is put back.
+/// Whether a signal has asked to stop. A change then stops before its next write, and is put back. After the last
+/// write, a signal has no effect on the change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
@@ -67,7 +68,7 @@ impl<'f> Services<'f> {
     /// Reads all nodes of some targets.
     ///
     /// # Errors
-    /// Returns all failures.
+    /// Returns a message for each different failure.
     pub(crate) async fn read(&self, targets: &[&TargetKeys]) -> Result<Vec<Node>, Vec<String>> {
         let (mut nodes, mut errors) = (Vec::new(), Vec::new());
         for target in targets {
@@ -91,7 +92,7 @@ impl<'f> Services<'f> {
         if errors.is_empty() { Ok(nodes) } else { Err(errors) }
     }
 
-    /// Writes a plan. If a write fails, puts back what was written.
+    /// Writes a plan and checks it. If a write or a check fails, or after a signal, puts back what was written.
     pub(crate) async fn apply(&self, plan: &Plan) -> Outcome {
         let batches = self.batches(plan);
         let mut error = None;

@@ -64,7 +64,7 @@ fn arms(experiment: &ExperimentSettings, section: &Section<'_>) {
     }
 }
 
-/// Reports the entries of a block whose name (`by_name`) or text is not an arm.
+/// Reports each entry whose name (if `by_name`) or text (otherwise) is not an arm.
 fn known_arms(arms: &BTreeMap<String, Share>, section: &Section<'_>, key: &str, by_name: bool) {
     let known = arms.keys().map(|arm| quote(arm)).collect::<Vec<_>>().join(", ");
     for (entry, text) in section.texts(key) {
@@ -180,7 +180,7 @@ mod tests {
     ];
 
     /// Returns the problems of a file with these blocks. Each block has the keys of [`GOOD`], unless `blocks` has
-    /// another value for the key.
+    /// another value for the key. An empty value removes the key.
     fn problems(start: &str, blocks: &[&[(&str, &str)]]) -> String {
         let mut text = format!("{start}\n[[class]]\nname = \"html\"\ncontent_type = [\"text/html\"]\n");
         for keys in blocks {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn experiment_when_one_key_is_wrong_then_message_names_the_key_and_the_remedy() {
+    fn experiment_when_one_key_is_wrong_then_exactly_one_problem_is_reported() {
         for (key, value, problem) in [
             ("name", "", "experiment[0].name: is missing"),
             ("name", "\"a b\"", "experiment[0].name: \"a b\" is not a name"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn experiments_when_together_wrong_then_are_rejected() {
+    fn experiments_when_too_many_or_names_or_parameters_repeat_then_rejected() {
         let overriding: &[(&str, &str)] = &[("name", "\"one\""), ("override", "\"o\""), ("override_secret", "\"s\"")];
         let second: &[(&str, &str)] = &[("name", "\"two\""), ("override", "\"o\""), ("override_secret", "\"t\"")];
         for (blocks, problem) in [
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn experiment_when_all_keys_fit_then_is_accepted() {
+    fn experiment_when_all_keys_are_valid_then_accepted_and_unknown_arm_rejected() {
         let all: &[(&str, &str)] = &[
             ("enabled", "false"),
             ("id", "{ header = \"X-Visitor-Id\" }"),

@@ -29,9 +29,9 @@ use crate::wire::received::Received;
 /// What an origin sends, and with which client edgeshim reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Script<'a> {
-    /// The bytes that the origin sends after the request. It then closes the connection.
+    /// The bytes that the origin sends after the request. The origin then closes the connection.
     pub bytes: &'a [u8],
-    /// The size of the pieces in which the origin writes the bytes. Not 0.
+    /// The size of the pieces in which the origin writes the bytes. The size must not be 0.
     pub piece: usize,
     pub is_head: bool,
     /// Whether hyper makes the exchange. [`Script::compare`] makes both exchanges.
@@ -74,8 +74,8 @@ impl Script<'_> {
     /// Returns the cause of the fault.
     ///
     /// # Panics
-    /// The results differ. If the response arrives in pieces, the causes of faults may differ: a head that is invalid
-    /// and truncated is one or the other, depending on the bytes that are read at once.
+    /// The results differ. If the response arrives in pieces, the causes of faults may differ: if a head is
+    /// both invalid and truncated, the cause depends on the bytes that one read returns.
     pub fn compare(&self, metrics: &'static Metrics) -> Result<Answer, Cause> {
         let [found, wanted] = [false, true].map(|by_hyper| Script { by_hyper, ..*self }.run(metrics));
         let agree = match (&found, &wanted) {
@@ -149,7 +149,7 @@ fn listed(fields: &HeaderMap) -> Vec<(String, HeaderValue)> {
 mod tests {
     use super::*;
 
-    /// The number of mutations. A number of 200,000 takes about a minute.
+    /// The number of mutated responses. 200,000 responses take about a minute.
     const MUTATIONS: usize = 3_000;
 
     const SEEDS: [&str; 10] = [
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn response_when_mutated_then_both_clients_agree() {
+    fn response_when_mutated_then_both_clients_return_the_same_result() {
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
         let mut random = fastrand::Rng::with_seed(7);
         let mut complete = 0;

@@ -83,7 +83,7 @@ impl Upstream {
                 let end = stream.end();
                 self.handshake(stream, is_h2, endpoint, Some(end), deadline).await
             }
-            // Only hyper can write the names of fields in their original case.
+            // HTTP/2 and field names in their original case need hyper.
             (socket, _) if self.origin.http2 || self.origin.preserve_header_case => {
                 self.handshake(socket, self.origin.http2, endpoint, None, deadline).await
             }

@@ -1,5 +1,5 @@
-//! Collects the writes of an HTTP/2 connection, so that the responses that become ready in one turn need one system
-//! call and, with TLS, one record.
+//! Collects the writes of an HTTP/2 connection, so that small responses that become ready in one poll need one
+//! system call and, with TLS, one record.
 //!
 //! The codec (h2) writes after each DATA frame of 256 bytes or more, and flushes after each of these writes. So the
 //! stream ignores these flushes. `conn.rs` sends the collected bytes after each poll of the connection

@@ -1,8 +1,8 @@
 //! The peers of a worker's recent connections.
 //!
-//! CDNs open many connections from few addresses. Connections from one address share one [`Peer`], with its prepared
-//! field values. So a further connection neither writes these values nor keeps a copy of them. A copy needs about 300
-//! bytes.
+//! CDNs open many connections from few addresses. Connections without a client certificate share one [`Peer`] with its
+//! prepared field values, if their address and scheme are equal. So a further connection neither writes these values
+//! nor keeps a copy of them. A copy needs about 300 bytes.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ struct Known {
     peer: Arc<Peer>,
 }
 
-/// The peers of recent connections, in a slot by address. One thread uses the mutex.
+/// The peers of recent connections, each in the slot of its address. One thread uses the mutex.
 #[derive(Debug)]
 pub(super) struct Peers(Mutex<Vec<Option<Known>>>);
 

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usual_pull_when_rare_fields_are_looked_for_then_filter_shows_their_absence() {
+    fn filter_when_head_has_only_host_and_provider_then_shows_that_rare_fields_are_absent() {
         let headers: HeaderMap =
             [HOST, X_CDN_PROVIDER.clone()].into_iter().map(|name| (name, HeaderValue::from_static("a"))).collect();
         let fields = Fields::of(&headers);

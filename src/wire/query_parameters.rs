@@ -40,7 +40,8 @@ pub(crate) fn uri_without(uri: &Uri, names: &[String]) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Returns a field value that is a URL without the parameters with one of `names`, or `None` if it has none of them.
+/// Removes the parameters with one of `names` from a field value that is a URL. Returns `None` if the URL has none of
+/// these parameters.
 pub(crate) fn url_without(line: &HeaderValue, names: &[String]) -> Option<HeaderValue> {
     // Bytes that are not UTF-8 are not allowed in a URL, so they may be replaced.
     HeaderValue::try_from(without(&String::from_utf8_lossy(line.as_bytes()), names)?).ok()

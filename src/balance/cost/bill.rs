@@ -1,4 +1,4 @@
-//! The bill of one CDN for a month: so far, at the end of the month, and what must be known about it.
+//! The bill of one CDN for a month: the bill so far, the forecast for the end of the month, and notes about both.
 
 use super::forecast::{Forecast, Outlook, Usage};
 use super::money::Money;
@@ -14,11 +14,11 @@ pub(crate) struct Bill {
     pub tariff: Option<Tariff>,
     /// `None`: there are no samples of this CDN in the month, so its traffic is unknown.
     pub outlook: Option<Outlook>,
-    /// The charges if no more traffic comes. `None`: unknown.
+    /// The charges if no more traffic comes. `None`: the charges are unknown.
     pub so_far: Option<Charges>,
-    /// `None`: unknown.
+    /// `None`: the forecast is unknown.
     pub forecast: Option<Projected>,
-    /// What is unknown and why, and what happens to the commit.
+    /// Sentences that say what is unknown and why, and whether the commit is exceeded or missed.
     pub notes: Vec<String>,
 }
 
@@ -55,13 +55,13 @@ pub(crate) fn bills(tariffs: &[Tariff], samples: &Samples) -> Vec<Bill> {
     names.into_iter().map(|name| bill(name, tariffs, samples)).collect()
 }
 
-/// Returns why the samples cannot be used with a price list. `None`: they can be used.
+/// Returns why the samples cannot be used with a price list. `None`: the samples can be used.
 pub(crate) fn unusable(tariff: &Tariff, outlook: &Outlook) -> Option<String> {
     let step = outlook.step.filter(|step| *step != SLOT_SECONDS)?;
     matches!(tariff.meter, Meter::P95(_)).then(|| {
         format!(
-            "{}: the bill is unknown, because its samples are {step} seconds apart, but the meter p95 needs one for \
-             each 5 minutes, also for 5 minutes without traffic",
+            "{}: the bill is unknown, because its samples are {step} seconds apart, but the meter p95 needs a sample \
+             for each 5 minutes, also for 5 minutes without traffic",
             tariff.provider
         )
     })
@@ -101,7 +101,7 @@ fn project(tariff: &Tariff, forecast: Forecast) -> Projected {
     }
 }
 
-/// Says which part of the month the samples cover.
+/// Returns notes about time without samples, and about what the forecast lacks.
 fn coverage(provider: &str, month: Month, outlook: &Outlook) -> Vec<String> {
     let mut notes = Vec::new();
     let days = |seconds: u64| decimals(seconds.into(), DAY_SECONDS.into());
@@ -125,7 +125,7 @@ fn coverage(provider: &str, month: Month, outlook: &Outlook) -> Vec<String> {
     notes
 }
 
-/// Says whether the commit is or will be exceeded or missed.
+/// Returns a note that says whether the commit is or will be exceeded or missed.
 fn commit(tariff: &Tariff, outlook: &Outlook, forecast: Option<Forecast>) -> Option<String> {
     let (commit, provider) = (tariff.commit?, &tariff.provider);
     let text = |quantity| tariff.quantity_text(quantity);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn commit_when_missed_or_exceeded_then_note_says_so() {
+    fn commit_when_missed_exceeded_or_used_exactly_then_note_has_this_result() {
         let note = |tariff: Tariff, samples: &Samples| only(tariff, samples).notes.pop().unwrap_or_default();
         let tb = 1_000 * GB;
         // The forecast is 30 * 288 GB = 8.64 TB; so far, 2.88 TB.
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn p95_when_samples_are_hourly_then_bill_is_unknown() {
+    fn p95_bill_when_samples_are_hourly_then_is_unknown() {
         let bill = only(tariff(Meter::P95(Price(1)), None), &samples((0..48).map(|hour| (hour * 12, GB))));
         assert!(bill.so_far.is_none() && bill.notes[0].contains("its samples are 3600 seconds apart"), "{bill:?}");
     }
 
     #[test]
-    fn samples_when_they_have_gaps_then_note_says_how_many_days_are_missing() {
+    fn samples_when_days_are_missing_then_note_has_the_number_of_days() {
         let gaps = samples((288..1_440).filter(|slot| !(576..720).contains(slot)).map(|slot| (slot, GB)));
         let bill = only(by_bytes(None), &gaps);
         assert!(bill.notes[0].starts_with("a: 1.5 days before the last sample have no samples"), "{:?}", bill.notes);

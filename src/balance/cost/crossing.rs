@@ -10,8 +10,8 @@ use super::forecast::Outlook;
 use super::samples::{Samples, Series, Volume};
 use super::tariff::Tariff;
 
-/// Returns a sentence for each commit and each end of a tier that a change crosses in the month of the samples.
-/// `before` and `after` are the weights of the CDNs that are served.
+/// Returns a sentence for each CDN whose forecast crosses its commit or the end of a tier in the month of the samples.
+/// If this is not known, returns the reason. `before` and `after` are the weights of the CDNs that are served.
 pub(crate) fn crossings(
     tariffs: &[Tariff],
     samples: &Samples,
@@ -76,7 +76,7 @@ fn total(samples: &Samples, served: &BTreeMap<&str, u32>) -> Series {
     Series(first.0.iter().filter_map(sum).collect())
 }
 
-/// Says which commit and which ends of tiers are between two quantities.
+/// Returns a sentence that names the commit and the ends of tiers between two quantities, if there are any.
 fn crossed(tariff: &Tariff, samples: &Samples, old: u128, new: u128) -> Option<String> {
     let is_between = |edge: &u128| (old > *edge) != (new > *edge);
     let text = |quantity| tariff.quantity_text(quantity);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn change_when_it_crosses_a_commit_and_a_tier_then_says_both_and_the_bill() {
+    fn change_when_crossing_a_commit_and_a_tier_then_sentence_has_both_and_the_bill() {
         // 4320 slots are known and 4320 are missing. a and b have 2 GB each in a slot: 8.64 TB so far.
         let samples = half(&[("a", 2), ("b", 2)]);
         let tariffs = [tariff("a", tiers(), Some(22 * TB)), tariff("b", tiers(), Some(15 * TB))];
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn change_when_nothing_is_crossed_or_shares_are_equal_then_says_nothing() {
+    fn change_when_nothing_is_crossed_or_shares_are_equal_then_has_no_sentence() {
         let samples = half(&[("a", 2), ("b", 2)]);
         let tariffs = [tariff("a", tiers(), None), tariff("b", tiers(), None)];
         let before = [("a", 1), ("b", 1)].into();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn percentile_when_a_new_cdn_gets_traffic_then_commit_is_compared() {
+    fn p95_when_a_new_cdn_gets_traffic_then_crossing_of_commit_is_reported() {
         // a has 6 GB in each slot, which are 160 Mbps. c gets half of them for half of the month.
         let samples = half(&[("a", 6)]);
         let tariffs = [tariff("c", Meter::P95(Price(1_000_000)), Some(50 * MBPS))];
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn change_when_samples_are_missing_then_says_that_the_effect_is_unknown() {
+    fn change_when_samples_are_missing_or_unusable_then_effect_is_reported_as_unknown() {
         let tariffs = [tariff("a", tiers(), None)];
         let (before, after) = ([("a", 1), ("b", 1)].into(), [("a", 1)].into());
         let texts = crossings(&tariffs, &half(&[("a", 2)]), &before, &after);

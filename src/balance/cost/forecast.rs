@@ -1,15 +1,16 @@
 //! The traffic of a month, of which only a part has samples. The part without samples (the days to come, and gaps) is
 //! filled with the last complete days.
 //!
-//! The expected traffic is filled with the last seven complete days together, so that each day of the week counts once.
-//! The range is filled with the day among them that results in the least, and with the day that results in the most.
+//! The expected traffic is filled with the last seven complete days together. If these days follow each other, each day
+//! of the week counts once. The range has two ends: the low end is filled with the day of these that results in the
+//! least traffic, and the high end with the day that results in the most traffic.
 
 use std::collections::BTreeMap;
 
 use super::month::{DAY_SECONDS, Month, SLOT_SECONDS};
 use super::samples::{Series, Volume};
 
-/// The number of days that fill the part without samples.
+/// The largest number of days that fill the part without samples.
 const DAYS: usize = 7;
 /// The percentage of a day that must have samples, so that the day is complete.
 const COMPLETE_PERCENT: u64 = 95;
@@ -29,7 +30,7 @@ impl Usage {
     }
 }
 
-/// Traffic that stands for a time without samples.
+/// Traffic that fills a time without samples.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filling {
     volume: Volume,
@@ -86,7 +87,7 @@ pub(crate) struct Forecast {
 }
 
 impl Outlook {
-    /// `None`: there are no samples, so the traffic is unknown.
+    /// Returns `None` if there are no samples, so that the traffic is unknown.
     pub(crate) fn new(series: &Series, month: Month) -> Option<Self> {
         let (first, last) = (*series.0.keys().next()?, *series.0.keys().next_back()?);
         let step = series.step();
@@ -171,8 +172,8 @@ impl Outlook {
 /// Returns the 95th percentile of the slots of a month: the largest slot after the top 5 % of the slots are dropped.
 /// The number of dropped slots is rounded down. `missing` slots have the distribution of `filling`.
 fn percentile(known: &[u128], filling: &[u128], missing: u128) -> u128 {
-    // Each known slot stands for itself. Each slot of the filling stands for an equal part of the missing slots. All
-    // weights are multiplied by the length of the filling, so that they are whole numbers.
+    // A known slot has the weight 1. Each slot of the filling has an equal part of the number of missing slots as its
+    // weight. All weights are multiplied by the length of the filling, so that they are whole numbers.
     let missing = if filling.is_empty() { 0 } else { missing };
     let each = filling.len().max(1) as u128;
     let dropped = (known.len() as u128 + missing) / 20 * each;
@@ -227,14 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn p95_when_slots_are_missing_then_only_known_slots_count() {
-        // 100 known slots, of which 5 are dropped. If the missing slots were slots without traffic, all would be.
+    fn p95_when_slots_are_missing_then_only_known_slots_are_used() {
+        // 5 of the 100 known slots are dropped. If the missing slots counted as slots without traffic, all 100 known
+        // slots would be dropped.
         let gaps = outlook((0..100).map(|slot| (slot * 7, 1_000 + u128::from(slot))));
         assert_eq!(gaps.so_far().p95, 1_094);
     }
 
     #[test]
-    fn forecast_when_days_are_equal_then_is_the_whole_month_without_a_difference() {
+    fn forecast_when_days_are_equal_then_continues_the_traffic_and_range_has_one_value() {
         let even = outlook((0..10 * SLOTS_OF_DAY).map(|slot| (slot, 1_000)));
         assert_eq!(even.so_far().volume.bytes, 2_880_000);
         let forecast = even.forecast().expect("a forecast");
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn forecast_when_samples_are_hourly_or_daily_then_each_stands_for_its_time() {
+    fn forecast_when_samples_are_hourly_or_daily_then_each_sample_covers_one_step() {
         for (distance, count) in [(12, 24 * 10), (SLOTS_OF_DAY, 10)] {
             let sparse = outlook((0..count).map(|at| (at * distance, 1_000)));
             assert_eq!(sparse.missing(), 20 * DAY_SECONDS, "distance {distance}");
@@ -307,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p95_when_slots_are_any_then_equals_the_sorted_reference(
+        fn p95_when_slots_are_arbitrary_then_equals_p95_of_the_sorted_slots(
             known in prop::collection::vec(0..1_000_u128, 1..300),
         ) {
             let mut sorted = known.clone();
@@ -317,7 +319,7 @@ mod tests {
         }
 
         #[test]
-        fn p95_when_missing_slots_are_filled_then_equals_the_reference_with_copies(
+        fn p95_when_missing_slots_are_filled_then_equals_p95_with_copies_of_the_filling(
             known in prop::collection::vec(0..1_000_u128, 0..100),
             filling in prop::collection::vec(0..1_000_u128, 1..30), copies in 0..20_usize,
         ) {
@@ -330,7 +332,7 @@ mod tests {
         }
 
         #[test]
-        fn forecast_when_days_are_any_then_is_within_its_range_and_not_below_the_samples(
+        fn forecast_when_days_are_arbitrary_then_is_within_the_range_and_not_below_the_samples(
             bytes in prop::collection::vec(0..1_000_000_u128, 2..12), hole in 0..288_u32,
         ) {
             let count = u32::try_from(bytes.len()).unwrap_or(0) * SLOTS_OF_DAY;

@@ -7,7 +7,8 @@ use crate::keys::{Checked, Text};
 
 /// The number of millionths in one unit of the currency.
 const MILLION: u128 = 1_000_000;
-/// The largest price. With the limits of `samples`, no product of a price and a quantity overflows 128 bits.
+/// The largest price, in units of the currency. With the limits of `samples`, no product of a price and a quantity
+/// overflows 128 bits.
 const MAX_PRICE: u64 = 1_000_000;
 
 /// A price: the millionths for one unit of what is sold.
@@ -55,7 +56,7 @@ impl fmt::Display for Price {
 }
 
 impl Price {
-    /// Returns what a quantity costs, if `unit` of it have this price. The amount is rounded once, half up, to a
+    /// Returns what a quantity costs, if the quantity `unit` has this price. The amount is rounded once, half up, to a
     /// millionth.
     pub(crate) fn of(self, quantity: u128, unit: u128) -> Money {
         Money(rounded(quantity.saturating_mul(self.0.into()), unit))

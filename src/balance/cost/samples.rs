@@ -1,4 +1,4 @@
-//! Reads samples of traffic, one JSON object a line, and adds them up in the slots of a month.
+//! Reads samples of traffic, one JSON object per line, and adds them up in the slots of a month.
 //!
 //! A sample is the traffic of one CDN from `time` on. Samples of one CDN in one slot are added, so that a file can have
 //! a line for each service of a CDN. Memory is bounded: a block of the file, and the slots of a month for each CDN.
@@ -23,7 +23,7 @@ const MAX_PROVIDERS: usize = 100;
 const MAX_MESSAGES: usize = 10;
 const EXAMPLE: &str = r#"{"time": "2026-11-29T02:55:00Z", "provider": "fastly", "bytes": 123456789, "requests": 4567}"#;
 
-/// The members that a sample has only if the CDN bills the pulls from the origin.
+/// The members that a sample must have if the price list of the CDN has a price for pulls, or for their bytes.
 pub(crate) const PULLS: &str = "pulls";
 pub(crate) const PULL_BYTES: &str = "pull_bytes";
 
@@ -185,7 +185,7 @@ impl Samples {
 
     fn add(&mut self, provider: &str, slot: u32, volume: Volume) -> Result<(), String> {
         if !self.providers.contains_key(provider) && self.providers.len() == MAX_PROVIDERS {
-            return Err(format!("has the provider number {}; write at most {MAX_PROVIDERS}", MAX_PROVIDERS + 1));
+            return Err(format!("names one provider too many; write samples of at most {MAX_PROVIDERS} providers"));
         }
         let sum = self.providers.entry(provider.to_owned()).or_default().0.entry(slot).or_default();
         let mut after = sum.plus(volume);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_when_too_large_then_line_is_rejected() {
+    fn line_when_sum_or_number_of_providers_is_too_large_then_is_rejected() {
         let mut samples = Samples::new(november());
         let most = Volume { bytes: MAX_NUMBER.into(), ..Volume::default() };
         for _ in 0..100 {

@@ -20,7 +20,7 @@ pub(crate) struct Tier {
     pub per_gb: Price,
 }
 
-/// What a CDN counts.
+/// The quantity that a CDN bills, and its price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meter {
     /// Each byte has the price of its tier. The last tier has no end.
@@ -34,9 +34,9 @@ pub(crate) enum Meter {
 pub(crate) struct Tariff {
     pub provider: String,
     pub meter: Meter,
-    /// The quantity that is paid at least.
+    /// The quantity that must be paid even if the traffic is less.
     pub commit: Option<u128>,
-    /// The price of what is above the commit. `None`: the price is that of the meter.
+    /// The price of the quantity above the commit. `None`: the price of the meter applies.
     pub overage: Option<Price>,
     pub per_10k_requests: Option<Price>,
     pub per_10k_pulls: Option<Price>,
@@ -46,7 +46,7 @@ pub(crate) struct Tariff {
 /// What must be paid, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Charges {
-    /// The traffic, or the commit if the traffic is less.
+    /// The traffic, or the commit if the traffic is less, without what `overage` has.
     pub traffic: Money,
     /// The traffic above the commit, if it has a price of its own.
     pub overage: Money,
@@ -86,7 +86,7 @@ impl Tariff {
         }
     }
 
-    /// Returns the totals at which the price of the next byte changes.
+    /// Returns the totals at which a tier ends, each with the price of the next tier.
     pub(crate) fn edges(&self) -> impl Iterator<Item = (u128, Price)> {
         let tiers = match &self.meter {
             Meter::Bytes(tiers) => tiers.as_slice(),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_pulls_when_they_have_a_price_then_are_added() {
+    fn requests_and_pulls_when_price_is_set_then_are_added_to_the_total() {
         let mut tariff = tariff(Meter::Bytes(vec![Tier { up_to: None, per_gb: price(0) }]));
         (tariff.per_10k_requests, tariff.per_10k_pulls) = (Some(price(10)), Some(price(20)));
         tariff.per_pull_gb = Some(price(30));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn quantity_when_written_then_has_a_unit_of_powers_of_ten() {
+    fn bytes_when_written_then_have_a_unit_of_powers_of_ten() {
         for (bytes, text) in [
             (0, "0 bytes"),
             (999_999, "999999 bytes"),

@@ -1,7 +1,7 @@
 //! Signatures of requests to AWS, version 4 (AWS4-HMAC-SHA256).
 //!
 //! The signature is a chain of HMACs over the method, the path, the query, two header fields and a digest of the body.
-//! A request without the right secret, or with another part, has another signature.
+//! If the secret or any of these parts differs, the signature differs.
 
 use std::fmt::Write as _;
 
@@ -10,11 +10,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-/// All characters that are encoded in a query. RFC 3986 §2.3 lists the others.
+/// The ASCII characters that are encoded in a query: all except the unreserved characters of RFC 3986 §2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// Who signs, and for which service.
+/// The access key that signs, and the region and service that the signature is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signer<'k> {
     pub key: &'k str,
@@ -48,7 +48,7 @@ impl Signer<'_> {
         let canonical = format!(
             "{}\n{}\n{}\nhost:{}\nx-amz-date:{}\n\n{signed}\n{}",
             request.method,
-            // AWS encodes the path once more, except for S3.
+            // For all services except S3, AWS signs the path after it has been encoded once more.
             utf8_percent_encode(request.path, RESERVED_IN_PATH),
             request.query,
             request.host,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamp_when_written_then_has_no_separators() {
+    fn timestamp_when_written_then_has_no_hyphens_and_no_colons() {
         let time = OffsetDateTime::from_unix_timestamp(1_440_938_160).expect("a time");
         assert_eq!(timestamp(time), "20150830T123600Z");
     }

@@ -1,5 +1,6 @@
-//! A program of the operator that reads and writes the weights, for services that edgeshim does not know. The program
-//! gets one JSON object on standard input and ends. `deploy/balance/README.md` describes the objects.
+//! A program of the operator that reads and writes the weights, for services that edgeshim does not know. For each read
+//! and each write, edgeshim starts the program and sends one JSON object to its standard input.
+//! `deploy/balance/README.md` describes the objects.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -19,13 +20,13 @@ use crate::balance::node::{Found, Holding, Record};
 use crate::balance::share::Shares;
 use crate::keys::quote;
 
-/// The longest output that is read, in bytes.
+/// The largest number of bytes that are read from standard output, and from standard error.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the output is read after the program has ended. A background process of the program can keep the output
 /// open for ever. What the program itself has written is in the pipe, so it arrives within this time.
 const AFTER_END: Duration = Duration::from_secs(1);
 
-/// A program, which stands for a DNS service.
+/// A program that edgeshim calls in place of the API of a DNS service.
 #[derive(Debug)]
 pub(crate) struct External {
     name: String,
@@ -75,8 +76,8 @@ impl External {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // The program must not get the terminal's SIGINT, because a change must not be cut in its middle. The group
-            // also has the processes that the program starts, so that all of them can be killed.
+            // With a process group of its own, the program does not get the terminal's SIGINT, which would interrupt a
+            // change. The processes that the program starts are in the same group, so all of them can be killed.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -128,12 +129,12 @@ impl External {
     }
 }
 
-/// A program with all processes that it starts. If the program has not ended, all of them are killed.
+/// A program and the processes that it starts. If this value is dropped while the program runs, all of them are killed.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // There is no id after the program has ended. Another process could have the number of the group then.
+        // After the program has ended, `id` returns `None`: another process group can have the same number then.
         if let Some(id) = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
             let _ = kill_process_group(id, Signal::KILL);
         }
@@ -142,12 +143,12 @@ impl Drop for Group {
 
 async fn fill(stream: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) {
     if let Some(stream) = stream {
-        // After an error, the bytes before the error are used. The parser then reports an incomplete answer.
+        // After an error, the bytes before the error are used. The JSON parser reports an incomplete answer to "read".
         let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(bytes).await;
     }
 }
 
-/// Returns the state of a node that the program stores.
+/// Writes a record as JSON. The program stores this JSON as the state of a node.
 fn state(target: &TargetKeys, record: &Record) -> Value {
     let mut providers = record.shares.to_json();
     for (name, keys) in &target.providers {
@@ -186,13 +187,13 @@ fn holding(target: &TargetKeys, raw: &Value) -> Holding {
     if record.weights.iter().all(|run| target.providers.contains_key(&run.0)) && !fits(raw, &state(target, &record)) {
         return Holding::Edited(
             record,
-            "the ttl or a cname is not as in balance.toml, or a dns_weight is not a number".to_owned(),
+            "the ttl or a cname is not as in balance.toml, or a dns_weight is missing or not valid".to_owned(),
         );
     }
     Holding::Ours(record)
 }
 
-/// Whether a state has everything that `wanted` has. It may have more.
+/// Returns whether a state has all keys and values of `wanted`. Additional keys are allowed.
 fn fits(state: &Value, wanted: &Value) -> bool {
     match (state, wanted) {
         (Value::Object(state), Value::Object(wanted)) => {
@@ -228,11 +229,11 @@ mod tests {
         );
         assert_eq!(holding(&target(), &raw), Holding::Ours(sample()));
         raw["note"] = "of the program".into();
-        assert_eq!(holding(&target(), &raw), Holding::Ours(sample()), "the program may store more");
+        assert_eq!(holding(&target(), &raw), Holding::Ours(sample()), "additional keys are allowed");
     }
 
     #[test]
-    fn state_when_of_another_form_then_is_foreign_or_edited() {
+    fn state_when_not_written_by_edgeshim_then_is_nothing_cname_foreign_or_edited() {
         assert_eq!(holding(&target(), &Value::Null), Holding::Nothing);
         assert_eq!(holding(&target(), &json!({ "cname": "b.example.net." })), Holding::Cname("b".to_owned()));
         for raw in [json!(7), json!({}), json!({ "cname": "c.example" }), json!({ "providers": { "a": {} } })] {

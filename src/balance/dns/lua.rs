@@ -1,4 +1,4 @@
-//! The LUA record of a node: PowerDNS computes the answer to each client by a small program in the record.
+//! The LUA record of a node: PowerDNS runs a small program in the record to compute the answer to each client.
 //!
 //! The content is a type and a program in quotes:
 //!
@@ -6,8 +6,8 @@
 //! CNAME "--[[STATE]]pickwhashed({{143,'a.example.'},{857,'b.example.'}})"
 //! ```
 //!
-//! STATE is base64 of JSON with the modes and weights. Lua sees a comment. If no provider is served, the program
-//! returns an empty list, and the name has no answer.
+//! STATE is base64 of JSON with the modes and weights that a person set, and the weights in DNS. For Lua, STATE is a
+//! comment. If no provider is served, the program returns an empty list, so the answer has no CNAME.
 
 use std::fmt::Write as _;
 
@@ -45,10 +45,14 @@ pub(super) fn holding(target: &TargetKeys, text: &str) -> Holding {
     let Some(record) = record(text) else {
         return Holding::Foreign("a LUA record without edgeshim's data".to_owned());
     };
-    // A provider that balance.toml no longer has would have no name here, so the content would differ.
+    // If balance.toml no longer has a served provider, the provider's CNAME is unknown, so no comparison is possible.
+    // `refuse` reports this provider by its name.
     let known = |run: &Run| target.providers.contains_key(&run.0);
     if record.weights.iter().all(known) && content(target, &record) != text {
-        return Holding::Edited(record, "the program in the record does not fit its data or balance.toml".to_owned());
+        return Holding::Edited(
+            record,
+            "the program in the record does not match the record's data or balance.toml".to_owned(),
+        );
     }
     Holding::Ours(record)
 }
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn content_when_changed_by_hand_then_is_recognised_as_edited() {
+    fn content_when_program_does_not_match_data_or_balance_toml_then_is_edited() {
         let text = content(&target(), &sample()).replace("{143,", "{144,");
         assert!(matches!(holding(&target(), &text), Holding::Edited(..)));
         let mut moved = target();
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn content_when_it_has_no_data_of_edgeshim_then_is_foreign() {
+    fn content_when_data_of_edgeshim_is_missing_or_invalid_then_is_foreign() {
         let data = |json: &str| format!("CNAME \"--[[{}]]pickwhashed({{}})\"", STANDARD.encode(json));
         for text in [
             "CNAME \"pickrandom({'a.'})\"".to_owned(),

@@ -41,7 +41,7 @@ pub(crate) enum Wanted<'p> {
 /// Why a write failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// The service has rejected the write, so it has written nothing.
+    /// The service has rejected the write, or the write was too large to be sent. Nothing was written.
     Rejected(String),
     /// It is not known whether the service has written.
     Unknown(String),
@@ -53,14 +53,14 @@ impl From<String> for Failed {
     }
 }
 
-/// The result of lookups after a change.
+/// The result of the check after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
-    /// The answers are right, or the service has nothing to ask.
+    /// The DNS servers have the change, or the service has no check.
     Right,
-    /// No answer arrived, so nothing is known.
+    /// The check could not be completed.
     Unknown(String),
-    /// An answer is wrong.
+    /// A DNS server gave a wrong answer.
     Wrong(String),
 }
 
@@ -110,7 +110,7 @@ impl Service {
     /// Writes several nodes of a target. PowerDNS and Route 53 write all of them or none.
     ///
     /// # Errors
-    /// Returns a message if the service fails.
+    /// Returns [`Failed`] if the service fails, or if the write is rejected.
     pub(crate) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
         match &self.api {
             Api::PowerDns(service) => Ok(service.write(target, writes).await?),
@@ -119,7 +119,8 @@ impl Service {
         }
     }
 
-    /// Looks the node up, as a client does, or waits until the service reports that its DNS servers have the change.
+    /// Checks a node after a change. PowerDNS: looks the node up, as clients do. Route 53: waits until Route 53 reports
+    /// that its DNS servers have the change. A program of the operator: checks nothing.
     pub(crate) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
         match &self.api {
             Api::PowerDns(service) => service.look_up(target, node, record).await,
@@ -129,12 +130,12 @@ impl Service {
     }
 }
 
-/// Compares the weights that the service has with the weights that follow from the modes and weights. Someone could
-/// have changed only the former.
+/// Returns `Edited` if the weights in DNS do not follow from the modes and weights that a person set. Someone has then
+/// changed the record without edgeshim.
 fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Holding {
     let Holding::Ours(record) = holding else { return holding };
     let served = record.shares.served();
-    // A provider that balance.toml no longer has is reported by its name.
+    // If balance.toml no longer has a served provider, `refuse` reports this provider by its name.
     if !served.keys().all(|name| target.providers.contains_key(*name)) {
         return Holding::Ours(record);
     }
@@ -186,7 +187,7 @@ mod tests {
             assert!(matches!(holding(grid, weights), Holding::Edited(..)), "{weights:?}");
         }
         let runs = [("a", 100), ("b", 750), ("a", 150)];
-        assert!(matches!(holding(Grid::Thousandths, &runs), Holding::Ours(_)), "the weights of all runs count");
+        assert!(matches!(holding(Grid::Thousandths, &runs), Holding::Ours(_)), "the runs of a provider are added up");
         let Holding::Edited(_, text) = holding(grid, &[("a", 1), ("b", 4)]) else { panic!("edited") };
         assert_eq!(text, "its weights in DNS are a 1, b 4, but its modes and weights give a 1, b 3");
     }

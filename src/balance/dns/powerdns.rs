@@ -19,7 +19,7 @@ use crate::wire::names::X_API_KEY;
 
 /// The type of a record with a program.
 const LUA: &str = "LUA";
-/// How many clients each lookup after a change imitates.
+/// How many lookups are made for each node after a change, each as another client.
 const SAMPLES: u32 = 8;
 
 /// A PowerDNS server.
@@ -103,14 +103,14 @@ impl PowerDns {
         self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
     }
 
-    /// Asks for the node as several clients. Each answer must be a CNAME to a served provider. PowerDNS accepts
-    /// programs that fail, and its clients then get SERVFAIL.
+    /// Looks the node up as several clients. Each answer must be a CNAME to a served provider, or no CNAME if no
+    /// provider is served. PowerDNS accepts a LUA record whose program fails. Clients then get SERVFAIL.
     pub(super) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
         let address = match self.lookup {
             Some(address) => address,
             None => match first_address(self.limit, tokio::net::lookup_host((self.url.host.as_str(), 53))).await {
                 Some(address) => address,
-                None => return Answers::Unknown(format!("{} has no address", self.url.host)),
+                None => return Answers::Unknown(format!("no address was found for the host {}", self.url.host)),
             },
         };
         let served: BTreeSet<&str> = record.weights.iter().map(|run| run.0.as_str()).collect();
@@ -137,7 +137,7 @@ impl PowerDns {
     }
 }
 
-/// Returns the first address of a lookup. `None`: the lookup fails or exceeds the time limit.
+/// Returns the first address of a lookup. Returns `None` if no address is found within the time limit.
 async fn first_address<I>(limit: Duration, lookup: impl Future<Output = io::Result<I>>) -> Option<SocketAddr>
 where
     I: Iterator<Item = SocketAddr>,
@@ -165,7 +165,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     };
     let foreign = || Holding::Foreign(format!("another record ({})", described("")));
     let [rrset] = rrsets else {
-        // PowerDNS accepts other records beside a LUA record. The data of the LUA record still counts.
+        // PowerDNS accepts other records beside a LUA record. The data of the LUA record is still read.
         let lua = rrsets.iter().find(|rrset| kind(rrset) == LUA).map(|rrset| contents(rrset));
         let lua = lua.as_deref().and_then(|contents| Some(lua::holding(target, contents.first()?)));
         return match lua {
@@ -182,7 +182,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         "CNAME" => target.provider_of(content).map_or_else(foreign, |provider| Holding::Cname(provider.to_owned())),
         LUA => match lua::holding(target, content) {
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
-                Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
+                Holding::Edited(record, format!("its TTL is not {} s, the ttl in balance.toml", target.ttl.as_secs()))
             }
             holding => holding,
         },
@@ -190,7 +190,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     }
 }
 
-/// Returns the changes of record sets that lead from the present record sets of a name to the wanted ones.
+/// Returns the changes that replace the present record sets of a name by the wanted record sets.
 fn changes(target: &TargetKeys, write: &Write<'_>) -> Vec<Value> {
     let name = format!("{}.", write.node);
     let wanted: Vec<Value> = match write.wanted {
@@ -204,7 +204,7 @@ fn changes(target: &TargetKeys, write: &Write<'_>) -> Vec<Value> {
     };
     let kinds: Vec<String> = wanted.iter().map(kind).collect();
     let present = write.now.raw.as_array().map(Vec::as_slice).unwrap_or_default();
-    // A CNAME must go before another record comes.
+    // The deletions come first, because PowerDNS accepts no other record beside a CNAME.
     let removed = present.iter().map(kind).filter(|kind| !kinds.contains(kind));
     let removed = removed.map(|kind| json!({ "name": name, "type": kind, "changetype": "DELETE" }));
     let mut changes: Vec<Value> = removed.collect();

@@ -15,20 +15,20 @@ const CLASS_IN: u16 = 1;
 const OPTION_SUBNET: u16 = 8;
 /// The largest answer over UDP that the query asks for, in bytes.
 const MAX_ANSWER_BYTES: u16 = 1232;
-/// How often a query is sent, since UDP loses packets.
+/// How often a query is sent at most, because UDP loses packets.
 const TRIES: u32 = 2;
 
 /// The answer to a query for a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The name is a CNAME to this name, in lower case, without the final dot.
+    /// The name that the CNAME points to, in lower case, without the final dot.
     Cname(String),
     NoCname,
     /// The server reports an error, for example SERVFAIL.
     Error(String),
 }
 
-/// Asks a server for a name, as a client of a random network.
+/// Asks a server for a name, as a client with a random IPv4 address.
 pub(super) async fn cname(server: SocketAddr, name: &str, limit: Duration) -> io::Result<Answer> {
     let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(local).await?;
@@ -57,7 +57,7 @@ pub(super) async fn cname(server: SocketAddr, name: &str, limit: Duration) -> io
 
 fn query(id: u16, name: &str, client: [u8; 4]) -> Vec<u8> {
     let mut packet = Vec::with_capacity(64 + name.len());
-    // The question asks for no recursion. It has one name, no answer, no authority and one additional record.
+    // The header: the id, no flags (so no recursion), one question, no answer, no authority, one additional record.
     for word in [id, 0, 1, 0, 0, 1] {
         packet.extend_from_slice(&word.to_be_bytes());
     }
@@ -70,7 +70,8 @@ fn query(id: u16, name: &str, client: [u8; 4]) -> Vec<u8> {
         packet.extend_from_slice(&word.to_be_bytes());
     }
     packet.push(0);
-    // The extension (RFC 6891 §6.1): type, size of answers, extended code and flags, length of the options.
+    // The OPT record (RFC 6891 §6.1): type, size of answers, extended code and flags (two words), length of the
+    // options. Then the option with the client's subnet: code, length, address family.
     for word in [TYPE_OPT, MAX_ANSWER_BYTES, 0, 0, 12, OPTION_SUBNET, 8, 1] {
         packet.extend_from_slice(&word.to_be_bytes());
     }
@@ -79,7 +80,7 @@ fn query(id: u16, name: &str, client: [u8; 4]) -> Vec<u8> {
     packet
 }
 
-/// Reads the answer to the query `id` for `name`. Returns `None` if the packet is something else.
+/// Reads the answer to the query `id` for `name`. Returns `None` if the packet is incomplete, or is not this answer.
 fn answer(packet: &[u8], id: u16, name: &str) -> Option<Answer> {
     let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     let flags = word(2)?;
@@ -117,7 +118,7 @@ fn answer(packet: &[u8], id: u16, name: &str) -> Option<Answer> {
 fn read_name(packet: &[u8], start: usize) -> Option<(String, usize)> {
     let mut name = String::new();
     let (mut at, mut end) = (start, None);
-    // A name has at most 127 labels. With the limit, a circle of pointers ends too.
+    // A name has at most 127 labels. The limit also stops pointers that form a circle.
     for _ in 0..256 {
         let length = usize::from(*packet.get(at)?);
         match length {
@@ -159,7 +160,7 @@ mod tests {
     const CNAME: &[u8] = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x04\x01a\xc0\x10";
 
     #[test]
-    fn answer_when_complete_then_cname_or_error_is_read() {
+    fn answer_when_complete_then_cname_no_cname_or_error_is_read() {
         let read = |packet: &[u8]| answer(packet, 0x1234, "img.example.com");
         assert_eq!(read(&packet(0, CNAME)), Some(Answer::Cname("a.example.com".to_owned())));
         assert_eq!(read(&packet(0, b"")), Some(Answer::NoCname));
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_when_cut_or_to_another_query_then_is_ignored() {
+    fn answer_when_cut_circular_or_to_another_query_then_is_ignored() {
         let whole = packet(0, CNAME);
         for length in 0..whole.len() {
             assert_eq!(answer(&whole[..length], 0x1234, "img.example.com"), None, "{length} bytes");

@@ -1,8 +1,8 @@
 //! The record sets of Route 53: a weighted CNAME for each provider of a node.
 //!
-//! The identifier of a weighted record has the mode and the weight that a person set: `edgeshim fastly obey 15`, and
-//! `away` after it if a probe has taken the provider away. `Weight` is the weight in DNS, which is 0 for a provider
-//! that is not served.
+//! The identifier of a weighted record has the provider, its mode and the weight that a person set, for example
+//! `edgeshim fastly obey 15`. If a probe has taken the provider away, ` away` follows. `Weight` is the weight in DNS,
+//! which is 0 for a provider that is not served.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::keys::quote;
 
 /// The first word of the identifiers of edgeshim.
 const OWNER: &str = "edgeshim";
-/// The largest weight that a person can have set.
+/// The largest weight that is accepted in an identifier.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-/// What edgeshim knows of a record set.
+/// The parts of a record set that edgeshim reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordSet {
     /// The name in lower case, without the final dot.
@@ -29,7 +29,7 @@ pub(super) struct RecordSet {
     ttl: Option<u64>,
     /// The values in lower case, without their final dots.
     values: Vec<String>,
-    /// The names of other elements, for example `HealthCheckId` or `AliasTarget`.
+    /// The names of the elements that are not read, for example `HealthCheckId` or `AliasTarget`.
     others: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ fn share_of(set: &RecordSet) -> Option<(String, Share)> {
         _ => return None,
     };
     let share = Share { mode: Mode::named(mode)?, weight: weight.parse().ok()?, away };
-    // Messages show the names, so a name from outside must not have other characters.
+    // Messages show the names of providers, so a name from DNS must have only the characters of a label.
     let is_valid = label(provider, &[], "").as_deref() == Ok(provider) && share.weight <= MAX_WEIGHT;
     is_valid.then(|| (provider.to_owned(), share))
 }
@@ -134,8 +134,8 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
         if set.kind != "CNAME" || set.weight.is_none() || !set.others.is_empty() {
             wrong = Some(format!("the record of {provider} is no weighted CNAME ({})", set.describe()));
         } else if set.ttl != Some(target.ttl.as_secs()) {
-            wrong = Some(format!("the TTL of {provider} is not {} s, as in balance.toml", target.ttl.as_secs()));
-        // A provider that balance.toml no longer has is reported by its name.
+            wrong = Some(format!("the TTL of {provider} is not {} s, the ttl in balance.toml", target.ttl.as_secs()));
+        // If balance.toml no longer has the provider, `refuse` reports it by its name.
         } else if cname.is_some_and(|cname| set.values != [cname]) {
             wrong = Some(format!("the record of {provider} is {}, and not as in balance.toml", set.describe()));
         }
@@ -175,7 +175,7 @@ mod tests {
         elements.iter().map(RecordSet::read).collect()
     }
 
-    /// Replaces the text of a child.
+    /// Returns the sample's record sets after the text of one element of the first record set was replaced.
     fn changed(name: &str, text: &str) -> Vec<RecordSet> {
         let mut all = elements(&target(), "img.example.com", &sample());
         let child = all[0].children.iter_mut().find(|child| child.name == name);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn record_sets_when_of_somebody_else_then_are_adopted_or_foreign() {
+    fn record_sets_when_not_written_by_edgeshim_then_are_known_cname_or_foreign() {
         let set = |kind: &str, value: &str, more: Vec<Element>| {
             let value = Element::new("ResourceRecord", vec![Element::with_text("Value", value)]);
             let records = Element::new("ResourceRecords", vec![value]);

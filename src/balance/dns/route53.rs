@@ -1,8 +1,8 @@
 //! Route 53 of AWS: it lists the record sets of each node with GET, and changes all nodes of a target with one batch,
 //! which Route 53 carries out completely or not at all.
 //!
-//! A batch deletes each old record set with exactly the content that was read. If someone changed a record set in
-//! between, Route 53 rejects the batch, so no change of another person is lost.
+//! A batch deletes each old record set with exactly the content that was read. If someone has changed this record set
+//! since then, Route 53 rejects the batch, so the change of another person is not overwritten.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,17 +30,17 @@ use crate::wire::secret::Secret;
 const REGION: &str = "us-east-1";
 const VERSION: &str = "/2013-04-01";
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
-/// The number of pages that are read for one node. A page has up to 300 record sets.
+/// The largest number of pages that are read for one node. A page has up to 300 record sets.
 const MAX_PAGES: u32 = 20;
 /// The limits of Route 53 for one batch: the number of records and the length of their values. A record that is written
 /// with UPSERT counts twice.
 const MAX_RECORDS: usize = 1000;
 const MAX_VALUE_BYTES: usize = 32_000;
 /// How often a call is repeated if Route 53 accepts no more requests at the moment, and the wait before the first
-/// repeat. Each wait is twice as long as the wait before it.
+/// repeat. The wait doubles with each repeat, and is multiplied by a random factor from 0.5 to 1.5.
 const MAX_REPEATS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// How long to wait until all DNS servers of Route 53 have a change. Usually this takes less than a minute.
+/// How long to wait until all DNS servers of Route 53 have the changes. Usually this takes less than a minute.
 const IN_SYNC_LIMIT: Duration = Duration::from_mins(3);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
@@ -61,7 +61,7 @@ pub(crate) struct Route53 {
 /// Why a call failed.
 #[derive(Debug, PartialEq, Eq)]
 enum Trouble {
-    /// No complete response, or a response of another form.
+    /// The call could not be sent, or no complete and valid response arrived.
     Exchange(String),
     /// Route 53 reports an error.
     Reported { status: u16, code: String, text: String },
@@ -84,13 +84,14 @@ impl Trouble {
         Self::Reported { status: reply.status, code: code.to_owned(), text: texts.join(" ").trim().to_owned() }
     }
 
-    /// Whether Route 53 has rejected the call only because of the number of calls. Then the call had no effect.
+    /// Returns whether Route 53 has rejected the call only because of other calls: too many, or one that still runs.
+    /// Then the call had no effect.
     fn is_temporary(&self) -> bool {
         let codes = ["Throttling", "ThrottlingException", "PriorRequestNotComplete"];
         matches!(self, Self::Reported { code, .. } if codes.contains(&code.as_str()))
     }
 
-    /// Whether Route 53 has rejected the call because of its content, so that the call had no effect.
+    /// Returns whether Route 53 has rejected the call with a status from 400 to 499, so that the call had no effect.
     fn is_rejection(&self) -> bool {
         matches!(self, Self::Reported { status: 400..500, .. })
     }
@@ -109,7 +110,7 @@ impl Trouble {
             }
             "RequestExpired" => ("AWS rejects the time of the request", "check the clock of this machine"),
             "AccessDenied" | "AccessDeniedException" => (
-                "the key has not all permissions",
+                "the key does not have all permissions",
                 "it needs route53:ListResourceRecordSets, route53:ChangeResourceRecordSets and route53:GetChange",
             ),
             "NoSuchHostedZone" => {
@@ -119,7 +120,7 @@ impl Trouble {
             }
             "InvalidChangeBatch" => (
                 "Route 53 rejects the change",
-                "if a record is not found, someone has changed it at the same time; look again",
+                "if a record is not found, someone has changed it in the meantime; look again, and repeat the command",
             ),
             _ if self.is_temporary() => ("Route 53 accepts no more requests at the moment", "try again later"),
             _ => return format!("Route 53 failed ({name}{text})"),
@@ -146,7 +147,7 @@ impl Route53 {
         })
     }
 
-    /// Makes a call. Repeats it while Route 53 accepts no more requests.
+    /// Makes a call. Repeats it up to `MAX_REPEATS` times while Route 53 accepts no more requests.
     async fn call(&self, method: Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
         let mut wait = FIRST_WAIT;
         for repeat in 0.. {
@@ -157,7 +158,7 @@ impl Route53 {
             if repeat >= MAX_REPEATS || !trouble.is_temporary() {
                 return Err(trouble);
             }
-            // Several programs that wait do not repeat their calls at the same time.
+            // The random factor keeps several programs from repeating their calls at the same time.
             sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
             wait *= 2;
         }
@@ -221,7 +222,8 @@ impl Route53 {
         Ok(all)
     }
 
-    /// Lists the record sets under a name. Route 53 lists all record sets from a name on, in the order of the names.
+    /// Lists the record sets under a name. Route 53 begins its list with this name, and goes on with the names after it
+    /// in the order of names, so the record sets of other names are left out.
     async fn list(&self, node: &str) -> Result<Vec<Element>, String> {
         let path = format!("/hostedzone/{}/rrset", self.zone_id);
         let name = format!("{node}.");
@@ -252,7 +254,7 @@ impl Route53 {
             page.text_of("NextRecordIdentifier").unwrap_or_default().clone_into(&mut identifier);
         }
         Err(format!(
-            "{}: {node} has record sets on more than {MAX_PAGES} pages; remove those that nobody needs",
+            "{}: {node} has record sets on more than {MAX_PAGES} pages; remove record sets that nobody needs",
             self.name
         ))
     }
@@ -290,7 +292,7 @@ impl Route53 {
         let pending = std::mem::take(&mut *self.pending());
         let end = Instant::now() + IN_SYNC_LIMIT;
         for id in pending {
-            // The identifier is part of a path.
+            // The identifier becomes a part of a path, so only letters and digits are accepted.
             let short = id.strip_prefix("/change/").unwrap_or(&id);
             if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 return Answers::Unknown(format!("the change has no valid Id ({})", quote(&id)));
@@ -314,8 +316,8 @@ impl Route53 {
     }
 }
 
-/// Returns the changes of a batch. All old record sets are deleted before the first new record set is written, because
-/// a weighted record must not be beside a record without weight.
+/// Returns the changes of a batch. Record sets that stay equal are left out. All deletions come before the first new
+/// record set, because Route 53 accepts no weighted record beside a record without weight.
 fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, String> {
     let (mut deletes, mut upserts) = (Vec::new(), Vec::new());
     for write in writes {
@@ -340,8 +342,8 @@ fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, St
     let (count, bytes) = (old.0 + 2 * new.0, old.1 + 2 * new.1);
     if count > MAX_RECORDS || bytes > MAX_VALUE_BYTES {
         return Err(format!(
-            "the change has {count} records with {bytes} bytes, and Route 53 accepts {MAX_RECORDS} records with \
-             {MAX_VALUE_BYTES} bytes in one batch; divide the nodes of {} among several targets",
+            "for Route 53, the change has {count} records with {bytes} bytes, and one batch can have {MAX_RECORDS} \
+             records with {MAX_VALUE_BYTES} bytes; divide the nodes of {} among several targets",
             target.name
         ));
     }
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_when_weight_changes_then_deletes_what_was_read_and_leaves_equal_records() {
+    fn batch_when_one_weight_changes_then_deletes_record_as_read_and_omits_equal_records() {
         let old = record_sets::elements(&target(), "img.example.com", &record(5));
         let now = found(&old);
         let (after, same) = (record(6), record(5));
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_when_plain_cname_is_adopted_then_is_deleted_before_weighted_records_are_written() {
+    fn batch_when_name_has_a_plain_cname_then_deletes_cname_before_weighted_records() {
         let value = Element::new("ResourceRecord", vec![Element::with_text("Value", "a.example.net")]);
         let cname = Element::new(
             "ResourceRecordSet",
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn error_when_reported_then_message_says_what_to_do() {
+    fn error_of_route_53_when_reported_then_message_names_the_cause() {
         let error = |code: &str| {
             format!(
                 "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>why</Message></Error>\

@@ -1,5 +1,5 @@
-//! Small XML documents as trees. Attributes, comments and processing instructions are ignored, because the documents of
-//! Route 53 have no data in them.
+//! Small XML documents as trees. Attributes, comments and processing instructions are ignored, because Route 53 puts no
+//! data there.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use quick_xml::events::Event;
 
 /// The largest document, in bytes.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// How deep elements can be in other elements.
+/// The largest depth of nested elements.
 const MAX_DEPTH: usize = 32;
 
 /// An element with its text and its children. The `Display` form is XML.
@@ -41,7 +41,7 @@ impl Element {
         let document = std::str::from_utf8(document).map_err(|error| error.to_string())?;
         let mut reader = Reader::from_str(document);
         reader.config_mut().expand_empty_elements = true;
-        // The elements that have begun and have not ended. The first one is outside of the document.
+        // The elements that have begun and have not ended. The first entry stands for the document, and has no name.
         let mut open = vec![Self::default()];
         loop {
             let event = reader.read_event().map_err(|error| error.to_string())?;
@@ -49,7 +49,7 @@ impl Element {
             match event {
                 Event::Start(start) => {
                     if open.len() > MAX_DEPTH {
-                        return Err(format!("it has more than {MAX_DEPTH} elements in each other"));
+                        return Err(format!("it has more than {MAX_DEPTH} nested elements"));
                     }
                     open.push(Self::new(start.local_name().as_ref(), Vec::new()));
                 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn document_when_read_then_has_its_elements_and_texts() {
+    fn document_when_valid_then_tree_has_all_elements_and_texts() {
         let text = "<?xml version=\"1.0\"?>\n<!-- c --><a:Top xmlns:a='x'>\n <One>1 &amp; &#x41;<![CDATA[<]]> </One>\
                     <Two/>\n</a:Top>";
         let top = Element::parse(text.as_bytes()).expect("a document");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn document_when_broken_deep_large_or_with_entities_then_is_rejected() {
+    fn document_when_invalid_too_deep_or_too_large_then_is_rejected() {
         let deep = "<a>".repeat(40) + &"</a>".repeat(40);
         let large = format!("<a>{}</a>", " ".repeat(MAX_BYTES));
         for text in

@@ -50,7 +50,7 @@ fn append(path: &Path, entry: &Entry) {
 }
 
 #[test]
-fn journal_when_written_then_has_one_line_a_change_and_is_read_back() {
+fn journal_when_written_then_has_one_line_per_change_and_is_read_back() {
     let folder = Folder::new();
     let entries =
         [entry("1", None, 5, "done"), entry("2", Some(5), 6, "put back: x"), entry("3", Some(5), 7, "done, y")];
@@ -91,7 +91,7 @@ fn last_line_when_cut_then_is_skipped_and_next_change_begins_a_new_line() {
 }
 
 #[test]
-fn journal_when_it_has_other_bytes_then_is_read_without_panic() {
+fn journal_when_lines_are_invalid_then_has_no_changes() {
     let folder = Folder::new();
     for text in [&b"\xff\xfe\n"[..], b"{}\n[]\n7\n", b"\n\n", br#"{"time":1}"#] {
         fs::write(folder.journal(), text).expect("a file");
@@ -121,7 +121,7 @@ fn rollback_when_changes_are_counted_then_failed_changes_do_not_count() {
 }
 
 #[test]
-fn second_writer_when_first_is_open_then_is_refused_with_the_name_of_the_first() {
+fn second_writer_when_first_is_open_then_is_refused_and_message_names_first_user() {
     let folder = Folder::new();
     let first = Writer::open(&folder.journal(), "alice").expect("the journal is free");
     let error = Writer::open(&folder.journal(), "bob").expect_err("the journal is locked");
@@ -141,7 +141,7 @@ fn journal_when_not_writable_then_message_says_that_no_change_is_made() {
 }
 
 #[test]
-fn change_when_started_and_ended_then_is_one_change() {
+fn change_when_started_and_ended_then_has_one_entry() {
     let mut journal = Journal::default();
     journal.add(entry("1", Some(1), 2, STARTED));
     assert_eq!(journal.unfinished["images"].id, "1");
@@ -152,12 +152,16 @@ fn change_when_started_and_ended_then_is_one_change() {
 }
 
 #[test]
-fn change_when_journal_has_no_end_then_stays_unfinished_until_next_change() {
+fn change_when_journal_has_no_result_then_stays_unfinished_until_next_change() {
     let mut journal = Journal::default();
     journal.add(entry("1", Some(1), 2, DONE));
     journal.add(entry("2", Some(2), 3, STARTED));
     assert_eq!(journal.unfinished["images"].id, "2");
-    assert_eq!(journal.before(1).map(|to| to["images"].clone()), Ok(shares(2)), "a rollback takes it back");
+    assert_eq!(
+        journal.before(1).map(|to| to["images"].clone()),
+        Ok(shares(2)),
+        "a rollback undoes the unfinished change"
+    );
     assert_eq!(journal.before(2).map(|to| to["images"].clone()), Ok(shares(1)));
     // The next change found the weights of the interrupted change, and was put back to them.
     journal.add(entry("3", Some(3), 4, STARTED));
@@ -167,7 +171,7 @@ fn change_when_journal_has_no_end_then_stays_unfinished_until_next_change() {
 }
 
 #[test]
-fn line_when_save_fails_then_is_removed_again() {
+fn line_when_sync_to_disk_fails_then_is_removed_again() {
     let folder = Folder::new();
     append(&folder.journal(), &entry("1", None, 5, DONE));
     let before = fs::read(folder.journal()).expect("the journal");
@@ -216,7 +220,7 @@ fn journal_when_larger_than_the_limit_then_is_not_read_and_not_written() {
 }
 
 #[test]
-fn lock_when_a_symbolic_link_then_is_refused_and_its_target_keeps_its_content() {
+fn lock_file_when_a_symbolic_link_then_is_refused_and_link_target_is_unchanged() {
     let folder = Folder::new();
     let other = folder.0.join("other");
     fs::write(&other, "precious").expect("a file");

@@ -77,7 +77,7 @@ fn plan_when_nothing_changes_then_no_node_is_changed() {
 }
 
 #[test]
-fn plan_when_one_node_already_has_the_weights_then_only_the_other_is_changed() {
+fn plan_when_one_node_already_has_the_weights_then_only_the_other_node_is_changed() {
     let new = shares(&[("a", Mode::Obey, 5), ("b", Mode::Obey, 15), ("c", Mode::Obey, 15)]);
     let nodes = [node(0, ours(&equal())), node(1, ours(&new))];
     let plan = plan(&file(&THREE), &nodes, weight("a", 5)).expect("a plan");
@@ -137,18 +137,18 @@ fn mode_and_weight_when_set_together_then_both_change_and_the_away_mark_is_remov
 }
 
 #[test]
-fn share_when_grid_is_too_coarse_then_is_a_mistake_of_usage() {
+fn share_when_grid_is_too_coarse_then_plan_fails_with_a_usage_error() {
     let mut file = file(&THREE);
     file.services[0] =
         ServiceKeys { name: "pdns".to_owned(), kind: ServiceKind::Command, grid: 15, ..ServiceKeys::default() };
     let nodes = [node(0, ours(&equal()))];
-    let trouble = plan(&file, &nodes, permille("a", 10)).expect_err("15 cannot store 1 %");
-    assert!(matches!(trouble, Trouble::Usage(text) if text.contains("off the grid of pdns") && text.contains("3.2 %")));
+    let trouble = plan(&file, &nodes, permille("a", 10)).expect_err("weights up to 15 cannot store 1 %");
+    assert!(matches!(trouble, Trouble::Usage(text) if text.contains("pdns is too coarse") && text.contains("3.2 %")));
     assert!(plan(&file, &nodes, weight("a", 5)).is_ok());
 }
 
 #[test]
-fn first_weights_when_nodes_are_empty_or_a_cname_then_are_equal_or_keep_the_traffic() {
+fn first_weights_when_nodes_are_empty_or_a_cname_then_are_equal_or_keep_all_clients() {
     let after =
         |nodes: &[Node]| plan(&file(&["a", "b"]), nodes, Action::Init).map(|plan| plan.targets[0].after.clone());
     assert_eq!(
@@ -175,7 +175,7 @@ fn change_when_a_node_has_no_weights_then_is_refused_with_the_command_to_use() {
 }
 
 #[test]
-fn rollback_when_an_earlier_provider_is_gone_then_is_refused() {
+fn rollback_when_balance_toml_lacks_an_earlier_provider_then_is_refused() {
     let to = BTreeMap::from([("images".to_owned(), shares(&[("a", Mode::Obey, 1), ("z", Mode::Obey, 1)]))]);
     let action = Action::Rollback { changes: 1, to };
     let trouble = plan(&file(&["a", "b"]), &[node(0, ours(&equal()))], action).expect_err("z is gone");

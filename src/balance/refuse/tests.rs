@@ -85,12 +85,12 @@ fn step_when_larger_than_max_step_then_is_refused_for_each_provider() {
             ),
         ]
     );
-    // A provider that is switched off falls too.
+    // If a provider gets the mode no, its share falls too.
     assert_eq!(found(&nodes, set("a", Some(Mode::No), None)).len(), 2);
 }
 
 #[test]
-fn step_when_rollback_or_first_weights_then_has_no_limit() {
+fn step_when_rollback_or_first_weights_keep_all_clients_then_is_not_refused() {
     let to = BTreeMap::from([("images".to_owned(), shares(&[("a", Mode::Obey, 1), ("b", Mode::No, 1)]))]);
     assert_eq!(found(&[node(0, ours(&half()))], Action::Rollback { changes: 1, to }), []);
     assert_eq!(found(&[node(0, Holding::Cname("a".to_owned()))], Action::Init), []);
@@ -98,7 +98,7 @@ fn step_when_rollback_or_first_weights_then_has_no_limit() {
 }
 
 #[test]
-fn first_weights_when_cname_loses_its_clients_then_step_counts() {
+fn first_weights_when_cname_loses_all_clients_then_step_is_refused() {
     // The second node has weights already, and the first node gets the same weights.
     let b = shares(&[("a", Mode::Obey, 0), ("b", Mode::Obey, 15)]);
     let nodes = [node(0, Holding::Cname("a".to_owned())), node(1, ours(&b))];
@@ -143,7 +143,7 @@ fn last_served_provider_of_route_53_when_taken_away_then_is_refused_even_if_forc
 }
 
 #[test]
-fn nodes_when_they_disagree_then_change_is_refused_with_both_states() {
+fn nodes_when_shares_differ_then_change_is_refused_with_both_states() {
     let other = shares(&[("a", Mode::Obey, 500), ("b", Mode::No, 500)]);
     // The provider b is missing in the second node.
     let less = shares(&[("a", Mode::Obey, 500)]);
@@ -160,7 +160,7 @@ fn nodes_when_they_disagree_then_change_is_refused_with_both_states() {
 }
 
 #[test]
-fn node_when_not_as_the_journal_left_it_then_change_is_refused() {
+fn node_when_shares_differ_from_last_change_in_journal_then_change_is_refused() {
     let nodes = [node(0, ours(&half()))];
     let action = || set("a", None, Some(500));
     assert_eq!(found_with(&[("images", half())], &nodes, action()), []);
@@ -172,7 +172,7 @@ fn node_when_not_as_the_journal_left_it_then_change_is_refused() {
 }
 
 #[test]
-fn node_when_last_change_has_no_end_then_old_and_new_weights_are_accepted() {
+fn node_when_last_change_has_no_result_then_old_and_new_weights_are_accepted() {
     let action = || set("a", None, Some(500));
     let with_a = |a: u32| shares(&[("a", Mode::Obey, a), ("b", Mode::Obey, 1000 - a)]);
     let entry = |from: Option<Shares>| Entry {

@@ -262,7 +262,7 @@ pub(super) struct Confirm {
     /// The reason for the change, for the journal.
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Make the change although it is refused. The reason goes into the journal.
+    /// Make the change although it is refused, if the refusal can be forced. The reason goes into the journal.
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub force: Option<String>,
 }

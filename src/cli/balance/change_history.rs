@@ -39,8 +39,8 @@ pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     changes.dedup_by_key(|entry| &entry.id);
     for entry in changes {
         complain!(
-            "warning: the journal has no end of this change, which was interrupted or is in progress, so DNS can have \
-             the weights before it or after it: {}",
+            "warning: the journal has no result of this change, which was interrupted or is in progress, so DNS can \
+             have the weights before it or after it: {}",
             line(entry)
         );
     }

@@ -38,7 +38,7 @@ impl Request {
     }
 }
 
-/// Makes the change. For a rollback, the targets come from the journal.
+/// Makes the change that the command line asks for. For a rollback, the targets come from the journal.
 pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], request: Request) -> Result {
     let Way { out, confirm, common } = way;
     let out = out.as_deref();
@@ -83,7 +83,7 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
 
 fn target<'f>(file: &'f BalanceFile, name: &str) -> Result<&'f TargetKeys> {
     file.target(name).ok_or_else(|| {
-        Failure::failed(format!("the change concerns the target {name}, which balance.toml no longer has"))
+        Failure::failed(format!("the rollback concerns the target {name}, which balance.toml no longer has"))
     })
 }
 

@@ -34,7 +34,7 @@ use super::terminal::{USAGE, WRONG};
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::plan::Trouble;
 
-/// The result of a command: the exit code after success, or what went wrong.
+/// The result of a command: the exit code, or what went wrong.
 type Result<T = ExitCode> = std::result::Result<T, Failure>;
 
 /// Why a command did not do what it was asked for.
@@ -42,7 +42,7 @@ type Result<T = ExitCode> = std::result::Result<T, Failure>;
 enum Failure {
     /// The command line or the configuration is wrong.
     Usage(Vec<String>),
-    /// The change was refused, was not confirmed, or a service failed.
+    /// The change was refused or not confirmed, or a service or a file failed.
     Failed(Vec<String>),
     /// A signal ended the command before anything was changed.
     Interrupted,
@@ -116,7 +116,7 @@ fn print(texts: &[String], code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The flags of cdncontrol: they show or change targets.
+/// Runs `edgeshim balance` without a command: the flags show or change targets.
 fn without_command(flags: Flags) -> Result {
     let asks_for_change = flags.provider.is_some();
     if !asks_for_change && (flags.weight.is_some() || flags.mode.is_some() || flags.pct.is_some()) {

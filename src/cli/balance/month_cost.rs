@@ -39,14 +39,14 @@ pub(super) fn cost(file: &BalanceFile, flags: &CostFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reports the commits and tiers that a change crosses.
+/// Warns about the commits and tiers that a change crosses, or that its cost is unknown.
 pub(super) fn warn_about_cost(file: &BalanceFile, plan: &Plan) {
     for warning in warnings(file, plan) {
         complain!("warning: {warning}");
     }
 }
 
-/// Shows the counters of the shims. They belong to no month, so all bills are unknown.
+/// Shows the counters of the shims. The counters belong to no month, so all bills are unknown.
 fn without_samples(file: &BalanceFile, common: &Common, month: Option<Month>, as_json: bool) -> Result {
     const REMEDY: &str = "write --samples FILE, or samples = \"samples.ndjson\" in balance.toml";
     if let Some(month) = month {

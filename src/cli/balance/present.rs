@@ -68,7 +68,7 @@ pub(super) fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows whether each target is as the journal says.
+/// Shows the weights of each target, its last change, and what is not as it should be.
 pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys], as_json: bool) -> Result {
     let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
     warn_about(file, &journal);
@@ -94,7 +94,7 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
                 None => say!("  last change: none in the journal"),
             }
             if let Some(entry) = journal.unfinished.get(&one.target.name) {
-                say!("  the journal has no end of this change; the nodes have {}", found_after(entry, one));
+                say!("  the journal has no result of this change; the nodes have {}", found_after(entry, one));
             }
             match one.problems.as_slice() {
                 [] => say!("  all nodes are as they should be"),
@@ -106,7 +106,7 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
 }
 
-/// Says which weights the nodes have after a change without a result.
+/// Returns which weights the nodes have after a change without a result.
 fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     let name = &present.target.name;
     let agrees = |shares: &Shares| shares.agrees_with(&present.shares);
@@ -121,7 +121,7 @@ fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     }
 }
 
-/// Reads the targets. The problems are those for which a change would be refused too.
+/// Reads the targets. Each problem would also be a reason to refuse a change.
 fn read<'f>(
     file: &'f BalanceFile,
     common: &Common,

@@ -16,7 +16,7 @@ pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?;
     let result = runtime.block_on(work);
-    // A lookup of a name that exceeded its time limit still runs in a thread. The command does not wait for this
+    // A lookup of a name that exceeded its time limit can still run in a thread. The command does not wait for this
     // thread.
     runtime.shutdown_background();
     result
@@ -46,7 +46,8 @@ impl Stop {
         Ok(Self { interrupt, arrived })
     }
 
-    /// Waits for a future, unless a signal arrives first. Only for steps that change nothing.
+    /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. This is used only for steps
+    /// that change nothing in DNS.
     pub(super) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
@@ -88,7 +89,7 @@ pub(super) async fn confirm(stop: &mut Stop) -> Result<()> {
             Some(_) => say!("Write y or n."),
             None => {
                 say!("");
-                let text = "the input ended without an answer; nothing was changed (--yes answers in scripts)";
+                let text = "the input ended without an answer; nothing was changed; in a script, write --yes";
                 return Err(Failure::failed(text));
             }
         }

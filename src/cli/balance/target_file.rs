@@ -13,7 +13,8 @@ pub(super) fn write(folder: &Path, target: &str, shares: &Shares) -> std::result
     let unfinished = folder.join(format!("cdn_{target}.json.{:016x}.tmp", fastrand::u64(..)));
     let failed = |error| format!("{} cannot be written ({error}); name another folder with -o", path.display());
     let text = format!("{:#}\n", written_json(shares));
-    // Other users may be able to write into the folder. A file or a link that already has the name is not opened.
+    // Other users may be able to write into the folder. A file or a link that already has the temporary name is not
+    // opened.
     let mut file = File::create_new(&unfinished).map_err(failed)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&unfinished, &path));
     written.map(|()| path.display().to_string()).map_err(|error| {

@@ -9,8 +9,8 @@
 //!   lowered, this arm only loses places.
 //! - An arm whose share is not larger than a lane does not lose a place or get another place when other arms change.
 //!   With two arms, this is true for shares of any size, as long as their sum stays within 100 %.
-//! - With three or more arms, an arm that is larger than a lane can lose places in other lanes to the owners of these
-//!   lanes, or to another arm that is larger than a lane, when these are raised at the same time or alone.
+//! - With three or more arms, an arm that is larger than a lane can lose places in another lane. This happens if the
+//!   arm of that lane, or another arm that is larger than a lane, is raised.
 //! - If an arm is added, removed or renamed, the lanes change, and ids move.
 
 use std::path::Path;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn share_when_read_then_has_at_most_four_decimals_and_is_at_most_100() {
+    fn share_when_malformed_or_above_100_per_cent_then_rejected() {
         for (text, places, written) in [
             ("0", 0, "0.0"),
             ("10", 100_000, "10.0"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_when_100_000_are_assigned_then_shares_are_within_1_per_cent_of_the_arms() {
+    fn ids_when_100_000_are_assigned_then_shares_differ_by_less_than_1_percentage_point() {
         for shares in [&[10.0, 90.0][..], &[1.0, 10.0, 50.0], &[45.0, 45.0, 5.0], &[0.0, 33.3333, 0.5, 20.0]] {
             let layout = layout(shares);
             let mut counts = vec![0_u32; shares.len() + 1];
@@ -150,21 +150,21 @@ mod tests {
             let rest = 100.0 - shares.iter().sum::<f64>();
             for (share, count) in shares.iter().chain([&rest]).zip(&counts) {
                 let found = f64::from(*count) / 1000.0;
-                assert!((found - share).abs() < 1.0, "{shares:?}: {found} in place of {share}");
+                assert!((found - share).abs() < 1.0, "{shares:?}: found {found} per cent, expected {share}");
             }
         }
     }
 
     #[test]
     fn id_when_hashed_then_place_is_the_same_in_every_release() {
-        // A change of these numbers moves all visitors to other arms.
+        // If these numbers change, visitors move to other arms.
         assert_eq!([place("cdn", b"4711"), place("cdn", b""), place("image", b"4711")], PINNED);
     }
 
     const PINNED: [u32; 3] = [138_990, 669_735, 482_970];
 
     #[test]
-    fn id_when_arm_is_raised_from_1_to_10_per_cent_then_stays_in_its_arm() {
+    fn id_with_an_arm_when_an_arm_is_raised_then_keeps_the_arm() {
         let (before, after) = (layout(&[1.0, 30.0, 1.0]), layout(&[10.0, 30.0, 1.0]));
         let mut added = 0;
         for id in 0..100_000 {
@@ -220,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn arm_when_not_larger_than_a_lane_then_keeps_its_places_whatever_changes(
+        fn arm_when_not_larger_than_a_lane_and_other_arms_change_then_keeps_its_places(
             before in shares(), after in shares(), small in 0_usize..8, share in 0..=PLACES,
         ) {
             let arms = before.len().min(after.len());
@@ -240,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn arms_when_two_and_one_is_not_lowered_then_the_arm_keeps_its_places(
+        fn one_of_two_arms_when_not_lowered_then_keeps_its_places(
             first in 0..=PLACES, second in 0..=PLACES, raised in 0..=PLACES, other in 0..=PLACES,
         ) {
             let second = second.min(PLACES - first);

@@ -62,8 +62,8 @@ pub(crate) struct Experiment {
 }
 
 impl Experiment {
-    /// Prepares an experiment. Returns `None` if the name is not a field name or an arm is not a field value, which the
-    /// check of the configuration refuses.
+    /// Prepares an experiment. Returns `None` if the name cannot be a part of a field name, or if an arm cannot be a
+    /// field value. The check of the configuration rejects such names.
     pub(crate) fn new(settings: ExperimentSettings) -> Option<Self> {
         let arm = |name: &String| {
             let host = settings.hosts.get(name).map(|host| format!("; host={host}")).unwrap_or_default();
@@ -105,7 +105,8 @@ impl Experiment {
         }
     }
 
-    /// Returns the visitor's id, if the request has an id that is not empty.
+    /// Returns the visitor's id, if the request has an id that is not empty. A header field with several lines counts
+    /// as absent.
     pub(crate) fn id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
         match (&self.settings.id.header, &self.settings.id.cookie) {
             (Some(header), _) => value(headers, header),
@@ -114,7 +115,8 @@ impl Experiment {
         }
     }
 
-    /// Returns the visitor's group, if the request has a group and comes from a trusted proxy.
+    /// Returns the visitor's group, if the request has a group and comes from a trusted proxy. A field with several
+    /// lines counts as absent.
     pub(crate) fn group<'h>(&self, headers: &'h HeaderMap, peer_trusted: bool) -> Option<&'h [u8]> {
         let header = self.settings.groups.header.as_ref().filter(|_| peer_trusted)?;
         value(headers, header)
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn id_when_in_any_cookie_line_then_is_found() {
+    fn id_when_cookie_repeats_or_has_another_line_then_first_value_is_used() {
         let experiment = experiment();
         for (lines, id) in [
             (&[("cookie", "a=1; uaid=7; uaid=8")][..], Some(&b"7"[..])),

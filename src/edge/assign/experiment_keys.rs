@@ -14,9 +14,9 @@ use crate::wire::host::valid_host;
 use crate::wire::names::is_assignment;
 use crate::wire::secret::Secret;
 
-/// The arm in metrics of requests without an arm. No arm of an experiment can have this name.
+/// The arm label of requests without an arm. No arm of an experiment can have this name.
 pub(crate) const NO_ARM: &str = "none";
-/// The longest id in `users`, in bytes.
+/// The largest size of an id in `users` or of a group in `groups.arms`, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
 /// The settings of one `[[experiment]]` block.
@@ -75,7 +75,7 @@ impl Keys for ExperimentSettings {
     }
 }
 
-/// The keys of `experiment.id`. Exactly one of the two is set.
+/// The keys of `experiment.id`. A valid configuration sets exactly one of the two keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdSource {
     /// The name of the cookie with the visitor's id.
@@ -94,7 +94,7 @@ impl Keys for IdSource {
 /// The keys of `experiment.groups`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Groups {
-    /// The header field with the visitor's group. Only trusted proxies may send this field.
+    /// The header field with the visitor's group. Only requests from trusted proxies are searched for this field.
     pub header: Option<HeaderName>,
     /// The arms of groups.
     pub arms: BTreeMap<String, String>,

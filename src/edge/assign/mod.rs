@@ -1,13 +1,13 @@
-//! Gives each visitor an arm of each experiment (`[[experiment]]`), and sends the arm to the origin.
+//! Chooses the visitor's arm in each experiment (`[[experiment]]`) that applies to the request, and sends the arm to
+//! the origin.
 //!
 //! **Place:** inside `verify`, because a signature of a CDN covers the target with the parameter that this layer
 //! removes; outside of `pulls`, whose stores must not contain that parameter. Outside of `cache_control`, which keeps
-//! responses that depend on an arm out of shared caches ([`Assigned`]).
-//! **Reads:** the target, Referer, the class of the path, `Ctx::{provider, trail}`, and the fields with the visitor's
-//! id and group. The layer removes each field whose name begins with X-Assign-, and the parameters of overrides.
-//! **Metrics:** `edgeshim_assignments_total`.
-//! **Cost:** nothing without experiments. With experiments: one pass over the field names, and one hash for each
-//! experiment that applies. **Can fail:** no.
+//! responses that depend on an arm out of shared caches ([`Assigned`]). **Reads:** the target, Referer, the class of
+//! the path, `Ctx::{provider, trail, refusal}`, and the fields with the visitor's id and group. The layer removes each
+//! field whose name begins with X-Assign-, and the parameters of overrides. **Metrics:** `edgeshim_assignments_total`.
+//! **Cost:** nothing without experiments. With experiments: one pass over the field names, a search for overrides in
+//! the query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
 
 pub(crate) mod arm_layout;
 pub(crate) mod experiment;
@@ -52,7 +52,8 @@ pub(crate) struct Assigner {
 struct Prepared {
     experiment: Experiment,
     classes: Vec<ClassId>,
-    /// The counter of each arm. The last counter is for requests without an arm.
+    /// The counter of each arm. The last counter is for requests without an arm. If the experiment is not enabled,
+    /// the list is empty.
     counters: Vec<Counter>,
 }
 
@@ -156,7 +157,7 @@ impl Assigner {
         }
     }
 
-    /// Returns what the response must have, because the arm of an experiment was chosen in this way.
+    /// Returns whether a decision makes the response private, or makes it vary by the visitor's id.
     fn assigned(&self, decision: &Decision<'_>, position: usize, ctx: &Ctx) -> Assigned {
         let settings = &decision.experiment.settings;
         let known = ctx.provider.position().and_then(|position| self.providers.get(position));

@@ -105,7 +105,7 @@ impl Queue {
         }
     }
 
-    /// Sleeps. Returns false at once if the thread must end.
+    /// Sleeps. Returns `false` at once if the thread must end.
     fn sleep(&self, time: Duration) -> bool {
         let state = self.lock();
         let wait = self.changed.wait_timeout_while(state, time, |state| !state.is_stopped);
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn process_when_it_uses_more_than_half_of_the_cpus_then_is_busy() {
+    fn process_when_more_than_half_of_the_cpus_are_used_then_is_busy() {
         let cpus = u32::try_from(thread::available_parallelism().unwrap().get()).unwrap();
         let elapsed = Duration::from_millis(100);
         assert!(!is_busy(elapsed * cpus / 2, elapsed));

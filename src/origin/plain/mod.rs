@@ -27,11 +27,12 @@ use super::socket::Socket;
 pub(super) use replay::Replay;
 use response_head::{Head, Parsed};
 
-/// The size of a block. A response of 64 KiB fits, with its head.
+/// The size of a block. A body of 64 KiB fits, together with a head of up to 2 KiB.
 const BLOCK_BYTES: usize = 66 * 1024;
 /// The smallest free part of a block into which the start of a response is read.
 const LEAST_HEAD_BYTES: usize = 4 * 1024;
-/// The smallest free part of a block into which a longer body is read.
+/// The smallest free part of a block into which the rest of a body is read. If the rest is shorter, a smaller part is
+/// enough.
 const LEAST_BODY_BYTES: usize = 32 * 1024;
 /// The largest number of reads for a head, and the largest size of an incomplete head. If a head exceeds one of these
 /// limits, hyper reads the head.
@@ -73,8 +74,8 @@ impl Plain {
         Self { socket, rest: Bytes::new(), is_kept: true }
     }
 
-    /// Returns whether an idle connection can carry another request. It cannot if bytes have followed the last
-    /// response, or if the origin has closed the connection or wants to close it.
+    /// Returns whether an idle connection can carry another request. The result is `false` if bytes have followed
+    /// the last response, or if the origin has closed the connection or wants to close it.
     pub(super) fn is_ready(&self) -> bool {
         self.is_kept && self.socket.early().is_none()
     }
@@ -85,8 +86,8 @@ impl Plain {
         self.is_kept
     }
 
-    /// Sends the request and waits for the response head. The fields of the request are removed. The body of the
-    /// response is the number of bytes to be read with [`Plain::poll_data`].
+    /// Sends the request and waits for the response head. After success, the request has no fields. The body of
+    /// the response is the number of bytes to be read with [`Plain::poll_data`].
     ///
     /// # Errors
     /// hyper has to continue the exchange. The request is unchanged.
@@ -109,7 +110,7 @@ impl Plain {
             };
             let before = received.len();
             received = if before == 0 { piece } else { Bytes::from([received, piece].concat()) };
-            // A head in many pieces is not parsed many times. hyper has the same rule.
+            // A head that arrives in pieces is parsed again only when its end has arrived. hyper has the same rule.
             if before > 0 && received.len() < MOST_PARTIAL_BYTES && !response_head::ends_after(&received, before) {
                 continue;
             }
@@ -164,8 +165,8 @@ impl Plain {
             return Poll::Ready(Ok(std::mem::take(&mut self.rest)));
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        // The buffer is larger than the rest of the body. So bytes after the body are noticed, and a read that does not
-        // fill the buffer tells tokio that the socket is empty.
+        // If the rest of the body is short, the buffer is larger than the rest. So bytes after the body are noticed,
+        // and a read that does not fill the buffer shows tokio that the socket is empty.
         let least = left.saturating_add(1).min(LEAST_BODY_BYTES);
         let mut piece = ready!(poll_block(&mut self.socket, cx, least))?;
         if piece.is_empty() {

@@ -8,7 +8,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that continues an exchange. hyper writes the request head again, and this stream discards the bytes that
-/// have already been sent. Then hyper reads the bytes that had already been read, and then the connection.
+/// have already been sent. Then hyper gets the bytes that had already been read, and then the
+/// bytes of the connection.
 #[derive(Debug)]
 pub(in crate::origin) struct Replay<S> {
     stream: S,
