@@ -24,8 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 
-/// The time between two sweeps. A timeout can be early or late by up to this time. If the worker is too busy to sweep,
-/// a timeout is later.
+/// The time between two sweeps, unless the worker rests. A timeout can be early or late by up to this time. If the
+/// worker is too busy to sweep, a timeout is later.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// The longest time between two sweeps.
 pub(crate) const LONGEST_REST: Duration = Duration::from_secs(1);

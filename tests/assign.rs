@@ -50,7 +50,7 @@ fn config(origin: &Origin, experiment: &str) -> Config {
     Shim::config(origin.addr).with(COMMON).with(experiment)
 }
 
-/// Starts an origin whose response names the arm, and a shim with an experiment in front of the origin.
+/// Starts an origin, and a shim with an experiment in front of the origin.
 fn start(experiment: &str) -> (Origin, Shim) {
     let origin = Origin::start(origin::fixed(200, &[("ETag", "\"a\""), ("Content-Type", "text/html")], "page"));
     let shim = Shim::start(config(&origin, experiment));

@@ -9,8 +9,8 @@
 //!   lowered, this arm only loses places.
 //! - An arm whose share is not larger than a lane does not lose a place or get another place when other arms change.
 //!   With two arms, this is true for shares of any size, as long as their sum stays within 100 %.
-//! - With three or more arms, an arm that is larger than a lane can lose places in another lane. This happens if the
-//!   arm of that lane, or another arm that is larger than a lane, is raised.
+//! - With three or more arms, an arm that is larger than a lane can lose places in another lane, if the shares of
+//!   other arms change.
 //! - If an arm is added, removed or renamed, the lanes change, and ids move.
 
 use std::path::Path;

@@ -3,9 +3,11 @@
 //!
 //! **Place:** inside `verify`, because a signature of a CDN covers the target with the parameter that this layer
 //! removes; outside of `pulls`, whose stores must not contain that parameter. Outside of `cache_control`, which keeps
-//! responses that depend on an arm out of shared caches ([`Assigned`]). **Reads:** the target, Referer, the class of
-//! the path, `Ctx::{provider, trail, refusal}`, and the fields with the visitor's id and group. The layer removes each
-//! field whose name begins with X-Assign-, and the parameters of overrides. **Metrics:** `edgeshim_assignments_total`.
+//! responses that depend on an arm out of shared caches ([`Assigned`]).
+//! **Reads:** the target, Referer, the class of the path, `Ctx::{provider, trail, refusal}`, and the fields with the
+//! visitor's id and group. The layer removes each field whose name begins with X-Assign-, and the parameters of
+//! overrides.
+//! **Metrics:** `edgeshim_assignments_total`.
 //! **Cost:** nothing without experiments. With experiments: one pass over the field names, a search for overrides in
 //! the query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
 

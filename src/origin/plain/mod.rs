@@ -110,7 +110,8 @@ impl Plain {
             };
             let before = received.len();
             received = if before == 0 { piece } else { Bytes::from([received, piece].concat()) };
-            // A head that arrives in pieces is parsed again only when its end has arrived. hyper has the same rule.
+            // A short head that arrives in pieces is parsed again only when its end has arrived. hyper has the same
+            // rule.
             if before > 0 && received.len() < MOST_PARTIAL_BYTES && !response_head::ends_after(&received, before) {
                 continue;
             }
