@@ -38,7 +38,7 @@ pub(crate) struct Acceptance {
     pub(crate) br: bool,
 }
 
-/// Returns the coding that Accept-Encoding prefers: gzip or identity. See [`coding_acceptance`].
+/// Returns the coding that Accept-Encoding prefers: gzip or identity. See `coding_acceptance`.
 pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
     if coding_acceptance(headers).gzip { Coding::Gzip } else { Coding::Identity }
 }

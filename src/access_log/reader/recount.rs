@@ -58,7 +58,7 @@ pub(crate) struct Recount {
     pub(crate) span: Option<(Stamp, Stamp)>,
 }
 
-/// The name and the labels of a series, in the order of the labels' names.
+/// The name and the labels of a series, in the order in which the metric declares the labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Series {
     pub(crate) name: String,

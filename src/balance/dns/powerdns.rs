@@ -1,4 +1,4 @@
-//! PowerDNS, over its HTTP API: it reads a zone's records with GET and writes them with PATCH.
+//! The client of PowerDNS's HTTP API. It reads the records of a zone with GET and writes them with PATCH.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

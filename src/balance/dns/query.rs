@@ -15,7 +15,8 @@ const CLASS_IN: u16 = 1;
 const OPTION_SUBNET: u16 = 8;
 /// The largest answer over UDP that the query asks for, in bytes.
 const MAX_ANSWER_BYTES: u16 = 1232;
-/// How often a query is sent at most, because UDP loses packets.
+/// The largest number of times that a query is sent. A query without an answer is sent again, because UDP loses
+/// packets.
 const TRIES: u32 = 2;
 
 /// The answer to a query for a name.
@@ -160,7 +161,7 @@ mod tests {
     const CNAME: &[u8] = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x04\x01a\xc0\x10";
 
     #[test]
-    fn answer_when_complete_then_cname_no_cname_or_error_is_read() {
+    fn answer_when_complete_then_is_read_as_cname_or_as_no_cname_or_as_error() {
         let read = |packet: &[u8]| answer(packet, 0x1234, "img.example.com");
         assert_eq!(read(&packet(0, CNAME)), Some(Answer::Cname("a.example.com".to_owned())));
         assert_eq!(read(&packet(0, b"")), Some(Answer::NoCname));
