@@ -142,6 +142,14 @@ pub(crate) fn compute(
                         target.name, target.name
                     )));
                 }
+                if base.0.get(provider).is_some_and(|share| share.away) {
+                    return Err(Trouble::Refused(format!(
+                        "{}: {provider} is away, because its probe has failed; when the edge is up again, wait until \
+                         edgeshim balance watch brings {provider} back, or write: edgeshim balance -t {} -p {provider} \
+                         -m obey",
+                        target.name, target.name
+                    )));
+                }
                 set(&base, provider, None, None, Some(share * 10)).map_err(|trouble| in_target(target, trouble))?
             }
             Action::Init => first(target, &nodes)?,

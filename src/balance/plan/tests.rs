@@ -128,6 +128,15 @@ fn weight_when_other_weights_are_above_15_then_is_refused_with_a_hint() {
 }
 
 #[test]
+fn step_of_a_ramp_when_provider_is_away_then_is_refused() {
+    let mut before = equal();
+    before.0.insert("a".to_owned(), Share { mode: Mode::Obey, weight: 15, away: true });
+    let action = Action::RampStep { provider: "a".to_owned(), share: 50, end: 50 };
+    let trouble = plan(&file(&THREE), &[node(0, ours(&before))], action).expect_err("a is away");
+    assert!(matches!(trouble, Trouble::Refused(text) if text.contains("a is away")));
+}
+
+#[test]
 fn mode_and_weight_when_set_together_then_both_change_and_the_away_mark_is_removed() {
     let mut before = equal();
     before.0.insert("a".to_owned(), Share { mode: Mode::Remove, weight: 15, away: true });

@@ -18,12 +18,16 @@ pub(crate) struct Stopped {
     pub steps: usize,
 }
 
-/// Finds the last change of these targets, which must be a part of a ramp of this provider.
+/// Finds the last change of these targets, which must be a part of a ramp of this provider. The changes of `watch`,
+/// which takes providers away and brings them back, do not count.
 ///
 /// # Errors
 /// Returns a message if the last change is another.
 pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Result<Stopped, String> {
-    let is_ours = |entry: &&Entry| entry.counts() && targets.iter().any(|target| entry.to.contains_key(*target));
+    let is_ours = |entry: &&Entry| {
+        let is_of_watch = matches!(entry.action.as_str(), "away" | "back");
+        entry.counts() && !is_of_watch && targets.iter().any(|target| entry.to.contains_key(*target))
+    };
     let mut changes = journal.entries.iter().rev().filter(is_ours).map(|entry| (entry, part(entry, targets, provider)));
     let Some((last, Some((end, is_step)))) = changes.next() else {
         return Err(format!(
@@ -94,6 +98,14 @@ mod tests {
         let set = Action::Set { provider: "a".to_owned(), weight: None, mode: None, permille: Some(3) };
         let failed = Entry { result: "put back: 500".to_owned(), ..step(25, 100) };
         let changes = vec![entry(&set, 0, 3, "done"), step(1, 3), step(5, 10), step(10, 50), failed];
+        let of = |weight| Some([("images".to_owned(), shares(weight))].into());
+        assert_eq!(found(changes), Ok(Stopped { end: 50, start: of(3), previous: of(50), steps: 3 }));
+    }
+
+    #[test]
+    fn ramp_when_watch_has_made_changes_since_its_start_then_start_is_before_its_first_step() {
+        let away = |away| entry(&Action::Away { provider: "b".to_owned(), away }, 50, 50, "done");
+        let changes = vec![step(1, 3), step(5, 10), away(true), away(false), step(10, 50), away(true)];
         let of = |weight| Some([("images".to_owned(), shares(weight))].into());
         assert_eq!(found(changes), Ok(Stopped { end: 50, start: of(3), previous: of(50), steps: 3 }));
     }

@@ -26,8 +26,8 @@ use crate::cli::terminal::print;
 
 /// The exit code after a breach.
 const PUT_BACK: u8 = 3;
-/// How often the weights are put back if the DNS service fails.
-const PUT_BACK_TRIES: u32 = 5;
+/// The largest number of attempts to put the weights back. Another change can lock the journal for minutes.
+const PUT_BACK_TRIES: u32 = 20;
 
 type ByTarget = BTreeMap<String, Shares>;
 
@@ -415,7 +415,8 @@ impl Ramp<'_> {
         }
         let objections = change.objections(&planned.plan, &journal);
         if !objections.refused.is_empty() {
-            return Err((true, objections.refused));
+            // Another change can be in progress, for example of `watch`. The next attempt reads everything again.
+            return Err(again(objections.refused));
         }
         let writer = change.begin(&planned).await.map_err(again)?;
         change.make(&planned, writer).await.map_err(again)
@@ -436,8 +437,11 @@ impl Ramp<'_> {
             per_cent(self.share)
         ));
         texts.push(format!("to go on, write: edgeshim balance ramp -t {targets} -p {provider} --resume"));
-        texts
-            .push(format!("to go back to the weights before the ramp, write: edgeshim balance rollback {}", self.made));
+        texts.push(format!(
+            "to go back to the weights before the ramp, write: edgeshim balance rollback {} (if the history shows a \
+             later change of someone else, set the weights with --pct instead)",
+            self.made
+        ));
         Err(Failure::Failed(texts))
     }
 }
