@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { look as looked } from './page_checks.mjs'
 
 const task = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const require = createRequire(task.modules)
@@ -41,20 +41,7 @@ async function open(size = 'desk') {
   return page
 }
 
-// Checks a state in light and dark, and takes its pictures.
-async function look(page, name) {
-  // axe-core is evaluated by the debugger, which the policy does not forbid.
-  await page.evaluate(axe)
-  for (const colorScheme of ['light', 'dark']) {
-    await page.emulateMedia({ colorScheme })
-    await page.screenshot({ path: join(task.pictures, `${name}-${colorScheme}.png`), fullPage: true })
-    const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
-    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join(', ')}`)
-    assert.deepEqual(found, [], `${name}, ${colorScheme}`)
-  }
-  assert.deepEqual(await page.evaluate(() => window.breaches), [], `${name}: breaches of the policy`)
-  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}: wider than the window`)
-}
+const look = (page, name) => looked(page, name, { pictures: task.pictures, axe })
 
 const row = (page, target, provider) => page.locator(`section[aria-labelledby="target-${target}"] > table tbody tr`).filter({ has: page.locator(`th:text-is("${provider}")`) })
 const shares = async (page, target) => Object.fromEntries(await page.locator(`section[aria-labelledby="target-${target}"] > table tbody tr`).evaluateAll((rows) =>
