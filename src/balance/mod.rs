@@ -7,8 +7,9 @@
 //! A change goes through these files: `balance_file` reads the keys, `dns` reads what the services have, `plan`
 //! computes what to write, `refuse` says what speaks against it, `tables` shows it, and `transaction` writes it and
 //! reads it back, or puts everything back. `journal` notes the result, and `announce` sends the change to the shims.
-//! `change` has the steps from the first reading to the announcement. `observed_shares` asks the shims for the observed
-//! shares. `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor
+//! `change` has the steps from the first reading to the announcement. `figure_source` reads the counters of all shims,
+//! from the shims or from Prometheus, `figures` has their growth between two readings, and `observed_shares` has the
+//! shares that follow from this growth. `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor
 //! files.
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
@@ -26,6 +27,8 @@ pub(crate) mod cost;
 pub(crate) mod cost_tables;
 mod dns;
 pub(crate) mod edge_counters;
+pub(crate) mod figure_source;
+pub(crate) mod figures;
 mod grid;
 pub(crate) mod journal;
 mod node;

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use super::super::announce::token_field;
 use super::super::balance_file::{ProviderKeys, TargetKeys};
+use super::super::figure_source::{has_figures, sight};
+use super::super::figures::Sight;
 use super::super::journal::{Entry, Journal};
 use super::super::node::Node;
-use super::super::observed_shares::{BETWEEN_LOOKS, Look, Observed, between, look};
+use super::super::observed_shares::{BETWEEN_LOOKS, Observed};
 use super::super::plan::Trouble;
 use super::super::share::Shares;
 use super::super::standing::{Standing, standing};
@@ -35,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     state: Option<Read>,
-    looks: VecDeque<(Instant, Look)>,
+    looks: VecDeque<(Instant, Sight)>,
 }
 
 #[derive(Debug)]
@@ -118,8 +120,8 @@ impl Page {
         })
     }
 
-    async fn look(&self) -> Result<Option<Look>, String> {
-        if self.file.shims.is_empty() { Ok(None) } else { look(self.file, &self.caller).await.map(Some) }
+    async fn look(&self) -> Result<Option<Sight>, String> {
+        if has_figures(self.file) { sight(self.file, &self.caller).await.map(Some) } else { Ok(None) }
     }
 
     /// Reads the nodes of each target.
@@ -187,7 +189,7 @@ impl Page {
 }
 
 impl Reading {
-    fn add(&mut self, look: Look) {
+    fn add(&mut self, look: Sight) {
         let now = Instant::now();
         self.looks.retain(|(time, _)| now.duration_since(*time) <= WINDOW);
         if self.looks.len() >= MAX_LOOKS {
@@ -200,7 +202,8 @@ impl Reading {
     fn observed(&self, names: &[&String]) -> Option<Observed> {
         let (last, newest) = self.looks.back()?;
         let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);
-        old.into_iter().find_map(|(_, oldest)| between(oldest, newest, names))
+        let growth = |(time, oldest): &(Instant, Sight)| oldest.until(newest, (*last - *time).as_secs_f64()).ok();
+        old.filter_map(growth).next()?.observed(names)
     }
 }
 

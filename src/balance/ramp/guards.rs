@@ -1,7 +1,7 @@
 //! The guards of a ramp: each compares a figure of the provider with a limit, and with the same figure of the others in
 //! the same time. A figure that is above its limit everywhere is not the fault of one CDN, so it is no breach.
 
-use super::figures::{Counts, Growth};
+use crate::balance::figures::{Counts, Growth};
 use crate::balance::ramp_keys::GuardKeys;
 use crate::metrics::arrival::chance;
 
@@ -138,8 +138,8 @@ fn offload(limit: f64, own: &Counts, others: &Counts) -> Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::tests::{counts, times};
     use super::*;
+    use crate::balance::figures::tests::{counts, times};
 
     const ERRORS: GuardKeys =
         GuardKeys { errors: Some(0.01), beacons_per_minute: None, p95_ratio: None, offload_drop: None };

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::figures::Growth;
 use super::guards::{Compared, Reading, Verdict, read};
+use crate::balance::figures::Growth;
 use crate::balance::ramp_keys::RampKeys;
 use crate::metrics::arrival::{PARTS, arrival};
 

@@ -13,8 +13,9 @@ use super::target_file;
 use super::{Failure, Result};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
+use crate::balance::figure_source::{has_figures, sight};
 use crate::balance::journal::{Entry, Journal};
-use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
+use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed};
 use crate::balance::plan::Trouble;
 use crate::balance::share::Shares;
 use crate::balance::standing::{Standing, standing};
@@ -134,15 +135,16 @@ fn read<'f>(
         let mut stop = Stop::watch()?;
         let caller = Caller { is_verbose: common.verbose };
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
-        let has_looks = with_observed && !file.shims.is_empty();
-        let first = if has_looks { Some(stop.or(look(file, &caller)).await?) } else { None };
+        let has_looks = with_observed && has_figures(file);
+        let first = if has_looks { Some(stop.or(sight(file, &caller)).await?) } else { None };
         let started = Instant::now();
         let nodes = stop.or(services.read(targets)).await?.map_err(Failure::Failed)?;
-        let looks = match first {
+        let growth = match first {
             None => None,
             Some(Ok(first)) => {
                 stop.or(sleep_until(started + BETWEEN_LOOKS)).await?;
-                stop.or(look(file, &caller)).await?.map(|second| (first, second)).map_err(warn).ok()
+                let second = stop.or(sight(file, &caller)).await?;
+                second.and_then(|second| first.until(&second, started.elapsed().as_secs_f64())).map_err(warn).ok()
             }
             Some(Err(error)) => {
                 warn(error);
@@ -158,7 +160,7 @@ fn read<'f>(
             })?;
             let Standing { shares, problems } = standing;
             let names: Vec<&String> = target.providers.keys().collect();
-            let observed = looks.as_ref().and_then(|(first, second)| between(first, second, &names));
+            let observed = growth.as_ref().and_then(|growth| growth.observed(&names));
             found.push(Present { target, shares, observed, problems });
         }
         Ok(ExitCode::SUCCESS)

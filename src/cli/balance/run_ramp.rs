@@ -12,10 +12,10 @@ use super::{Failure, Result, check_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
+use crate::balance::figure_source::{has_figures, sight};
+use crate::balance::figures::{Growth, Sight};
 use crate::balance::journal::Journal;
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
-use crate::balance::ramp::figure_source::sight;
-use crate::balance::ramp::figures::{Growth, Sight};
 use crate::balance::ramp::journal_of_ramps::stopped;
 use crate::balance::ramp::progress::{Next, Parties, Step, steps, time};
 use crate::balance::ramp::timetable::timetable;
@@ -52,7 +52,7 @@ struct Ramp<'f> {
 pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]) -> Result {
     let provider = flags.provider.to_ascii_lowercase();
     check_provider(targets, &provider)?;
-    if file.shims.is_empty() && file.prometheus.is_none() {
+    if !has_figures(file) {
         return Err(Failure::usage(
             "a ramp needs the figures of the shims; write shims = [\"http://127.0.0.1:9900\"] or prometheus = \
              \"http://127.0.0.1:9090\" into balance.toml",

@@ -1,8 +1,8 @@
 //! Tests of the decisions of a ramp. No test uses a socket or a clock.
 
-use super::super::figures::Counts;
-use super::super::figures::tests::{counts, times};
 use super::*;
+use crate::balance::figures::Counts;
+use crate::balance::figures::tests::{counts, times};
 use crate::balance::ramp_keys::{GuardKeys, OnBreach};
 
 const EVERY: u64 = 15;

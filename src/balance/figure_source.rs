@@ -6,13 +6,18 @@ use http::{HeaderMap, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::api_call::Caller;
+use super::balance_file::BalanceFile;
+use super::base_url::BaseUrl;
 use super::figures::{Shim, Sight, names};
-use crate::balance::api_call::Caller;
-use crate::balance::balance_file::BalanceFile;
-use crate::balance::base_url::BaseUrl;
 use crate::keys::quote;
 
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether balance.toml says where the counters are.
+pub(crate) fn has_figures(file: &BalanceFile) -> bool {
+    file.prometheus.is_some() || !file.shims.is_empty()
+}
 
 /// Reads the counters. If `prometheus` is set, all instances that Prometheus knows count, else the `shims`.
 ///

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::balance::observed_shares::{Look, Observed, between};
 use crate::metrics::describe;
 
 /// The counters of one provider.
@@ -50,7 +49,7 @@ pub(crate) struct Growth {
     pub providers: BTreeMap<String, Counts>,
 }
 
-/// The metrics that a ramp reads.
+/// The metrics that balance reads.
 pub(crate) fn names() -> [String; 6] {
     [
         describe::PULLS.name().to_owned(),
@@ -193,15 +192,6 @@ impl Growth {
             sum.add(counts);
         }
         sum
-    }
-
-    /// Returns how the requests were divided among these providers.
-    pub(crate) fn observed(&self, providers: &[&String]) -> Option<Observed> {
-        let of = |count: fn(&Counts) -> f64| {
-            self.providers.iter().map(|(name, counts)| (name.clone(), count(counts))).collect::<BTreeMap<_, _>>()
-        };
-        let look = Look::new(of(|counts| counts.pulls), of(|counts| counts.edge_requests));
-        between(&Look::default(), &look, providers)
     }
 }
 
