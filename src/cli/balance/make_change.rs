@@ -54,7 +54,7 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
     };
     let caller = Caller { is_verbose: common.verbose };
     with_runtime(async {
-        let mut stop = Stop::watch()?;
+        let stop = Stop::watch()?;
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let change = Change {
             file,
@@ -65,7 +65,7 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
             why: confirm.why.clone(),
             force: confirm.force.clone(),
         };
-        let made = make(&change, action, &journal, &mut stop, confirm).await?;
+        let made = make(&change, action, &journal, &stop, confirm).await?;
         if let Some(Made { entry, warnings }) = made {
             for warning in warnings {
                 complain!("warning: {warning}");
@@ -92,7 +92,7 @@ async fn make(
     change: &Change<'_>,
     action: Action,
     journal: &Journal,
-    stop: &mut Stop,
+    stop: &Stop,
     flags: &Confirm,
 ) -> Result<Option<Made>> {
     let planned = stop.or(change.plan(action)).await??;
