@@ -1032,6 +1032,7 @@ struct Aws {
     plant: Option<AwsPlant>,
     looks: usize,
     posts: usize,
+    is_never_in_sync: bool,
 }
 
 enum AwsPlant {
@@ -1067,7 +1068,7 @@ fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
     };
     if request.target == "/2013-04-01/change/C1" {
         aws.looks += 1;
-        let status = if aws.looks % 2 == 1 { "PENDING" } else { "INSYNC" };
+        let status = if aws.looks % 2 == 1 || aws.is_never_in_sync { "PENDING" } else { "INSYNC" };
         return respond(request, conn, 200, &[], info(status).as_bytes());
     }
     if request.method == "POST" {

@@ -43,12 +43,7 @@ pub(crate) struct Shared<'f> {
 }
 
 impl<'f> Shared<'f> {
-    pub(crate) fn new(
-        file: &'f BalanceFile,
-        caller: &'f Caller,
-        services: &'f Services<'f>,
-        tell: Tell<'f>,
-    ) -> Self {
+    pub(crate) fn new(file: &'f BalanceFile, caller: &'f Caller, services: &'f Services<'f>, tell: Tell<'f>) -> Self {
         let (journal, turn, has_written) = Default::default();
         Self { file, caller, services, tell, start: Instant::now(), journal, turn, has_written }
     }
