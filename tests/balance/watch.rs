@@ -342,6 +342,31 @@ fn person_when_changing_weights_meanwhile_then_both_changes_are_made() {
 }
 
 #[test]
+fn rollback_when_watch_has_acted_then_provider_stays_away_unless_asked() {
+    let (dns, edge) = (Dns::start(), Edge::start());
+    let desk = desk_of(&dns, &[("fastly", edge.probe())], "");
+    forced(&desk, &["-t", "html", "-p", "fastly", "-w", "5"]);
+    let watch = Watch::start(&desk);
+    edge.set(503);
+    watch.wait("html: fastly is away now");
+    watch.stop();
+    let out = desk.fine(&["rollback", "--yes"]);
+    let (undone, kept) =
+        out.split_once("Acts of watch that stay (--with-watch undoes them too):\n").expect("two lists");
+    assert!(undone.contains("fastly weight 5, forced"), "{out}");
+    assert!(kept.lines().next().unwrap().contains(" watch html: fastly away, why "), "{out}");
+    let fastly = |desk: &Desk| desk.journal().last().unwrap()["to"]["html"]["fastly"].clone();
+    assert_eq!(fastly(&desk), json!({ "mode": "obey", "weight": 15, "away": true }));
+    assert!(!is_served(&dns, "f"));
+    // The rollback, the act and the change are undone.
+    let out = desk.fine(&["rollback", "3", "--with-watch", "--yes"]);
+    assert!(out.contains(" watch html: fastly away, why ") && !out.contains("that stay"), "{out}");
+    assert_eq!(fastly(&desk), json!({ "mode": "obey", "weight": 15 }));
+    assert!(is_served(&dns, "f"));
+    desk.fine(&["status"]);
+}
+
+#[test]
 fn nodes_when_changed_without_the_journal_then_watch_reports_the_refusal_at_once() {
     let (dns, edge) = (Dns::start(), Edge::start());
     let desk = desk_of(&dns, &[("fastly", edge.probe())], "");

@@ -85,10 +85,13 @@ impl<'f> Shared<'f> {
                 () = stop.wait() => return,
                 () = self.has_written.notified() => {}
             }
-            for text in self.services.settle().await {
-                self.warn(&text);
-            }
+            self.settle().await;
         }
+    }
+
+    /// Waits until the DNS servers have the records, or until a signal arrives, and warns if they may not have them.
+    pub(crate) async fn settle(&self) {
+        self.services.settle().await.iter().for_each(|text| self.warn(text));
     }
 
     /// Announces acts to the shims, one after the other, until all senders are gone. After a signal, there is only a

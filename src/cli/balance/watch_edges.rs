@@ -50,6 +50,8 @@ pub(super) fn watch(file: &BalanceFile, common: &Common, targets: &[&TargetKeys]
             shared.settle_writes(&stop.interrupt),
             shared.announce_acts(acts, &stop.interrupt),
         );
+        // An act can have been completed after the signal.
+        shared.settle().await;
         let standings: Vec<String> = standings.into_iter().flatten().collect();
         let standing = if standings.is_empty() { "no provider is away".to_owned() } else { standings.join("; ") };
         say!("stopped; {standing}");
