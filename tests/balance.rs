@@ -987,6 +987,8 @@ struct Aws {
     looks: usize,
     posts: usize,
     is_never_in_sync: bool,
+    /// The number of the first POST that is denied.
+    denied_from: Option<usize>,
 }
 
 enum AwsPlant {
@@ -1028,6 +1030,9 @@ fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
     if request.method == "POST" {
         assert_eq!(request.target, "/2013-04-01/hostedzone/Z1/rrset");
         aws.posts += 1;
+        if aws.denied_from.is_some_and(|first| aws.posts >= first) {
+            return respond(request, conn, 403, &[], aws_error("AccessDenied", "not any more").as_bytes());
+        }
         let plant = aws.plant.take();
         match plant {
             Some(AwsPlant::Throttle) => {
@@ -1084,7 +1089,8 @@ fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
     respond(request, conn, 200, &[], text.as_bytes())
 }
 
-fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
+/// Starts a test server that acts as Route 53. Also returns its block for `balance.toml`, with the name `aws`.
+fn start_aws() -> (Arc<Mutex<Aws>>, Origin, String) {
     let state = Arc::new(Mutex::new(Aws::default()));
     let shared = Arc::clone(&state);
     let api = Origin::start(move |request, conn| aws(&shared, request, conn));
@@ -1093,6 +1099,11 @@ fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
          zone_id = \"/hostedzone/Z1\"\n",
         api.addr
     );
+    (state, api, service)
+}
+
+fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
+    let (state, api, service) = start_aws();
     let desk = Desk::new(&(service + &target("images", "\"aws\"", "\"img0.example.com\", \"img1.example.com\"")));
     desk.fine(&["init", "-t", "images", "--yes"]);
     (state, api, desk)

@@ -170,3 +170,31 @@ fn service_when_silent_after_a_failed_write_then_nodes_are_reported_as_unknown()
     }
     assert!(!ended.err.contains("b0.example.com"), "{}", ended.err);
 }
+
+#[test]
+fn write_when_failing_after_route_53_has_changed_then_route_53_is_put_back_or_the_difference_is_printed() {
+    let (state, _api, aws) = start_aws();
+    let state = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let dns = Dns::start();
+    let node = "\"www.example.com\"";
+    let desk = Desk::new(&(aws + &dns.service("pdns") + &target("html", "\"aws\", \"pdns\"", node)));
+    desk.hurry();
+    desk.fine(&["init", "-t", "html", "--yes"]);
+    let (sets, contents) = (state().sets.clone(), dns.contents());
+    let change = ["-t", "html", "-p", "fastly", "-w", "5", "--yes"];
+    for (name, plant, part) in failures() {
+        dns.plant(0, plant);
+        desk.fails(1, &change, &["pdns: ", part, "all nodes are as before"]);
+        assert!(state().sets == sets && dns.contents() == contents, "{name} left a difference");
+    }
+    dns.plant(0, Plant::Status(500));
+    let posts = state().posts;
+    state().denied_from = Some(posts + 2);
+    let difference = format!("www.example.com at aws: had {OLD}; now has {NEW}");
+    desk.fails(1, &change, &["pdns: the API failed (500", "NOT all nodes could be put back:", &difference]);
+    assert_eq!((state().posts, dns.contents()), (posts + 3, contents), "the put-back is tried twice");
+    state().denied_from = None;
+    let back = ["-t", "html", "-p", "fastly", "-w", "15", "--yes", "--force", "mended"];
+    assert_eq!(desk.run(&back).code, 0);
+    assert_eq!(state().sets, sets);
+}

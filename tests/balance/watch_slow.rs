@@ -51,7 +51,7 @@ fn act_when_dns_service_hangs_in_the_write_then_probes_go_on_and_a_signal_waits_
     go_on.open();
     let text = watch.stop();
     assert!(
-        text.contains("html: fastly is away now") && text.ends_with("stopped; html: away: fastly (obey)\n"),
+        text.contains("html: fastly is away now") && text.contains("stopped; html: away: fastly (obey)\n"),
         "{text}"
     );
     assert_eq!(desk.journal().last().unwrap()["result"], "done");
@@ -68,7 +68,7 @@ fn act_when_dns_service_of_another_target_hangs_then_is_made() {
     edge.set(200);
     watch.wait("b: fastly is back");
     let text = watch.stop();
-    assert!(text.ends_with("stopped; a: the weights have not been read\n"), "{text}");
+    assert!(text.contains("stopped; a: the weights have not been read\n"), "{text}");
     assert!(has_fastly(&slow, "a") && has_fastly(&fine, "b"));
 }
 
@@ -98,7 +98,7 @@ fn act_when_edge_is_up_before_its_turn_to_write_then_is_not_made() {
     edge.wait_probes(3);
     let text = watch.stop();
     assert_eq!((waiting.patches(), text.matches("is away now").count()), (1, 1), "{text}");
-    assert!(text.ends_with("stopped; no provider is away\n"), "{text}");
+    assert!(text.contains("stopped; no provider is away\n"), "{text}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn act_when_shims_do_not_answer_then_next_act_does_not_wait() {
     assert!(shim.count() < 20, "the first act is still being announced");
     let text = watch.stop();
     assert_eq!(text.matches(" is made, but not announced: the watch ends").count(), 3, "{text}");
-    assert!(text.ends_with("stopped; html: away: akamai (obey)\n"), "{text}");
+    assert!(text.contains("stopped; html: away: akamai (obey)\n"), "{text}");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn act_when_route_53_is_never_in_sync_then_next_act_does_not_wait_and_a_signal_e
     let part = "perhaps not all DNS servers of aws have it yet: a signal has ended the wait";
     assert!(ended.code == 0 && ended.out.contains("Done (") && ended.err.contains(part), "{ended:?}");
     let text = watch.stop();
-    assert!(text.contains(part) && text.ends_with("stopped; no provider is away\n"), "{text}");
+    assert!(text.matches(part).count() == 1 && text.contains("stopped; no provider is away\n"), "{text}");
     let results: Vec<_> = desk.journal().iter().map(|line| line["result"].clone()).collect();
     assert_eq!(results, vec!["done"; 4], "a change is done when it is written and read back");
 }

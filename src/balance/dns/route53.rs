@@ -287,29 +287,35 @@ impl Route53 {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all DNS servers of Route 53 have the changes.
+    /// Waits until all DNS servers of Route 53 have the changes. The caller may drop the future, and call again.
     pub(super) async fn settle(&self) -> Result<(), String> {
-        let pending = std::mem::take(&mut *self.pending());
         let end = Instant::now() + IN_SYNC_LIMIT;
-        for id in pending {
-            // The identifier becomes a part of a path, so only letters and digits are accepted.
-            let short = id.strip_prefix("/change/").unwrap_or(&id);
-            if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Err(format!("the change has no valid Id ({})", quote(&id)));
-            }
-            loop {
-                let answer = self.call(Method::GET, &format!("/change/{short}"), "", "").await;
-                let answer = answer.map_err(|trouble| trouble.message(&self.zone_id))?;
-                if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
-                    break;
-                }
-                if Instant::now() + BETWEEN_LOOKS > end {
-                    return Err(format!("the change {short} is not INSYNC after {} s", IN_SYNC_LIMIT.as_secs()));
-                }
-                sleep(BETWEEN_LOOKS).await;
-            }
+        loop {
+            let Some(id) = self.pending().first().cloned() else { return Ok(()) };
+            let settled = self.in_sync(&id, end).await;
+            self.pending().retain(|other| *other != id);
+            settled?;
         }
-        Ok(())
+    }
+
+    /// Waits until all DNS servers of Route 53 have a change.
+    async fn in_sync(&self, id: &str, end: Instant) -> Result<(), String> {
+        // The identifier becomes a part of a path, so only letters and digits are accepted.
+        let short = id.strip_prefix("/change/").unwrap_or(id);
+        if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(format!("the change has no valid Id ({})", quote(id)));
+        }
+        loop {
+            let answer = self.call(Method::GET, &format!("/change/{short}"), "", "").await;
+            let answer = answer.map_err(|trouble| trouble.message(&self.zone_id))?;
+            if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
+                return Ok(());
+            }
+            if Instant::now() + BETWEEN_LOOKS > end {
+                return Err(format!("the change {short} is not INSYNC after {} s", IN_SYNC_LIMIT.as_secs()));
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
     }
 }
 

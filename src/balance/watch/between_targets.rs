@@ -79,13 +79,16 @@ impl<'f> Shared<'f> {
 
     /// Waits after each write until the DNS servers have the records, until a signal arrives.
     pub(crate) async fn settle_writes(&self, stop: &Interrupt) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.wait() => return,
-                () = self.has_written.notified() => {}
+        let settled = async {
+            loop {
+                self.has_written.notified().await;
+                self.settle().await;
             }
-            self.settle().await;
+        };
+        tokio::select! {
+            biased;
+            () = stop.wait() => {}
+            () = settled => {}
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn watch(file: &BalanceFile, common: &Common, targets: &[&TargetKeys]
             shared.settle_writes(&stop.interrupt),
             shared.announce_acts(acts, &stop.interrupt),
         );
-        // An act can have been completed after the signal.
+        // After the signal, this only warns of the writes that may not be everywhere.
         shared.settle().await;
         let standings: Vec<String> = standings.into_iter().flatten().collect();
         let standing = if standings.is_empty() { "no provider is away".to_owned() } else { standings.join("; ") };
