@@ -151,9 +151,7 @@ mod tests {
     #[test]
     fn rollback_when_targets_are_named_then_takes_only_their_changes() {
         let mut both = entry("a weight", "15 15", "5 15");
-        for shares in [both.from.get("t").cloned()] {
-            both.from.extend(shares.map(|shares| ("u".to_owned(), shares)));
-        }
+        both.from.insert("u".to_owned(), Some(shares("15 15")));
         both.to.insert("u".to_owned(), shares("5 15"));
         let mut other = entry("a weight", "5 15", "1 15");
         other.from = [("u".to_owned(), Some(shares("5 15")))].into();

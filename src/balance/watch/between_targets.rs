@@ -24,7 +24,7 @@ pub(crate) struct News {
 }
 
 /// Tells the operator something.
-pub(crate) type Tell<'f> = &'f dyn Fn(News);
+pub(crate) type Tell<'f> = &'f dyn Fn(&News);
 
 /// The journal as it was read, with the size and the time of the file.
 type ReadJournal = ((u64, Option<SystemTime>), Rc<Journal>);
@@ -114,6 +114,6 @@ impl<'f> Shared<'f> {
     }
 
     pub(super) fn warn(&self, text: &str) {
-        (self.tell)(News { text: format!("warning: {text}"), is_problem: true });
+        (self.tell)(&News { text: format!("warning: {text}"), is_problem: true });
     }
 }

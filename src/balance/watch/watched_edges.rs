@@ -77,11 +77,11 @@ impl<'f> Edges<'f> {
     }
 
     fn say(&self, text: String) {
-        (self.tell)(News { text, is_problem: false });
+        (self.tell)(&News { text, is_problem: false });
     }
 
     fn complain(&self, text: String) {
-        (self.tell)(News { text, is_problem: true });
+        (self.tell)(&News { text, is_problem: true });
     }
 
     /// Returns the number of each provider's edge. A provider without a probe has none.

@@ -162,11 +162,10 @@ impl<'f> Target<'f> {
 
     /// Plans the act on one provider.
     async fn prepare(&self, provider: String, away: bool, shares: Shares) -> Result<Act<'f>, Hindrance> {
-        let shared = self.shared;
         let change = Change {
-            file: shared.file,
-            caller: shared.caller,
-            services: shared.services,
+            file: self.shared.file,
+            caller: self.shared.caller,
+            services: self.shared.services,
             targets: vec![self.keys],
             who: WHO.to_owned(),
             why: self.figures(&provider),
@@ -303,16 +302,16 @@ impl<'f> Target<'f> {
             Trouble::Failed => "a change failed; watch tries again, with longer and longer pauses",
         });
         for text in texts {
-            (self.shared.tell)(News { text: format!("  {text}"), is_problem: true });
+            (self.shared.tell)(&News { text: format!("  {text}"), is_problem: true });
         }
     }
 
     fn say(&self, text: &str) {
-        (self.shared.tell)(News { text: format!("{}: {text}", self.keys.name), is_problem: false });
+        (self.shared.tell)(&News { text: format!("{}: {text}", self.keys.name), is_problem: false });
     }
 
     fn complain(&self, text: &str) {
-        (self.shared.tell)(News { text: format!("{}: {text}", self.keys.name), is_problem: true });
+        (self.shared.tell)(&News { text: format!("{}: {text}", self.keys.name), is_problem: true });
     }
 
     /// Returns what to do next, after the latest probes.

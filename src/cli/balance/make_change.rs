@@ -94,7 +94,10 @@ fn target<'f>(file: &'f BalanceFile, name: &str, undo: &Undo<'_>) -> Result<&'f 
 
 /// Says which changes a rollback undoes, and which acts of `watch` it leaves.
 fn described(undo: &Undo<'_>) -> String {
-    let lines = |entries: &[&Entry]| entries.iter().map(|entry| format!("  {}\n", line(entry))).collect::<String>();
+    let lines = |entries: &[&Entry]| {
+        let lines: Vec<String> = entries.iter().map(|entry| format!("  {}\n", line(entry))).collect();
+        lines.concat()
+    };
     let kept = match undo.kept.as_slice() {
         [] => String::new(),
         kept => format!("Acts of watch that stay (--with-watch undoes them too):\n{}", lines(kept)),

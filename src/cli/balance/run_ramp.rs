@@ -133,7 +133,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             return Ok(ExitCode::SUCCESS);
         }
         if !flags.yes {
-            confirm(&mut stop).await?;
+            confirm(&stop).await?;
         }
         ramp.clock = Instant::now();
         ramp.drive(&remaining, is_inside, &mut stop).await

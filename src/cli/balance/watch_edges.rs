@@ -95,7 +95,7 @@ async fn follow(mut target: Target<'_>, stop: &Stop) -> Option<String> {
 }
 
 /// Shows news.
-fn tell(news: News) {
+fn tell(news: &News) {
     if news.is_problem {
         complain!("{}", news.text);
     } else {
