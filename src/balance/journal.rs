@@ -25,8 +25,8 @@ use crate::regular_file;
 const MAX_ENTRIES: usize = 10_000;
 /// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
-/// The longest result in a line, in bytes. In JSON, each quote and each backslash of the result needs two bytes. Control
-/// characters would need six bytes, and are replaced.
+/// The longest result in a line, in bytes. In JSON, each quote and each backslash of the result needs two bytes.
+/// Control characters would need six bytes, and are replaced.
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;

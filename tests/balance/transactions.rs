@@ -119,7 +119,7 @@ fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
                 continue;
             }
             stage.plant(write, plant.clone());
-            // All later writes fail, so nothing can be put back. A hang takes a second, and is tried for one place only.
+            // All later writes fail, so nothing can be put back. A hang takes a second, so it is tried once only.
             let is_other = name == "cut" || (name == "hang" && write > 1);
             for later in write + 1..write + 13 {
                 stage.plant(later, if is_other { Plant::Status(500) } else { plant.clone() });

@@ -13,7 +13,7 @@ use super::{Failure, Result, check_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
-use crate::balance::journal::Journal;
+use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::figure_source::sight;
 use crate::balance::ramp::figures::{Growth, Sight};
@@ -300,7 +300,8 @@ impl Ramp<'_> {
             let has_beacons = found.as_ref().is_ok_and(|sight| sight.counts_beacons_of(&self.provider));
             let growth = growth(&mut base, found, now);
             let next = watched.look(self.clock.elapsed(), growth.as_ref().map_err(String::as_str), has_beacons);
-            say!("{}  step {}, {share} %: {}", clock_time(), self.made, watched.report());
+            let time_of_day = utc().split_off(11);
+            say!("{time_of_day}  step {}, {share} %: {}", self.made, watched.report());
             match next {
                 Next::Look => {}
                 Next::Passed => {
@@ -494,9 +495,4 @@ fn growth(
         *base = Some((found, now));
     }
     growth
-}
-
-/// Returns the time of day, in UTC.
-fn clock_time() -> String {
-    crate::balance::journal::now().get(11..).unwrap_or_default().to_owned()
 }
