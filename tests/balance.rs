@@ -4,7 +4,11 @@
 
 #[path = "balance/ramps.rs"]
 mod ramps;
+#[path = "balance/rollbacks.rs"]
+mod rollbacks;
 mod support;
+#[path = "balance/transactions.rs"]
+mod transactions;
 #[path = "balance/watch.rs"]
 mod watch;
 
@@ -27,7 +31,7 @@ const KEY: &str = "s3cret";
 #[derive(Clone)]
 enum Plant {
     Status(u16),
-    /// 429 with Retry-After, once.
+    /// 429 with Retry-After.
     Later,
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
@@ -606,56 +610,6 @@ fn share_when_set_with_pct_then_w_option_is_refused_and_rollback_restores_weight
 // ---- failures -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn write_when_failing_at_any_target_then_all_nodes_are_put_back() {
-    let (dns, desk) = started();
-    let before = dns.contents();
-    for target in 0..3 {
-        for plant in [Plant::Status(500), Plant::Status(422), Plant::WriteAndCut, Plant::Hang] {
-            if matches!(plant, Plant::Hang) {
-                desk.hurry();
-            }
-            dns.plant(target, plant);
-            let error = desk.fails(1, &["--all", "-p", "fastly", "-w", "5", "--yes"], &["all nodes are as before"]);
-            assert!(!error.contains("NOT"), "{error}");
-            assert_eq!(dns.contents(), before, "the failure at write {target} left a difference");
-            let journal = desk.journal();
-            assert!(journal.last().unwrap()["result"].as_str().unwrap().starts_with("put back: pdns: "));
-        }
-    }
-    assert_eq!(desk.journal().len(), 1 + 12, "each failed change must have one line");
-    desk.fine(&["--all", "-p", "fastly", "-w", "5", "--yes"]);
-    desk.fine(&["status"]);
-}
-
-#[test]
-fn undo_when_failing_too_then_the_exact_difference_is_printed() {
-    let (dns, desk) = started();
-    // The third write fails, and so does the undo of the second write, twice.
-    for patch in 2..=4 {
-        dns.plant(patch, Plant::Status(500));
-    }
-    let error = desk.fails(1, &["--all", "-p", "fastly", "-w", "5", "--yes"], &["NOT all nodes could be put back:"]);
-    let now = "now has akamai obey 15, edgecast obey 15, fastly obey 5";
-    let had = "had akamai obey 15, edgecast obey 15, fastly obey 15";
-    let differences: Vec<&str> = error.lines().filter(|line| line.contains("; now ")).collect();
-    assert_eq!(
-        differences,
-        [
-            format!("edgeshim balance: img0.example.com at pdns: {had}; {now}"),
-            format!("edgeshim balance: img1.example.com at pdns: {had}; {now}"),
-        ]
-    );
-    assert_eq!(weights(&dns, "www.example.com")["f"], 333);
-    assert_eq!(weights(&dns, "static.example.com")["f"], 333);
-    let journal = desk.journal();
-    let result = journal.last().unwrap()["result"].as_str().unwrap().to_owned();
-    assert!(result.starts_with("split: ") && result.contains("img1.example.com"), "{result}");
-    // The same change succeeds without --force, because all nodes of each target have the same weights.
-    assert_eq!(desk.run(&["status"]).code, 0, "the two nodes of images agree, and the journal knows of the split");
-    desk.fine(&["--all", "-p", "fastly", "-w", "5", "--yes"]);
-}
-
-#[test]
 fn api_when_failing_then_message_names_the_cause() {
     let (dns, desk) = started();
     let show = ["-t", "images", "--show"];
@@ -1032,6 +986,9 @@ struct Aws {
     plant: Option<AwsPlant>,
     looks: usize,
     posts: usize,
+    is_never_in_sync: bool,
+    /// The number of the first POST that is denied.
+    denied_from: Option<usize>,
 }
 
 enum AwsPlant {
@@ -1067,12 +1024,15 @@ fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
     };
     if request.target == "/2013-04-01/change/C1" {
         aws.looks += 1;
-        let status = if aws.looks % 2 == 1 { "PENDING" } else { "INSYNC" };
+        let status = if aws.looks % 2 == 1 || aws.is_never_in_sync { "PENDING" } else { "INSYNC" };
         return respond(request, conn, 200, &[], info(status).as_bytes());
     }
     if request.method == "POST" {
         assert_eq!(request.target, "/2013-04-01/hostedzone/Z1/rrset");
         aws.posts += 1;
+        if aws.denied_from.is_some_and(|first| aws.posts >= first) {
+            return respond(request, conn, 403, &[], aws_error("AccessDenied", "not any more").as_bytes());
+        }
         let plant = aws.plant.take();
         match plant {
             Some(AwsPlant::Throttle) => {
@@ -1129,7 +1089,8 @@ fn aws(shared: &Mutex<Aws>, request: &Request, conn: &mut Conn) -> After {
     respond(request, conn, 200, &[], text.as_bytes())
 }
 
-fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
+/// Starts a test server that acts as Route 53. Also returns its block for `balance.toml`, with the name `aws`.
+fn start_aws() -> (Arc<Mutex<Aws>>, Origin, String) {
     let state = Arc::new(Mutex::new(Aws::default()));
     let shared = Arc::clone(&state);
     let api = Origin::start(move |request, conn| aws(&shared, request, conn));
@@ -1138,6 +1099,11 @@ fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
          zone_id = \"/hostedzone/Z1\"\n",
         api.addr
     );
+    (state, api, service)
+}
+
+fn with_aws() -> (Arc<Mutex<Aws>>, Origin, Desk) {
+    let (state, api, service) = start_aws();
     let desk = Desk::new(&(service + &target("images", "\"aws\"", "\"img0.example.com\", \"img1.example.com\"")));
     desk.fine(&["init", "-t", "images", "--yes"]);
     (state, api, desk)

@@ -29,12 +29,13 @@ pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry)
         if with_share.is_some() && reply.as_ref().is_ok_and(|reply| reply.status == 400) {
             reply = post(&plain).await;
         }
-        match reply {
-            Ok(reply) if (200..300).contains(&reply.status) => {}
-            Ok(reply) if reply.status == 401 => warnings.push(format!("{shim} rejects shims_token (401)")),
-            Ok(reply) => warnings.push(format!("{shim} did not take the annotation ({})", reply.status)),
-            Err(error) => warnings.push(error),
-        }
+        let reason = match reply {
+            Ok(reply) if (200..300).contains(&reply.status) => continue,
+            Ok(reply) if reply.status == 401 => format!("{shim} rejects shims_token (401)"),
+            Ok(reply) => format!("{shim} did not take the annotation ({})", reply.status),
+            Err(error) => error,
+        };
+        warnings.push(format!("the change is made, but not announced: {reason}"));
     }
     warnings
 }

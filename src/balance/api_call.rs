@@ -1,7 +1,7 @@
 //! Calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -27,6 +28,8 @@ const MAX_PROBE_BYTES: usize = 64 * 1024;
 /// How often a call is repeated if the service asks to repeat it later, and how long all these waits may take together.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_mins(1);
+/// How long the certificate authorities of the system are used after they were read.
+const AUTHORITIES_AGE: Duration = Duration::from_mins(1);
 
 /// The response to a call.
 #[derive(Debug)]
@@ -184,7 +187,16 @@ async fn send(
     result
 }
 
+/// Returns the settings of TLS. The authorities of the system are read again after [`AUTHORITIES_AGE`], because a watch
+/// makes many calls, and reading takes milliseconds.
 fn tls_config() -> Result<Arc<ClientConfig>, String> {
+    static KEPT: Mutex<Option<(Instant, Arc<ClientConfig>)>> = Mutex::new(None);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((read, config)) = &*kept
+        && read.elapsed() < AUTHORITIES_AGE
+    {
+        return Ok(Arc::clone(config));
+    }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
@@ -192,12 +204,16 @@ fn tls_config() -> Result<Arc<ClientConfig>, String> {
                     file in the environment variable SSL_CERT_FILE"
             .to_owned());
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    // A resumed session would skip the check of the certificate.
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    *kept = Some((Instant::now(), Arc::clone(&config)));
+    Ok(config)
 }
 
 /// Returns how long to wait before the call is repeated. Returns `None` if the service does not ask for a repeat.
@@ -216,6 +232,13 @@ fn retry_after(status: u16, fields: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authorities_when_used_twice_within_a_minute_then_are_read_once_and_sessions_are_not_resumed() {
+        let config = || tls_config().expect("this system has authorities");
+        assert!(Arc::ptr_eq(&config(), &config()));
+        assert!(format!("{:?}", config().resumption).contains("NoClientSessionStorage"), "{:?}", config().resumption);
+    }
 
     #[test]
     fn retry_after_when_status_is_not_429_or_503_or_value_is_invalid_then_is_ignored() {

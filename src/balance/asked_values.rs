@@ -21,10 +21,12 @@ pub(crate) fn mode(text: &str) -> Result<Mode, String> {
 
 /// Reads a number of per cent with at most one decimal. Returns thousandths.
 pub(crate) fn permille(text: &str) -> Result<u32, String> {
-    let (whole, tenths) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let tenths = tenths.trim_end_matches('0');
-    let tenths = if tenths.is_empty() { "0" } else { tenths };
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let tenths = match decimals.trim_end_matches('0') {
+        "" if !decimals.is_empty() => "0",
+        tenths => tenths,
+    };
     if digits(whole) && tenths.len() > 1 && tenths.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("the smallest step is 0.1 %; write a number with at most one decimal".to_owned());
     }
@@ -48,13 +50,15 @@ mod tests {
 
     #[test]
     fn permille_when_number_is_out_of_range_or_too_fine_then_is_rejected() {
-        for (text, permille_) in [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333)] {
+        for (text, permille_) in
+            [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333), ("7.00", 70)]
+        {
             assert_eq!(permille(text), Ok(permille_), "{text}");
         }
         for bad in
             ["", "101", "100.1", "-1", "5x", "5 %", "1e2", ".5", "5.", "0.05", "12.34", "9999999999", "NaN", "+5"]
         {
-            assert!(permille(bad).is_err() || bad == "5.", "{bad}");
+            assert!(permille(bad).is_err(), "{bad}");
         }
         assert!(permille("0.05").is_err_and(|message| message.contains("0.1 %")));
     }

@@ -56,7 +56,8 @@ pub(crate) struct Objections {
 pub(crate) struct Made {
     /// The line of the journal.
     pub entry: Entry,
-    /// What could not be looked up, and which shims did not get the announcement.
+    /// What could not be looked up, which shims did not get the announcement, and which DNS servers may not have the
+    /// change yet.
     pub warnings: Vec<String>,
 }
 
@@ -104,23 +105,20 @@ impl Change<'_> {
         Ok(writer)
     }
 
-    /// Writes the plan, and announces the change to the shims.
+    /// Writes the plan, announces the change to the shims, and waits until the DNS servers have it.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.
     pub(crate) async fn make(&self, planned: &Planned, writer: Writer) -> Result<Made, Vec<String>> {
         let mut made = self.write(planned, writer).await?;
-        made.warnings.extend(self.announce(&made.entry).await);
+        let announced = announce(self.file, self.caller, &made.entry);
+        let (announced, settled) = tokio::join!(announced, self.services.settle());
+        made.warnings.extend(announced.into_iter().chain(settled));
         Ok(made)
     }
 
-    /// Announces a change to the shims. Returns a warning for each failure.
-    pub(crate) async fn announce(&self, entry: &Entry) -> Vec<String> {
-        let not_announced = |text| format!("the change is made, but not announced: {text}");
-        announce(self.file, self.caller, entry).await.into_iter().map(not_announced).collect()
-    }
-
-    /// Writes the plan. The announcement can take long, and needs no lock, so it is a step of its own.
+    /// Writes the plan, and frees the journal. What follows can take minutes: the announcement, and Route 53's report
+    /// that its DNS servers have the change.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.

@@ -26,6 +26,7 @@ const MAX_ENTRIES: usize = 10_000;
 /// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 /// The longest result in a line, in bytes. In JSON, each quote and each backslash of the result needs two bytes.
+/// Control characters would need six bytes, and are replaced.
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
@@ -209,35 +210,6 @@ impl Journal {
         }
         self.entries.push_back(entry);
     }
-
-    /// Returns the shares that the targets of the last `changes` changes had before these changes. A change without a
-    /// result counts too, because DNS can have its shares. A change that failed does not count.
-    ///
-    /// # Errors
-    /// Returns a message if there are not so many changes, or if the earlier shares are not known.
-    pub(crate) fn before(&self, changes: usize) -> Result<BTreeMap<String, Shares>, String> {
-        let last: Vec<&Entry> = self.entries.iter().rev().filter(|entry| entry.counts()).take(changes).collect();
-        if last.len() < changes || last.is_empty() {
-            let count = self.entries.iter().filter(|entry| entry.counts()).count();
-            return Err(format!("the journal has {count} changes; edgeshim balance history lists them"));
-        }
-        let mut to = BTreeMap::new();
-        for entry in last {
-            for (target, shares) in &entry.from {
-                match shares {
-                    Some(shares) => to.insert(target.clone(), shares.clone()),
-                    None => {
-                        return Err(format!(
-                            "the change {} of {} began with nodes of {target} that had no weights or different \
-                             weights, so there is nothing to go back to; set the weights with -p",
-                            entry.id, entry.time
-                        ));
-                    }
-                };
-            }
-        }
-        Ok(to)
-    }
 }
 
 fn shown(path: &Path) -> String {
@@ -359,6 +331,7 @@ impl Writer {
 /// Returns the line of an entry. A result that is too long is cut.
 fn line(entry: &Entry) -> Result<String, String> {
     let mut entry = entry.clone();
+    entry.result = entry.result.replace(|character: char| character.is_control(), " ");
     if entry.result.len() > MAX_RESULT_BYTES {
         entry.result.truncate(entry.result.floor_char_boundary(MAX_RESULT_BYTES));
         entry.result += " …";

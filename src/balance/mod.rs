@@ -46,5 +46,6 @@ pub(crate) mod share;
 pub(crate) mod standing;
 pub(crate) mod tables;
 pub(crate) mod transaction;
+pub(crate) mod undo;
 pub(crate) mod watch;
 mod watch_keys;

@@ -11,7 +11,7 @@ use crate::keys::{Checked, Keys, Text, Visitor, quote};
 
 /// The largest number of tiers.
 const MAX_TIERS: usize = 100;
-/// The largest quantity, in PB. The same number of bytes is the limit of a commit in Mbps or Gbps.
+/// The largest quantity, in the largest unit of its meter: PB or Gbps.
 const MAX_COUNT: u128 = 1_000_000;
 
 /// The name of a meter.
@@ -57,9 +57,10 @@ fn quantity(text: &str) -> Checked<Quantity> {
              \"100TB\" or \"500Mbps\""
         ));
     };
-    let count = digits.parse::<u128>().ok().filter(|count| count.saturating_mul(*each) <= MAX_COUNT * GB * 1_000_000);
+    let largest = UNITS.iter().filter(|unit| unit.1 == *meter).map(|unit| unit.2).max().unwrap_or(*each);
+    let count = digits.parse::<u128>().ok().filter(|count| count.saturating_mul(*each) <= MAX_COUNT * largest);
     match count {
-        None => Err("is too large; write at most \"1000000PB\" or \"1000000Gbps\"".to_owned()),
+        None => Err(format!("is too large; write at most \"{MAX_COUNT}PB\" or \"{MAX_COUNT}Gbps\"")),
         Some(0) => Err("is zero; write a quantity above 0, or remove the key".to_owned()),
         Some(count) => Ok(Quantity { meter: *meter, bytes: count * each }),
     }
@@ -369,6 +370,16 @@ per_10k_pulls = 0
             let problems = read(&text).expect_err(&text);
             assert!(problems.contains(part), "no {part:?} in:\n{problems}\nof:\n{text}");
             assert_eq!(problems.lines().count(), 1, "{problems}");
+        }
+    }
+
+    #[test]
+    fn quantity_when_larger_than_the_limit_then_message_names_the_limit() {
+        for (most, more) in
+            [("1000000PB", "1000000001TB"), ("1000000PB", "1000001PB"), ("1000000Gbps", "1000000001Mbps")]
+        {
+            assert!(quantity(most).is_ok(), "{most}");
+            assert!(quantity(more).is_err_and(|message| message.contains(most)), "{more}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Reads all nodes of some targets, and writes a plan. If a write fails, puts back what was written.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
 
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
@@ -16,15 +16,21 @@ const UNDO_TRIES: u32 = 2;
 /// Whether a signal has asked to stop. A change then stops before its next write, and is put back. After the last
 /// write, a signal has no effect on the change.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(watch::Sender<bool>);
 
 impl Interrupt {
     pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.send_replace(true);
     }
 
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Waits for a signal.
+    pub(crate) async fn wait(&self) {
+        // There is no error, because this value is a sender.
+        let _ = self.0.subscribe().wait_for(|is_set| *is_set).await;
     }
 }
 
@@ -137,6 +143,23 @@ impl<'f> Services<'f> {
             differences.extend(batch.undo().await);
         }
         if differences.is_empty() { Outcome::PutBack(error) } else { Outcome::Split { error, differences } }
+    }
+
+    /// Waits until the DNS servers of all services have what was written, or until a signal arrives. The records are
+    /// read back before, so this needs no lock. Returns what is not known.
+    pub(crate) async fn settle(&self) -> Vec<String> {
+        let mut unknown = Vec::new();
+        for (name, service) in &self.by_name {
+            let settled = tokio::select! {
+                biased;
+                settled = service.settle() => settled,
+                () = self.interrupt.wait() => Err("a signal has ended the wait".to_owned()),
+            };
+            unknown.extend(settled.err().map(|error| {
+                format!("written and read back, but perhaps not all DNS servers of {name} have it yet: {error}")
+            }));
+        }
+        unknown
     }
 
     /// Puts back a plan that was written. Returns a text for each node that is not as before.

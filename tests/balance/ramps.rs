@@ -201,11 +201,27 @@ fn put_back_when_dns_service_fails_first_then_is_tried_again() {
     let stage = Stage::new(STEPS);
     stage.traffic().failing = Some((100, 100));
     // The first three writes are the steps.
-    stage.dns.plant(3, Plant::Status(500));
-    stage.dns.plant(4, Plant::Status(500));
+    for attempt in 3..28 {
+        stage.dns.plant(attempt, Plant::Status(500));
+    }
     let ended = stage.ramp(&[]);
     assert_eq!((ended.code, stage.share()), (3, 0), "{ended:?}");
-    assert!(ended.err.contains("not put back, tried again"), "{ended:?}");
+    assert_eq!(ended.err.matches("not put back, tried again").count(), 50, "two lines for each attempt: {ended:?}");
+}
+
+#[test]
+fn put_back_when_dns_service_fails_until_a_signal_then_ends_with_a_warning() {
+    let stage = Stage::new(STEPS);
+    let child = soaking(&stage);
+    let patches = stage.dns.patches();
+    stage.dns.zone().always = Some(Plant::Status(500));
+    let requests = stage.dns.api.count();
+    stage.traffic().failing = Some((200, 0));
+    assert!(wait_until(PATIENCE, || stage.dns.api.count() > requests + 3), "the put-back is tried several times");
+    signal(&child, "INT");
+    let ended = ended(child);
+    assert_eq!((ended.code, stage.share(), stage.dns.patches()), (1, 10, patches), "{ended:?}");
+    assert!(ended.err.contains("THE WEIGHTS ARE NOT BACK") && ended.err.contains("rollback 1 -t html"), "{ended:?}");
 }
 
 #[test]

@@ -7,7 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::support::tls_origin::{Authority, Options, TlsOrigin, Valid};
 use super::*;
+
+#[path = "watch_slow.rs"]
+mod watch_slow;
 
 /// The status with which an edge resets the connection in place of a response.
 const RESET: u16 = 0;
@@ -104,12 +108,14 @@ impl Watch {
     }
 
     fn wait(&self, part: &str) {
-        assert!(wait_until(PATIENCE, || self.text().contains(part)), "no {part:?} in:\n{}", self.text());
+        assert!(wait_until(PATIENCE * 4, || self.text().contains(part)), "no {part:?} in:\n{}", self.text());
     }
 
     /// Sends SIGTERM. Returns everything that the watch has written.
     fn stop(mut self) -> String {
-        signal(&self.child, "TERM");
+        if self.child.try_wait().expect("the state of the watch").is_none() {
+            signal(&self.child, "TERM");
+        }
         let code = self.child.wait().expect("the watch ends").code();
         self.readers.drain(..).for_each(|reader| reader.join().expect("a reader"));
         let text = self.text();
@@ -170,7 +176,7 @@ fn edge_when_down_and_mode_is_obey_then_provider_is_away_until_edge_is_up() {
     wait_served(&dns, &watch, "f", true);
     watch.wait("html: fastly is back (change ");
     let text = watch.stop();
-    assert!(text.ends_with("stopped; no provider is away\n"), "{text}");
+    assert!(text.contains("stopped; no provider is away\n"), "{text}");
     let entry = desk.journal().pop().expect("a change");
     assert_eq!(
         (&entry["action"], &entry["why"].as_str().unwrap().contains("succeeded in a row")),
@@ -193,7 +199,7 @@ fn edge_when_down_and_mode_is_remove_then_provider_is_away_until_mode_is_set_aga
     edge.wait_probes(6);
     assert!(!is_served(&dns, "f"));
     let text = watch.stop();
-    assert!(text.ends_with("stopped; html: away: fastly (remove)\n"), "{text}");
+    assert!(text.contains("stopped; html: away: fastly (remove)\n"), "{text}");
     // A new watch leaves it away too.
     let watch = Watch::start(&desk);
     edge.wait_probes(6);
@@ -336,6 +342,31 @@ fn person_when_changing_weights_meanwhile_then_both_changes_are_made() {
 }
 
 #[test]
+fn rollback_when_watch_has_acted_then_provider_stays_away_unless_asked() {
+    let (dns, edge) = (Dns::start(), Edge::start());
+    let desk = desk_of(&dns, &[("fastly", edge.probe())], "");
+    forced(&desk, &["-t", "html", "-p", "fastly", "-w", "5"]);
+    let watch = Watch::start(&desk);
+    edge.set(503);
+    watch.wait("html: fastly is away now");
+    watch.stop();
+    let out = desk.fine(&["rollback", "--yes"]);
+    let (undone, kept) =
+        out.split_once("Acts of watch that stay (--with-watch undoes them too):\n").expect("two lists");
+    assert!(undone.contains("fastly weight 5, forced"), "{out}");
+    assert!(kept.lines().next().unwrap().contains(" watch html: fastly away, why "), "{out}");
+    let fastly = |desk: &Desk| desk.journal().last().unwrap()["to"]["html"]["fastly"].clone();
+    assert_eq!(fastly(&desk), json!({ "mode": "obey", "weight": 15, "away": true }));
+    assert!(!is_served(&dns, "f"));
+    // The rollback, the act and the change are undone.
+    let out = desk.fine(&["rollback", "3", "--with-watch", "--yes"]);
+    assert!(out.contains(" watch html: fastly away, why ") && !out.contains("that stay"), "{out}");
+    assert_eq!(fastly(&desk), json!({ "mode": "obey", "weight": 15 }));
+    assert!(is_served(&dns, "f"));
+    desk.fine(&["status"]);
+}
+
+#[test]
 fn nodes_when_changed_without_the_journal_then_watch_reports_the_refusal_at_once() {
     let (dns, edge) = (Dns::start(), Edge::start());
     let desk = desk_of(&dns, &[("fastly", edge.probe())], "");
@@ -406,6 +437,41 @@ fn probe_when_made_once_then_results_are_shown_and_nothing_is_changed() {
         "{ended:?}"
     );
     assert_eq!(dns.api.count(), requests);
+}
+
+#[test]
+fn https_edge_when_certificate_is_not_trusted_then_is_down_with_the_reason() {
+    let (dns, authority, stranger) = (Dns::start(), Authority::new("known"), Authority::new("unknown"));
+    let edge = |identity| TlsOrigin::start(&Options { protocols: &[], ..Options::new(&identity) });
+    let trusted = edge(authority.issue(&["localhost"], Valid::Now));
+    let expired = edge(authority.issue(&["localhost"], Valid::Until9DaysAgo));
+    let foreign = edge(stranger.issue(&["localhost"], Valid::Now));
+    let probe = |edge: &TlsOrigin| format!(", probe = \"https://localhost:{}/ping\"", edge.addr.port());
+    let probes = [("akamai", probe(&trusted)), ("edgecast", probe(&expired)), ("fastly", probe(&foreign))];
+    let desk = desk_of(&dns, &probes, "");
+    let authorities = desk.dir.write("authorities.pem", authority.pem());
+    let output = desk.command(&["watch", "--once"]).env("SSL_CERT_FILE", &authorities).output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 3), "{out}");
+    for (line, parts) in lines.iter().zip([
+        ["akamai    up ", "status 200 after "],
+        ["edgecast  FAILS ", "TLS failed (invalid peer certificate: certificate expired"],
+        ["fastly    FAILS ", "TLS failed (invalid peer certificate: UnknownIssuer)"],
+    ]) {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    let watch = Watch::spawn(desk.command(&["watch"]).env("SSL_CERT_FILE", &authorities));
+    for provider in ["e", "f"] {
+        wait_served(&dns, &watch, provider, false);
+    }
+    watch.wait("html: edgecast is away now");
+    watch.wait("html: fastly is away now");
+    let journal = desk.journal();
+    let why =
+        |provider: &str| journal.iter().find(|line| line["provider"] == provider).expect("an act")["why"].to_string();
+    assert!(why("fastly").contains("UnknownIssuer") && why("edgecast").contains("expired"), "{journal:#?}");
+    assert!(is_served(&dns, "a"), "{}", watch.stop());
 }
 
 #[test]

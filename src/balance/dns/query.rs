@@ -1,16 +1,20 @@
-//! Lookups over UDP, as a client's resolver makes them (RFC 1035), with a client subnet (RFC 7871).
+//! Lookups as a client's resolver makes them (RFC 1035), with a client subnet (RFC 7871): over UDP, and over TCP if the
+//! answer is too large for UDP.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_OPT: u16 = 41;
 const CLASS_IN: u16 = 1;
+/// The flags of an answer that is incomplete, because it does not fit: QR and TC, in the third byte.
+const TRUNCATED: u8 = 0x82;
 /// The option with the client's subnet (RFC 7871 §6).
 const OPTION_SUBNET: u16 = 8;
 /// The largest answer over UDP that the query asks for, in bytes.
@@ -18,6 +22,8 @@ const MAX_ANSWER_BYTES: u16 = 1232;
 /// The largest number of times that a query is sent. A query without an answer is sent again, because UDP loses
 /// packets.
 const TRIES: u32 = 2;
+/// The longest wait for an answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// The answer to a query for a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,20 +46,50 @@ pub(super) async fn cname(server: SocketAddr, name: &str, limit: Duration) -> io
     for _ in 0..TRIES {
         socket.send(&query).await?;
         let mut buffer = [0; MAX_ANSWER_BYTES as usize];
-        let received = timeout(limit.min(Duration::from_secs(3)) / TRIES, async {
+        let received = timeout(limit.min(LONGEST_WAIT) / TRIES, async {
             loop {
                 let length = socket.recv(&mut buffer).await?;
+                let packet = buffer.get(..length).unwrap_or_default();
+                if is_truncated(packet, id) {
+                    return io::Result::Ok(None);
+                }
                 // A packet that is not the answer to this query is ignored.
-                if let Some(answer) = buffer.get(..length).and_then(|packet| answer(packet, id, name)) {
-                    return io::Result::Ok(answer);
+                if let Some(answer) = answer(packet, id, name) {
+                    return Ok(Some(answer));
                 }
             }
         });
-        if let Ok(answer) = received.await {
-            return answer;
+        match received.await {
+            Ok(Ok(Some(answer))) => return Ok(answer),
+            Ok(Ok(None)) => {
+                let received = timeout(limit.min(LONGEST_WAIT), over_tcp(server, &query, id, name)).await;
+                return received.map_err(|_| timed_out("no answer over TCP, after a truncated answer over UDP"))?;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {}
         }
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
+    Err(timed_out("no answer"))
+}
+
+fn timed_out(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+/// Sends a query over TCP. Each message has its length in two bytes before it (RFC 1035 §4.2.2).
+async fn over_tcp(server: SocketAddr, query: &[u8], id: u16, name: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(query.len()).unwrap_or(u16::MAX);
+    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
+    let mut packet = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut packet).await?;
+    let answer = answer(&packet, id, name).filter(|_| !is_truncated(&packet, id));
+    answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no valid answer over TCP"))
+}
+
+/// Whether a packet is an answer to the query `id` and does not fit into a packet (the flag TC).
+fn is_truncated(packet: &[u8], id: u16) -> bool {
+    packet.starts_with(&id.to_be_bytes()) && packet.get(2).is_some_and(|flags| flags & TRUNCATED == TRUNCATED)
 }
 
 fn query(id: u16, name: &str, client: [u8; 4]) -> Vec<u8> {
@@ -147,6 +183,7 @@ fn read_name(packet: &[u8], start: usize) -> Option<(String, usize)> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -179,6 +216,53 @@ mod tests {
         assert_eq!(answer(&whole, 0x1234, "other.example.com"), None);
         let circle = packet(0, b"\xc0\x26\x00\x05");
         assert_eq!(answer(&circle, 0x1234, "img.example.com"), None);
+    }
+
+    /// A server that answers over UDP with `udp`, and over TCP with `tcp`.
+    async fn asked(udp: Vec<u8>, tcp: Option<Vec<u8>>) -> io::Result<Answer> {
+        let with_id = |packet: &[u8], id: &[u8]| [&id[..2], &packet[2..]].concat();
+        let (listener, socket) = loop {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            // The UDP port with this number can be in use.
+            if let Ok(socket) = UdpSocket::bind(listener.local_addr()?).await {
+                break (listener, socket);
+            }
+        };
+        let server = listener.local_addr()?;
+        let over_udp = async {
+            let mut query = [0; 512];
+            let (_, peer) = socket.recv_from(&mut query).await?;
+            socket.send_to(&with_id(&udp, &query), peer).await
+        };
+        let over_tcp = async {
+            let Some(tcp) = tcp else { return io::Result::Ok(()) };
+            let (mut stream, _) = listener.accept().await?;
+            let mut query = vec![0; usize::from(stream.read_u16().await?)];
+            stream.read_exact(&mut query).await?;
+            let reply = with_id(&tcp, &query);
+            stream.write_u16(u16::try_from(reply.len()).expect("a short reply")).await?;
+            stream.write_all(&reply).await
+        };
+        let (answer, udp, tcp) =
+            tokio::join!(cname(server, "img.example.com", Duration::from_mins(1)), over_udp, over_tcp);
+        udp.and(tcp).and(answer)
+    }
+
+    fn truncated(mut packet: Vec<u8>) -> Vec<u8> {
+        packet[2] |= 2;
+        packet
+    }
+
+    #[tokio::test]
+    async fn answer_when_truncated_then_is_asked_for_over_tcp() {
+        let (short, whole) = (packet(0, b""), packet(0, CNAME));
+        assert_eq!(asked(short.clone(), None).await.expect("an answer"), Answer::NoCname);
+        let answer = asked(truncated(short.clone()), Some(whole)).await;
+        assert_eq!(answer.expect("an answer"), Answer::Cname("a.example.com".to_owned()));
+        for wrong in [truncated(short.clone()), vec![0; 12]] {
+            let error = asked(truncated(short.clone()), Some(wrong)).await.expect_err("no valid answer");
+            assert_eq!(error.to_string(), "no valid answer over TCP");
+        }
     }
 
     #[test]

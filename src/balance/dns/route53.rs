@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::aws_signature::{Signed, Signer, query, timestamp};
 use super::record_sets::{self, RecordSet};
 use super::xml_tree::Element;
-use super::{Answers, Failed, Wanted, Write};
+use super::{Failed, Wanted, Write};
 use crate::balance::api_call::{Caller, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
@@ -287,32 +287,35 @@ impl Route53 {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all DNS servers of Route 53 have the changes.
-    pub(super) async fn look_up(&self) -> Answers {
-        let pending = std::mem::take(&mut *self.pending());
+    /// Waits until all DNS servers of Route 53 have the changes. The caller may drop the future, and call again.
+    pub(super) async fn settle(&self) -> Result<(), String> {
         let end = Instant::now() + IN_SYNC_LIMIT;
-        for id in pending {
-            // The identifier becomes a part of a path, so only letters and digits are accepted.
-            let short = id.strip_prefix("/change/").unwrap_or(&id);
-            if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Answers::Unknown(format!("the change has no valid Id ({})", quote(&id)));
-            }
-            loop {
-                let answer = match self.call(Method::GET, &format!("/change/{short}"), "", "").await {
-                    Ok(answer) => answer,
-                    Err(trouble) => return Answers::Unknown(self.message(&trouble)),
-                };
-                if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
-                    break;
-                }
-                if Instant::now() + BETWEEN_LOOKS > end {
-                    let seconds = IN_SYNC_LIMIT.as_secs();
-                    return Answers::Unknown(format!("the change {short} is not INSYNC after {seconds} s"));
-                }
-                sleep(BETWEEN_LOOKS).await;
-            }
+        loop {
+            let Some(id) = self.pending().first().cloned() else { return Ok(()) };
+            let settled = self.in_sync(&id, end).await;
+            self.pending().retain(|other| *other != id);
+            settled?;
         }
-        Answers::Right
+    }
+
+    /// Waits until all DNS servers of Route 53 have a change.
+    async fn in_sync(&self, id: &str, end: Instant) -> Result<(), String> {
+        // The identifier becomes a part of a path, so only letters and digits are accepted.
+        let short = id.strip_prefix("/change/").unwrap_or(id);
+        if short.is_empty() || !short.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(format!("the change has no valid Id ({})", quote(id)));
+        }
+        loop {
+            let answer = self.call(Method::GET, &format!("/change/{short}"), "", "").await;
+            let answer = answer.map_err(|trouble| trouble.message(&self.zone_id))?;
+            if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
+                return Ok(());
+            }
+            if Instant::now() + BETWEEN_LOOKS > end {
+                return Err(format!("the change {short} is not INSYNC after {} s", IN_SYNC_LIMIT.as_secs()));
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::balance::share::{Mode, Share};
+use crate::balance::undo::undo;
 
 struct Folder(PathBuf);
 
@@ -45,6 +46,10 @@ fn entry(id: &str, from: Option<u32>, to: u32, result: &str) -> Entry {
     }
 }
 
+fn before(journal: &Journal, changes: usize) -> Result<BTreeMap<String, Shares>, String> {
+    undo(journal, changes, None, false).map(|undo| undo.to)
+}
+
 fn append(path: &Path, entry: &Entry) {
     Writer::open(path, "alice").expect("the journal is free").append(entry).expect("the journal can be written");
 }
@@ -72,7 +77,7 @@ fn journal_when_written_then_has_one_line_per_change_and_is_read_back() {
 #[test]
 fn journal_when_missing_then_is_empty() {
     let journal = Journal::read(&Folder::new().journal()).expect("an empty journal");
-    assert!(journal.entries.is_empty() && journal.before(1).is_err());
+    assert!(journal.entries.is_empty() && before(&journal, 1).is_err());
 }
 
 #[test]
@@ -112,12 +117,12 @@ fn rollback_when_changes_are_counted_then_failed_changes_do_not_count() {
     ] {
         journal.add(entry);
     }
-    assert_eq!(journal.before(1).map(|to| to["images"].clone()), Ok(shares(2)));
-    assert_eq!(journal.before(2).map(|to| to["images"].clone()), Ok(shares(1)));
-    assert!(journal.before(3).is_err_and(|error| error.contains("2 changes")));
+    assert_eq!(before(&journal, 1).map(|to| to["images"].clone()), Ok(shares(2)));
+    assert_eq!(before(&journal, 2).map(|to| to["images"].clone()), Ok(shares(1)));
+    assert!(before(&journal, 3).is_err_and(|error| error.contains("2 changes")));
     assert!(!journal.last.contains_key("images"), "after a split, the state of the nodes is not known");
     journal.add(entry("5", None, 4, "done"));
-    assert!(journal.before(1).is_err_and(|error| error.contains("nothing to go back to")));
+    assert!(before(&journal, 1).is_err_and(|error| error.contains("nothing to go back to")));
 }
 
 #[test]
@@ -158,11 +163,11 @@ fn change_when_journal_has_no_result_then_stays_unfinished_until_next_change() {
     journal.add(entry("2", Some(2), 3, STARTED));
     assert_eq!(journal.unfinished["images"].id, "2");
     assert_eq!(
-        journal.before(1).map(|to| to["images"].clone()),
+        before(&journal, 1).map(|to| to["images"].clone()),
         Ok(shares(2)),
         "a rollback undoes the unfinished change"
     );
-    assert_eq!(journal.before(2).map(|to| to["images"].clone()), Ok(shares(1)));
+    assert_eq!(before(&journal, 2).map(|to| to["images"].clone()), Ok(shares(1)));
     // The next change found the weights of the interrupted change, and was put back to them.
     journal.add(entry("3", Some(3), 4, STARTED));
     journal.add(entry("3", Some(3), 4, "put back: x"));
@@ -195,14 +200,17 @@ fn line_when_longer_than_the_limit_then_is_neither_written_nor_read() {
     let error = writer.append(&long).expect_err("the line is too long");
     assert!(error.contains("change fewer targets at a time"), "{error}");
     // The result is cut, so that the second line fits if the first line fits.
-    writer.append(&entry("2", None, 5, &format!("split: {}", "é\"".repeat(MAX_LINE_BYTES)))).expect("a cut result");
+    for (id, part) in [("2", "é\""), ("3", "\n"), ("4", "\u{1b}\\")] {
+        writer.append(&entry(id, None, 5, &format!("split: {}", part.repeat(MAX_LINE_BYTES)))).expect("a cut result");
+    }
     drop(writer);
     let good = fs::read(folder.journal()).expect("the journal");
     let text = [b"x".repeat(3 * MAX_LINE_BYTES), b"\n".to_vec(), good].concat();
     fs::write(folder.journal(), text).expect("a long line");
     let journal = Journal::read(&folder.journal()).expect("the journal can be read");
-    assert_eq!((journal.entries.len(), journal.bad_lines, journal.first_bad_line), (1, 1, Some(1)));
-    assert!(journal.entries[0].result.ends_with('…'));
+    assert_eq!((journal.entries.len(), journal.bad_lines, journal.first_bad_line), (3, 1, Some(1)));
+    let is_cut = |entry: &Entry| entry.result.ends_with('…') && !entry.result.contains(char::is_control);
+    assert!(journal.entries.iter().all(is_cut));
 }
 
 #[test]
@@ -239,5 +247,5 @@ fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open
     let journal = Journal::read(&folder.journal()).expect("the journal can be read");
     assert_eq!((journal.entries.len(), &journal.unfinished["images"].id), (3, &"2".to_owned()));
     assert_eq!(journal.last["images"], shares(5));
-    assert_eq!(journal.before(2).expect("two changes")["images"], shares(4), "a note is not a change");
+    assert_eq!(before(&journal, 2).expect("two changes")["images"], shares(4), "a note is not a change");
 }

@@ -14,7 +14,7 @@ pub(crate) fn lock_watch(file: &BalanceFile) -> Result<File, String> {
     let mut path = file.journal.as_os_str().to_owned();
     path.push(".watch.lock");
     let path = PathBuf::from(path);
-    lock(&path, super::rounds::WHO).map_err(|error| match error {
+    lock(&path, super::watched_target::WHO).map_err(|error| match error {
         Locked::By(holder) => format!(
             "another watch with this journal runs already ({holder}); stop it first, or name all targets in one watch"
         ),

@@ -1,23 +1,10 @@
-//! Reads several targets at the same time, so that a DNS service that hangs delays only its own targets.
+//! Runs several futures at the same time. They may borrow, which tasks of their own may not.
 
 use std::pin::Pin;
 use std::task::Poll;
 
-use crate::balance::balance_file::TargetKeys;
-use crate::balance::node::Node;
-use crate::balance::transaction::Services;
-
-/// The nodes of a target, or why they cannot be read.
-pub(crate) type Nodes = Result<Vec<Node>, Vec<String>>;
-
-/// Reads targets. Returns the results in the order of the targets.
-pub(crate) async fn read_all(services: &Services<'_>, targets: &[&TargetKeys]) -> Vec<Nodes> {
-    let read = |target| async move { services.read(&[target]).await };
-    all(targets.iter().map(|target| read(*target)).collect()).await
-}
-
 /// Waits for all futures. Returns the results in the order of the futures.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
     let mut results: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {

@@ -46,11 +46,17 @@ pub(super) enum BalanceCommand {
     /// Show the last changes: who, what, why, and how each change ended.
     #[command(after_help = "Example:\n  edgeshim balance history 5")]
     History(HistoryFlags),
-    /// Go back to the weights before the last changes.
+    /// Go back to the modes and weights before the last changes.
     #[command(
-        after_help = "max_step does not limit a rollback. A rollback is a change too, so a second rollback takes \
-            the first rollback back.\n\n\
-            Example:\n  edgeshim balance rollback --why 'too early'"
+        after_help = "Without -t, the last N changes of all targets are undone. With -t, the last N changes of these \
+            targets are undone, and only for these targets.\n\
+            Acts of watch (away, back) are neither counted nor undone, unless --with-watch is written: a provider \
+            that watch has taken away since then stays away until watch brings it back.\n\
+            max_step does not limit a rollback. A rollback is a change too, so a second rollback takes the first \
+            rollback back.\n\n\
+            Examples:\n  \
+            edgeshim balance rollback --why 'too early'\n  \
+            edgeshim balance rollback 2 -t images"
     )]
     Rollback(RollbackFlags),
     /// Show what each CDN costs in a month: so far, and the forecast with its range.
@@ -169,9 +175,18 @@ pub(super) struct HistoryFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct RollbackFlags {
-    /// How many changes to take back, as one change.
+    /// How many changes to undo, as one change.
     #[arg(value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub changes: u16,
+    /// A target of balance.toml: only its changes are counted and undone. Without -t: the changes of all targets.
+    #[arg(short = 't', long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// All targets. This is the default without -t.
+    #[arg(long, conflicts_with = "targets")]
+    pub all: bool,
+    /// Count and undo the acts of watch too.
+    #[arg(long)]
+    pub with_watch: bool,
     #[command(flatten)]
     pub way: Way,
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::arguments::{Confirm, Way};
-use super::change_history::warn_about;
+use super::change_history::{line, warn_about};
 use super::month_cost::warn_about_cost;
 use super::prompt::{Stop, confirm, with_runtime};
 use super::target_file;
@@ -11,34 +11,22 @@ use super::{Failure, Result};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
-use crate::balance::journal::Journal;
+use crate::balance::journal::{Entry, Journal};
 use crate::balance::plan::Action;
 use crate::balance::share::Mode;
 use crate::balance::tables::difference;
 use crate::balance::transaction::Services;
+use crate::balance::undo::{Undo, undo};
 use crate::cli::terminal::print;
 
 /// What the command line asks for.
 pub(super) enum Request {
     Set { provider: String, weight: Option<u32>, mode: Option<Mode>, permille: Option<u32> },
     Init,
-    Rollback(u16),
+    Rollback { changes: u16, with_watch: bool },
 }
 
-impl Request {
-    fn action(self, journal: &Journal) -> Result<Action> {
-        Ok(match self {
-            Self::Set { provider, weight, mode, permille } => Action::Set { provider, weight, mode, permille },
-            Self::Init => Action::Init,
-            Self::Rollback(changes) => {
-                let changes = usize::from(changes);
-                Action::Rollback { changes, to: journal.before(changes).map_err(Failure::failed)? }
-            }
-        })
-    }
-}
-
-/// Makes the change that the command line asks for. For a rollback, the targets come from the journal.
+/// Makes the change that the command line asks for. A rollback without targets concerns all targets.
 pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], request: Request) -> Result {
     let Way { out, confirm, common } = way;
     let out = out.as_deref();
@@ -47,14 +35,23 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
     }
     let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
     warn_about(file, &journal);
-    let action = request.action(&journal)?;
-    let targets = match &action {
-        Action::Rollback { to, .. } => to.keys().map(|name| target(file, name)).collect::<Result<Vec<_>>>()?,
-        _ => targets.to_vec(),
+    let mut targets = targets.to_vec();
+    let action = match request {
+        Request::Set { provider, weight, mode, permille } => Action::Set { provider, weight, mode, permille },
+        Request::Init => Action::Init,
+        Request::Rollback { changes, with_watch } => {
+            let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+            let names = (!names.is_empty()).then_some(names.as_slice());
+            let changes = usize::from(changes);
+            let undo = undo(&journal, changes, names, with_watch).map_err(Failure::failed)?;
+            targets = undo.to.keys().map(|name| target(file, name, &undo)).collect::<Result<_>>()?;
+            print(&described(&undo));
+            Action::Rollback { changes, to: undo.to }
+        }
     };
     let caller = Caller { is_verbose: common.verbose };
     with_runtime(async {
-        let mut stop = Stop::watch()?;
+        let stop = Stop::watch()?;
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let change = Change {
             file,
@@ -65,7 +62,7 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
             why: confirm.why.clone(),
             force: confirm.force.clone(),
         };
-        let made = make(&change, action, &journal, &mut stop, confirm).await?;
+        let made = make(&change, action, &journal, &stop, confirm).await?;
         if let Some(Made { entry, warnings }) = made {
             for warning in warnings {
                 complain!("warning: {warning}");
@@ -81,10 +78,31 @@ pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], reques
     })
 }
 
-fn target<'f>(file: &'f BalanceFile, name: &str) -> Result<&'f TargetKeys> {
+fn target<'f>(file: &'f BalanceFile, name: &str, undo: &Undo<'_>) -> Result<&'f TargetKeys> {
     file.target(name).ok_or_else(|| {
-        Failure::failed(format!("the rollback concerns the target {name}, which balance.toml no longer has"))
+        let others: Vec<&str> = undo.to.keys().map(String::as_str).filter(|name| file.target(name).is_some()).collect();
+        let others = match others.as_slice() {
+            [] => String::new(),
+            others => format!(", or roll back the other targets only, with -t {}", others.join(" -t ")),
+        };
+        Failure::failed(format!(
+            "the rollback concerns the target {name}, which balance.toml no longer has; write the target into \
+             balance.toml again{others}"
+        ))
     })
+}
+
+/// Says which changes a rollback undoes, and which acts of `watch` it leaves.
+fn described(undo: &Undo<'_>) -> String {
+    let lines = |entries: &[&Entry]| {
+        let lines: Vec<String> = entries.iter().map(|entry| format!("  {}\n", line(entry))).collect();
+        lines.concat()
+    };
+    let kept = match undo.kept.as_slice() {
+        [] => String::new(),
+        kept => format!("Acts of watch that stay (--with-watch undoes them too):\n{}", lines(kept)),
+    };
+    format!("Changes that are undone:\n{}{kept}\n", lines(&undo.undone))
 }
 
 /// Shows a change, asks, and makes it. Returns nothing if there is nothing to change, or for `--dry-run`.
@@ -92,7 +110,7 @@ async fn make(
     change: &Change<'_>,
     action: Action,
     journal: &Journal,
-    stop: &mut Stop,
+    stop: &Stop,
     flags: &Confirm,
 ) -> Result<Option<Made>> {
     let planned = stop.or(change.plan(action)).await??;

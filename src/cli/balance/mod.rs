@@ -78,8 +78,9 @@ pub(super) fn balance(arguments: BalanceArguments) -> ExitCode {
             make_change::run(&file, &flags.way, &targets, Request::Init)
         }),
         Some(BalanceCommand::Rollback(flags)) => flags.way.common.load().and_then(|file| {
-            let request = Request::Rollback(flags.changes);
-            make_change::run(&file, &flags.way, &[], request)
+            let targets = chosen(&file, &Choice { targets: flags.targets, all: false })?;
+            let request = Request::Rollback { changes: flags.changes, with_watch: flags.with_watch };
+            make_change::run(&file, &flags.way, &targets, request)
         }),
         Some(BalanceCommand::Ramp(flags)) => flags.choice.check().and_then(|()| {
             let file = flags.common.load()?;

@@ -57,7 +57,7 @@ fn without_samples(file: &BalanceFile, common: &Common, month: Option<Month>, as
     }
     let mut counters = EdgeCounters::default();
     with_runtime(async {
-        let mut stop = Stop::watch()?;
+        let stop = Stop::watch()?;
         let caller = Caller { is_verbose: common.verbose };
         counters = stop.or(read(file, &caller)).await?.map_err(Failure::failed)?;
         Ok(ExitCode::SUCCESS)

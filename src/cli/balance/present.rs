@@ -132,7 +132,7 @@ fn read<'f>(
 ) -> Result<Vec<Present<'f>>> {
     let mut found = Vec::new();
     with_runtime(async {
-        let mut stop = Stop::watch()?;
+        let stop = Stop::watch()?;
         let caller = Caller { is_verbose: common.verbose };
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let has_looks = with_observed && has_figures(file);

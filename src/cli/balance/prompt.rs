@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{Failure, Result};
 use crate::balance::transaction::Interrupt;
@@ -25,40 +25,37 @@ pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
 /// Whether SIGINT, SIGTERM or SIGHUP has arrived.
 pub(super) struct Stop {
     pub interrupt: Interrupt,
-    arrived: watch::Receiver<bool>,
 }
 
 impl Stop {
     /// Starts to wait for the signals.
     pub(super) fn watch() -> Result<Self> {
         let interrupt = Interrupt::default();
-        let (sender, arrived) = watch::channel(false);
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             let mut signal = signal(kind).map_err(|error| Failure::failed(format!("no signal handler ({error})")))?;
-            let (interrupt, sender) = (interrupt.clone(), sender.clone());
+            let interrupt = interrupt.clone();
             tokio::spawn(async move {
                 while signal.recv().await.is_some() {
                     interrupt.set();
-                    sender.send_replace(true);
                 }
             });
         }
-        Ok(Self { interrupt, arrived })
+        Ok(Self { interrupt })
     }
 
     /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. This is used only for steps
     /// that change nothing in DNS.
-    pub(super) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Result<T> {
+    pub(super) async fn or<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
-            _ = self.arrived.wait_for(|arrived| *arrived) => Err(Failure::Interrupted),
+            () = self.interrupt.wait() => Err(Failure::Interrupted),
             value = future => Ok(value),
         }
     }
 }
 
 /// Asks whether to make the change. The end of the input means no.
-pub(super) async fn confirm(stop: &mut Stop) -> Result<()> {
+pub(super) async fn confirm(stop: &Stop) -> Result<()> {
     let (sender, mut lines) = mpsc::channel(1);
     // The thread can wait for input for ever. It ends with the process.
     std::thread::spawn(move || {

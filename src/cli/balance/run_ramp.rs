@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -14,7 +15,7 @@ use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
 use crate::balance::figure_source::{has_figures, sight};
 use crate::balance::figures::{Growth, Sight};
-use crate::balance::journal::Journal;
+use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::journal_of_ramps::stopped;
 use crate::balance::ramp::progress::{Next, Parties, Step, steps, time};
@@ -26,8 +27,10 @@ use crate::cli::terminal::print;
 
 /// The exit code after a breach.
 const PUT_BACK: u8 = 3;
-/// The largest number of attempts to put the weights back. Another change can lock the journal for minutes.
-const PUT_BACK_TRIES: u32 = 20;
+/// The longest time between two attempts to put the weights back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+const NOT_BACK: &str = "THE WEIGHTS ARE NOT BACK; look at them with --show, and set them with --pct";
 
 type ByTarget = BTreeMap<String, Shares>;
 
@@ -130,7 +133,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             return Ok(ExitCode::SUCCESS);
         }
         if !flags.yes {
-            confirm(&mut stop).await?;
+            confirm(&stop).await?;
         }
         ramp.clock = Instant::now();
         ramp.drive(&remaining, is_inside, &mut stop).await
@@ -297,7 +300,8 @@ impl Ramp<'_> {
             let has_beacons = found.as_ref().is_ok_and(|sight| sight.counts_beacons_of(&self.provider));
             let growth = growth(&mut base, found, now);
             let next = watched.look(self.clock.elapsed(), growth.as_ref().map_err(String::as_str), has_beacons);
-            say!("{}  step {}, {share} %: {}", clock_time(), self.made, watched.report());
+            let time_of_day = utc().split_off(11);
+            say!("{time_of_day}  step {}, {share} %: {}", self.made, watched.report());
             match next {
                 Next::Look => {}
                 Next::Passed => {
@@ -306,7 +310,7 @@ impl Ramp<'_> {
                     return Ok(None);
                 }
                 Next::Stop(why) => return self.stopped(Failure::failed(why)).map(Some),
-                Next::PutBack(why) => return self.put_back(&why).await.map(Some),
+                Next::PutBack(why) => return self.put_back(&why, stop).await.map(Some),
             }
         }
     }
@@ -331,13 +335,15 @@ impl Ramp<'_> {
         Parties { provider: self.provider.clone(), others, all }
     }
 
-    /// Puts the weights back after a breach.
-    async fn put_back(&mut self, why: &str) -> Result {
-        let every = self.change.file.ramp.every;
+    /// Puts the weights back after a breach. Goes on until it succeeds, until another attempt is useless, or until a
+    /// signal arrives: clients get faults meanwhile, and the DNS service can fail for hours.
+    async fn put_back(&mut self, why: &str, stop: &Stop) -> Result {
+        let pause = self.change.file.ramp.every.min(LONGEST_PAUSE);
         let why = format!("breach at {}: {why}", per_cent(self.share));
         complain!("{why}");
-        for attempt in 1.. {
-            match self.try_put_back(&why, attempt > 1).await {
+        let mut is_repeated = false;
+        loop {
+            match self.try_put_back(&why, is_repeated).await {
                 Ok(made) => {
                     for warning in &made.warnings {
                         complain!("warning: {warning}");
@@ -351,20 +357,21 @@ impl Ramp<'_> {
                     );
                     return Ok(ExitCode::from(PUT_BACK));
                 }
-                Err((is_final, mut texts)) if is_final || attempt >= PUT_BACK_TRIES => {
-                    texts
-                        .push("THE WEIGHTS ARE NOT BACK; look at them with --show, and set them with --pct".to_owned());
+                Err((true, mut texts)) => {
+                    texts.push(NOT_BACK.to_owned());
                     return self.stopped(Failure::Failed(texts));
                 }
-                Err((_, texts)) => {
-                    for text in texts {
-                        complain!("not put back, tried again in {}: {text}", time(every));
+                Err((false, found)) => {
+                    for text in found {
+                        complain!("not put back, tried again in {}: {text}", time(pause));
                     }
-                    sleep(every).await;
+                    if let Err(failure) = stop.or(sleep(pause)).await {
+                        return self.stopped(Failure::Failed([texts(failure), vec![NOT_BACK.to_owned()]].concat()));
+                    }
                 }
             }
+            is_repeated = true;
         }
-        Err(Failure::Interrupted)
     }
 
     /// Puts the weights back. An error says also whether another attempt is useless. Each node must have the weights
@@ -415,8 +422,9 @@ impl Ramp<'_> {
         }
         let objections = change.objections(&planned.plan, &journal);
         if !objections.refused.is_empty() {
-            // Another change can be in progress, for example of `watch`. The next attempt reads everything again.
-            return Err(again(objections.refused));
+            // Another change can be in progress, for example of `watch`. The next attempt reads everything again, and
+            // overrules what can be overruled.
+            return Err((is_repeated, objections.refused));
         }
         let writer = change.begin(&planned).await.map_err(again)?;
         change.make(&planned, writer).await.map_err(again)
@@ -438,8 +446,8 @@ impl Ramp<'_> {
         ));
         texts.push(format!("to go on, write: edgeshim balance ramp -t {targets} -p {provider} --resume"));
         texts.push(format!(
-            "to go back to the weights before the ramp, write: edgeshim balance rollback {} (if the history shows a \
-             later change of someone else, set the weights with --pct instead)",
+            "to go back to the weights before the ramp, write: edgeshim balance rollback {} -t {targets} (if the \
+             history shows a later change of someone else, set the weights with --pct instead)",
             self.made
         ));
         Err(Failure::Failed(texts))
@@ -487,9 +495,4 @@ fn growth(
         *base = Some((found, now));
     }
     growth
-}
-
-/// Returns the time of day, in UTC.
-fn clock_time() -> String {
-    crate::balance::journal::now().get(11..).unwrap_or_default().to_owned()
 }

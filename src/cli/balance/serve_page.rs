@@ -22,7 +22,7 @@ pub(super) fn serve(file: BalanceFile, common: &Common) -> Result {
     };
     let caller = Caller { is_verbose: common.verbose };
     with_runtime(async {
-        let mut stop = Stop::watch()?;
+        let stop = Stop::watch()?;
         let page = Page::new(file, keys, caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let (address, serving) = page.listen().map_err(|error| Failure::failed(error.to_string()))?;
         say!("edgeshim balance listens on {address}");
