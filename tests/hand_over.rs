@@ -221,8 +221,10 @@ fn old_process_when_new_process_fails_during_the_drain_then_log_says_that_the_dr
     );
     dir.write("program", script);
     std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("the program can be made executable");
-    let with_program = |command: &mut Command| drop(command.arg0(&program));
-    let mut shim = Shim::try_start_with(dir, config(&origin), with_program).expect("the shim listens");
+    let started_as = |command: &mut Command| {
+        command.arg0(&program);
+    };
+    let mut shim = Shim::try_start_with(dir, config(&origin), started_as).expect("the shim listens");
     let mut client = Raw::connect(shim.addr).patient(LONG);
     client.send(get("/"));
     assert!(wait_until(LONG, || origin.count() == 1), "the origin got no request");
