@@ -112,6 +112,7 @@ pub struct Fault {
     /// Whether the response head was valid but too large.
     too_large: bool,
     begun: Option<Begun>,
+    guard: &'static str,
 }
 
 /// The part of the origin's response that had arrived before the fault. Nothing of this response has been sent to the
@@ -130,7 +131,7 @@ pub struct Begun {
 impl Fault {
     /// Creates a fault without an underlying error.
     pub fn new(cause: Cause) -> Self {
-        Self { cause, source: None, waiting: None, too_large: false, begun: None }
+        Self { cause, source: None, waiting: None, too_large: false, begun: None, guard: "" }
     }
 
     /// Creates a fault with the error that caused it.
@@ -160,6 +161,16 @@ impl Fault {
     /// Adds the part of the response that had arrived before the fault.
     pub fn after(self, begun: Begun) -> Self {
         Self { begun: Some(begun), ..self }
+    }
+
+    /// Adds the guard that keeps the page for this fault out of caches.
+    pub fn guarded(self, guard: &'static str) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Returns the guard that applied, or "".
+    pub fn guard(&self) -> &'static str {
+        self.guard
     }
 
     /// Returns the part of the response that had arrived, or `None` if the response head had not arrived.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::origin::ClosedPort;
 use support::raw::{exchange, fetch, request};
 use support::shim::Config;
-use support::{After, Origin, PATIENCE, Raw, Shim, metrics, origin, wait_until};
+use support::{After, Origin, PATIENCE, Raw, Shim, metrics, origin, temp_dir, wait_until};
 
 /// The keys that every line has, in order.
 const KEYS: [&str; 24] = [
@@ -308,12 +308,24 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         expect("client", line.text("client") == "127.0.0.1");
     }
     assert!(wrong.is_empty(), "{}\nin {lines:#?}", wrong.join("\n"));
+    // The guard `error` keeps the page out of caches, for a 5xx of the origin and for a fault.
+    let guards = ["page", "fault", "refused", "gzip"].map(|id| line(id).text("guard").to_owned());
+    assert_eq!(guards, ["error", "error", "", ""]);
     assert_eq!((line("refused").text("claimed"), line("beacon").text("claimed")), ("cdn77", ""));
     assert_eq!((line("head").text("method"), line("posted").text("method")), ("HEAD", "POST"));
     assert_eq!((line("old").text("protocol"), line("misdirected").text("host")), ("HTTP/1.0", "else.test"));
     assert_eq!((line("beacon").text("path"), line("beacon").text("host")), (target.as_str(), "browser.test"));
     assert_eq!(line("beacon").text("referer"), "https://browser.test/");
     assert!(lines.iter().all(|l| l.contains(r#""revalidated":"not_modified""#) == l.contains(r#""id":"unchanged""#)));
+}
+
+#[test]
+fn shim_when_folder_of_the_log_is_missing_then_names_the_file_and_asks_for_an_existing_folder() {
+    let config = Shim::config(ClosedPort::new().addr).with("[access_log]\noutput = \"file:missing/access.log\"");
+    let (status, stderr) = Shim::try_start_with(temp_dir(), config, |_| {}).err().expect("the shim must not start");
+    assert_eq!(status.and_then(|status| status.code()), Some(2));
+    assert!(stderr.contains("missing/access.log cannot be opened (No such file"), "{stderr}");
+    assert!(stderr.contains("existing folder") && !stderr.contains("ulimit"), "{stderr}");
 }
 
 #[test]

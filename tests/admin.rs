@@ -400,9 +400,11 @@ fn get_when_admin_listens_on_a_unix_socket_then_any_host_is_served() {
 fn log_in_when_token_is_right_then_cookie_opens_all_protected_paths() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = locked(&origin);
-    let form = fetch(shim.admin, "/", &[("Accept", "text/html,*/*;q=0.8")]);
-    assert_eq!((form.status, form.field("www-authenticate")), (401, Some("Bearer")));
-    assert!(form.text().contains("<form method=\"post\" action=\"/log-in\">"), "{}", form.text());
+    for path in ["/", "/log-in"] {
+        let form = fetch(shim.admin, path, &[("Accept", "text/html,*/*;q=0.8")]);
+        assert_eq!((form.status, form.field("www-authenticate")), (401, Some("Bearer")), "{path}");
+        assert!(form.text().contains("<form method=\"post\" action=\"/log-in\">"), "{path}: {}", form.text());
+    }
     let log_in = |body: &str| exchange(shim.admin, request("POST", "/log-in", &[FORM], body.as_bytes()));
     for wrong in ["", "token=", "token=wrong", "token=correct-horse", &format!("token={TOKEN}x"), &format!("x={TOKEN}")]
     {
@@ -424,11 +426,13 @@ fn log_in_when_token_is_right_then_cookie_opens_all_protected_paths() {
         assert_eq!(fetch(shim.admin, path, &[]).status, 401, "{path}");
         assert_eq!(fetch(shim.admin, path, &[("Authorization", &format!("Bearer {TOKEN}"))]).status, 200, "{path}");
     }
+    let again = fetch(shim.admin, "/log-in", &[session]);
+    assert_eq!((again.status, again.field("location")), (303, Some("/")));
     assert_eq!(fetch(shim.admin, "/api/events", &[]).status, 401);
     assert_eq!(annotate(shim.admin, &[JSON], "{\"text\":\"a\"}").status, 401);
     assert_eq!(annotate(shim.admin, &[JSON, session], "{\"text\":\"a\"}").status, 201);
     let forged = format!("{}{}", &value[..value.len() - 1], if value.ends_with('0') { '1' } else { '0' });
-    for bad in [forged.as_str(), "edgeshim_session=", &format!("edgeshim_session={TOKEN}")] {
+    for bad in [forged.as_str(), "edgeshim_admin_session=", &format!("edgeshim_admin_session={TOKEN}")] {
         assert_eq!(fetch(shim.admin, "/config", &[("Cookie", bad)]).status, 401, "{bad}");
     }
     // Another process with the same token must refuse the session.

@@ -246,14 +246,18 @@ fn request_when_token_is_missing_or_wrong_then_is_refused_and_log_in_gives_a_str
     let page = Served::with_token();
     let body = json!({ "targets": ["html"], "provider": "fastly", "pct": 60 });
     let wrong = ("Authorization", "Bearer wrong");
-    for fields in [&[][..], &[wrong], &[("Cookie", "edgeshim_session=9999999999.00")], &[("X-Remote-User", "alice")]] {
+    for fields in
+        [&[][..], &[wrong], &[("Cookie", "edgeshim_balance_session=9999999999.00")], &[("X-Remote-User", "alice")]]
+    {
         assert_eq!(page.get("/api/state", fields).status, 401, "{fields:?}");
         assert_eq!(page.post("/api/preview", fields, &body).status, 401, "{fields:?}");
         assert_eq!(page.post("/api/change", fields, &body).status, 401, "{fields:?}");
     }
     assert_eq!(page.get("/livez", &[]).status, 200);
-    let form = page.get("/", &[("Accept", "text/html")]);
-    assert!(form.status == 401 && form.text().contains("serve.token"), "{}", form.text());
+    for path in ["/", "/log-in"] {
+        let form = page.get(path, &[("Accept", "text/html")]);
+        assert!(form.status == 401 && form.text().contains("serve.token"), "{path}: {}", form.text());
+    }
     let log_in = |token: &str, fields: &[(&str, &str)]| {
         let body = format!("token={token}");
         exchange(page.addr, request("POST", "/log-in", &[&[FORM], fields].concat(), body.as_bytes()))
@@ -268,6 +272,8 @@ fn request_when_token_is_missing_or_wrong_then_is_refused_and_log_in_gives_a_str
     let policy = shown.field("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     assert_eq!(page.get("/api/state", &[cookie]).status, 200);
+    let again = page.get("/log-in", &[cookie]);
+    assert_eq!((again.status, again.field("location")), (303, Some("/")));
     // A page of another site sends the cookie of a browser that ignores SameSite.
     let origin = format!("http://{}", page.addr);
     let host = page.addr.to_string();

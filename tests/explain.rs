@@ -464,8 +464,7 @@ fn compare(configure: impl Fn(&Origin) -> Config, cases: &[Case]) {
             continue;
         };
         let first = |value: &Value| value.as_array().and_then(|all| all.first()).cloned().unwrap_or("".into());
-        // If the page replaces a response, the log does not contain the guard of that response.
-        let guard = if json.get("page").is_some() { "".into() } else { first(&json["guards"]) };
+        let guard = first(&json["guards"]);
         let pull = Some(&json["pull"]).filter(|pull| *pull != "unknown" && *pull != "edge");
         let explanations =
             [&json["provider"]["label"], &json["proof"]["word"], &json["client"]["address"], &json["pop"], &guard];

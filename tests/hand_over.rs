@@ -4,9 +4,12 @@
 mod support;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 use support::raw::{fetch, get};
@@ -196,12 +199,46 @@ fn old_process_when_new_process_cannot_start_then_serves_on_and_can_be_replaced(
     let text = std::fs::read_to_string(shim.dir.join("edgeshim.toml")).expect("the configuration");
     shim.dir.write("edgeshim.toml", "[server]\nnonsense = 1\n");
     shim.signal("USR2");
-    shim.wait_stderr("hand-over failed");
+    shim.wait_stderr("this process continues to serve");
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
     assert_eq!(fetch(shim.admin, "/readyz", &[]).status, 200);
     shim.dir.write("edgeshim.toml", text);
     let _successor = hand_over(&shim);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200);
+}
+
+#[test]
+fn old_process_when_new_process_fails_during_the_drain_then_log_says_that_the_drain_continues() {
+    let gate = Gate::default();
+    let origin = Origin::start(origin::gated(&gate));
+    let dir = temp_dir();
+    let [program, started, end] = ["program", "started", "end"].map(|name| dir.join(name));
+    // A hand-over starts the program by the name in the first argument. This program fails when the test tells it to.
+    let script = format!(
+        "#!/bin/sh\ntouch '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\nexit 1\n",
+        started.display(),
+        end.display()
+    );
+    dir.write("program", script);
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("the program can be made executable");
+    let started_as = |command: &mut Command| {
+        command.arg0(&program);
+    };
+    let mut shim = Shim::try_start_with(dir, config(&origin), started_as).expect("the shim listens");
+    let mut client = Raw::connect(shim.addr).patient(LONG);
+    client.send(get("/"));
+    assert!(wait_until(LONG, || origin.count() == 1), "the origin got no request");
+    shim.signal("USR2");
+    assert!(wait_until(LONG, || started.exists()), "the new program has not started");
+    shim.signal("TERM");
+    assert!(wait_until(LONG, || fetch(shim.admin, "/readyz", &[]).status == 503), "the drain has not begun");
+    std::fs::write(&end, "").expect("the file can be written");
+    shim.wait_stderr("hand-over failed");
+    let stderr = shim.stderr();
+    assert!(stderr.contains("this process continues to drain") && !stderr.contains("to serve"), "{stderr}");
+    gate.open();
+    assert_eq!(client.response().expect("a response").status, 200);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
 }
 
 #[test]

@@ -14,4 +14,4 @@ mod writer;
 pub use self::formats::LogFormat;
 pub use self::output::LogOutput;
 pub(crate) use self::record::Record;
-pub(crate) use self::writer::{AccessLog, AccessLogSettings, Line, Logs};
+pub(crate) use self::writer::{AccessLog, AccessLogSettings, Line, Logs, OpenError};

@@ -1,6 +1,7 @@
 //! The output of the access log: a file or standard output. If the output does not accept lines, the lost lines are
 //! counted and an error is logged.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd as _;
@@ -37,7 +38,7 @@ pub enum LogOutput {
 }
 
 impl LogOutput {
-    pub(super) const TEXT: Text<Self> = Text { example: "stdout", read: Self::read, write: Self::written };
+    pub(super) const TEXT: Text<Self> = Text { example: "stdout", read: Self::read, write: Self::to_string };
 
     fn read(text: &str, folder: &Path) -> Checked<Self> {
         match text {
@@ -54,12 +55,15 @@ impl LogOutput {
             },
         }
     }
+}
 
-    fn written(&self) -> String {
+/// Writes the output as in the configuration.
+impl fmt::Display for LogOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => "off".to_owned(),
-            Self::Stdout => "stdout".to_owned(),
-            Self::File(path) => format!("file:{}", path.display()),
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
 }

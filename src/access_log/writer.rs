@@ -113,7 +113,7 @@ impl Logs {
     ///
     /// # Errors
     /// See [`AccessLog::open`].
-    pub(crate) fn open(&self, settings: &AccessLogSettings, dropped: Counter) -> io::Result<Option<AccessLog>> {
+    pub(crate) fn open(&self, settings: &AccessLogSettings, dropped: Counter) -> Result<Option<AccessLog>, OpenError> {
         let mut list = self.list();
         if let Some((_, log)) = list.iter().find(|(open, _)| open == settings) {
             return Ok(Some(log.clone()));
@@ -139,6 +139,15 @@ impl Logs {
     }
 }
 
+/// Why a log cannot be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// The file cannot be opened for appending, or standard output cannot be used.
+    Output(LogOutput, io::Error),
+    /// The thread that writes the log cannot be started.
+    Thread(io::Error),
+}
+
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
@@ -161,10 +170,12 @@ impl AccessLog {
     /// that never become a line.
     ///
     /// # Errors
-    /// The file cannot be opened for appending, or the system cannot create a thread or a file descriptor.
-    pub(crate) fn open(settings: &AccessLogSettings, dropped: Counter) -> io::Result<Option<Self>> {
+    /// The output cannot be opened, or the system cannot create a thread.
+    pub(crate) fn open(settings: &AccessLogSettings, dropped: Counter) -> Result<Option<Self>, OpenError> {
         let AccessLogSettings { output, format } = settings.clone();
-        let Some(sink) = Sink::open(output, dropped.clone())? else { return Ok(None) };
+        let sink =
+            Sink::open(output, dropped.clone()).map_err(|error| OpenError::Output(settings.output.clone(), error));
+        let Some(sink) = sink? else { return Ok(None) };
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(QUEUE_RECORDS),
             state: AtomicU8::new(state::POLLING),
@@ -177,8 +188,8 @@ impl AccessLog {
         let writer = thread::Builder::new().name("access-log".into()).spawn(move || {
             for_writer.write_until_closed(sink, Formatter::new(format));
             drop::<mpsc::Sender<()>>(alive);
-        })?;
-        let writer = writer.thread().clone();
+        });
+        let writer = writer.map_err(OpenError::Thread)?.thread().clone();
         Ok(Some(Self(Arc::new(Handle { shared, writer, ended: Mutex::new(Some(ended)) }))))
     }
 

@@ -109,7 +109,7 @@ pub(crate) fn start(
         Some(socket) => matches!(socket, Socket::Tcp(_)),
         None => !matches!(listen, Listen::Unix(_)),
     };
-    let (sessions, is_ready) = (Sessions::new()?, Box::new(is_ready));
+    let (sessions, is_ready) = (Sessions::new("edgeshim_admin_session")?, Box::new(is_ready));
     let routes = Arc::new(Routes { slot, metrics, board, is_tcp, sessions, is_ready });
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("admin".to_owned()).spawn(move || {

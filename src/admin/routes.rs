@@ -22,7 +22,8 @@ use super::top_list;
 use crate::intake::form;
 use crate::metrics::Metrics;
 use crate::operators::answers::{
-    self, JSON, close_if_refused, document, in_json, method_not_allowed, read_body, text, with_type, without_token,
+    self, JSON, close_if_refused, document, in_json, logged_in, method_not_allowed, read_body, text, with_type,
+    without_token,
 };
 use crate::operators::document::LogIn;
 use crate::operators::listener::Respond;
@@ -65,8 +66,9 @@ impl Respond for Routes {
         let mut response = match (&head.method, head.uri.path()) {
             (&Method::POST, "/log-in" | "/annotations") => self.post(&head, body).await.map(Either::Left),
             (&Method::GET | &Method::HEAD, _) => self.get(&head),
-            (_, "/annotations") => method_not_allowed("GET, HEAD, POST", "Use GET, HEAD or POST.\n").map(Either::Left),
-            (_, "/log-in") => method_not_allowed("POST", "Use POST.\n").map(Either::Left),
+            (_, "/annotations" | "/log-in") => {
+                method_not_allowed("GET, HEAD, POST", "Use GET, HEAD or POST.\n").map(Either::Left)
+            }
             _ => method_not_allowed("GET, HEAD", "Use GET or HEAD.\n").map(Either::Left),
         };
         close_if_refused(&mut response, has_body);
@@ -110,7 +112,7 @@ impl Routes {
             "/api/top" => in_json(StatusCode::OK, &top_list::json(self.slot.load().tops())),
             "/api/series" => self.series(head.uri.query().unwrap_or_default()),
             "/annotations" => in_json(StatusCode::OK, &json!({ "annotations": self.board.annotations.all() })),
-            "/log-in" => method_not_allowed("POST", "Use POST.\n"),
+            "/log-in" => logged_in(),
             _ => text(StatusCode::NOT_FOUND, format!("Not found. Use {PATHS}.\n")),
         }
     }

@@ -241,7 +241,7 @@ mod tests {
         };
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(runtime("first"))));
         let board = Board::new(slot, metrics);
-        let sessions = Sessions::new().unwrap();
+        let sessions = Sessions::new("session").unwrap();
         let pass = |token: &str| {
             let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
             sessions.pass(&HeaderMap::from_iter([(AUTHORIZATION, bearer)]), &Secret::new(token), 0).unwrap()

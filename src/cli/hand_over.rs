@@ -4,7 +4,7 @@
 //! (`LISTEN_FDS`). Both processes then have the same sockets with the same queues of connections, so no connection is
 //! lost when the old process closes its descriptors. The last descriptor is a datagram socket on which the new process
 //! reports that it serves. Then the old process drains. If the new process ends before its report, or sends no report
-//! within two minutes, the old process serves on.
+//! within two minutes, the old process continues to serve.
 
 use std::error::Error;
 use std::io;

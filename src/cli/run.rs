@@ -80,6 +80,8 @@ struct Signals {
     hand_over: Signal,
     outcomes: UnboundedSender<Outcome>,
     outcome: UnboundedReceiver<Outcome>,
+    /// Whether the drain has begun.
+    draining: bool,
 }
 
 /// Why the drain begins.
@@ -128,6 +130,7 @@ impl Running {
                 hand_over: signal(SignalKind::user_defined2())?,
                 outcomes,
                 outcome,
+                draining: false,
             }
         };
         let server = Arc::new(Server::start_with(slot, &drain, sockets)?);
@@ -180,6 +183,7 @@ impl Running {
             sockets.extend(admin.socket().map(|socket| (name, socket)));
             Ok(sockets)
         }));
+        signals.draining = true;
         let settings = slot.load().settings().server.clone();
         admin.mark(Mark::Drain, "the drain begins");
         let delay = match end {
@@ -268,7 +272,8 @@ impl Signals {
                         return End::HandedOver;
                     }
                     Outcome::Failed(why) => {
-                        tracing::error!("hand-over failed: {why}; this process serves on");
+                        let continues = if self.draining { "drain" } else { "serve" };
+                        tracing::error!("hand-over failed: {why}; this process continues to {continues}");
                         handing_over = false;
                     }
                 },

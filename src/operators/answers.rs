@@ -61,7 +61,7 @@ pub(crate) async fn log_in(
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let mut response = text(StatusCode::SEE_OTHER, "");
+    let mut response = logged_in();
     if let Some(token) = token {
         let sent: Vec<u8> = form::value(&body, "token").map(|value| value.bytes().collect()).unwrap_or_default();
         if !token.matches(sent.trim_ascii()) {
@@ -71,14 +71,22 @@ pub(crate) async fn log_in(
             response.headers_mut().insert(SET_COOKIE, cookie);
         }
     }
+    response
+}
+
+/// Returns a redirect to the page: the response to a correct token, and to a GET of the log-in form by a user who is
+/// already allowed to use the page.
+pub(crate) fn logged_in() -> Answer {
+    let mut response = text(StatusCode::SEE_OTHER, "");
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
     response
 }
 
-/// Returns the response to a request without a valid token: the log-in form for a browser that opens the page, else a
-/// message. `key` is the configuration key of the token.
+/// Returns the response to a request without a valid token: the log-in form for a browser that opens the page or the
+/// path of the form, else a message. `key` is the configuration key of the token.
 pub(crate) fn without_token(head: &Parts, form: &LogIn, key: &str) -> Answer {
-    if head.method != http::Method::POST && head.uri.path() == "/" && accepts(head, "text/html") {
+    let is_form = head.method != http::Method::POST && matches!(head.uri.path(), "/" | "/log-in");
+    if is_form && accepts(head, "text/html") {
         return unauthorized(document(StatusCode::UNAUTHORIZED, &form.first));
     }
     let message = format!("Send the value of {key} in the header field Authorization: Bearer TOKEN\n");

@@ -18,7 +18,6 @@ use crate::wire::hex;
 use crate::wire::names::{AUTHORIZATION, COOKIE, HOST, ORIGIN, REFERER, SEC_FETCH_SITE};
 use crate::wire::secret::Secret;
 
-const COOKIE_NAME: &str = "edgeshim_session";
 /// The length of a session, in seconds.
 const SESSION_SECONDS: u64 = 12 * 3600;
 
@@ -43,8 +42,11 @@ impl Pass {
     }
 }
 
-/// The sessions of this process. No list of sessions is stored: the key is enough to check a cookie.
+/// The sessions of one listener. No list of sessions is stored: the key is enough to check a cookie.
 pub(crate) struct Sessions {
+    /// The name of the cookie. Browsers send a cookie to all ports of a host. So two listeners need two names, or a
+    /// log-in at one listener would end the session at the other.
+    cookie_name: &'static str,
     key: [u8; 32],
 }
 
@@ -56,17 +58,19 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Creates the sessions of a listener. `cookie_name` must differ from the names of all other listeners.
+    pub(crate) fn new(cookie_name: &'static str) -> io::Result<Self> {
         let mut key = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut key)?;
-        Ok(Self { key })
+        Ok(Self { cookie_name, key })
     }
 
     /// Returns the value of Set-Cookie for a new session.
     pub(crate) fn cookie(&self, token: &Secret, now: u64) -> String {
         let end = now + SESSION_SECONDS;
         let hash = self.hash(token, end);
-        format!("{COOKIE_NAME}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
+        let name = self.cookie_name;
+        format!("{name}={end}.{hash}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict")
     }
 
     /// Checks whether a request has the token or the cookie of a valid session. If Authorization has at least seven
@@ -86,7 +90,7 @@ impl Sessions {
 
     /// Returns the end of the session of a cookie, or `None` if the cookie is not valid.
     fn session_end(&self, cookie: &str, token: &Secret, now: u64) -> Option<u64> {
-        let (end, hash) = cookie.strip_prefix(COOKIE_NAME)?.strip_prefix('=')?.split_once('.')?;
+        let (end, hash) = cookie.strip_prefix(self.cookie_name)?.strip_prefix('=')?.split_once('.')?;
         let end = end.parse().ok()?;
         // `Secret::matches` compares in constant time.
         let is_valid =
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn cookie_when_changed_expired_or_of_another_token_or_process_then_refused() {
-        let (sessions, other) = (Sessions::new().unwrap(), Sessions::new().unwrap());
+        let (sessions, other) = (Sessions::new("session").unwrap(), Sessions::new("session").unwrap());
         let (token, changed) = (Secret::new("hunter2"), Secret::new("hunter3"));
         let cookie = sessions.cookie(&token, 1000);
         assert!(!cookie.contains("hunter2") && cookie.contains("HttpOnly; SameSite=Strict"));
@@ -176,7 +180,8 @@ mod tests {
         assert!(!allowed(&other, &token, value, 1001), "another process");
         let later = value.replacen("=4", "=5", 1);
         assert_ne!(later, value);
-        for bad in [later.as_str(), &value[..value.len() - 1], "edgeshim_session=", "edgeshim_session=.", "hunter2"] {
+        let renamed = value.replacen("session", "other", 1);
+        for bad in [later.as_str(), &value[..value.len() - 1], &renamed, "session=", "session=.", "hunter2"] {
             assert!(!allowed(&sessions, &token, bad, 1001), "{bad}");
         }
         assert!(sessions.pass(&headers(&[(&AUTHORIZATION, "bearer hunter2")]), &token, 0).is_some());
@@ -185,7 +190,8 @@ mod tests {
 
     #[test]
     fn pass_when_token_changes_or_session_ends_then_is_invalid() {
-        let (sessions, token, changed) = (Sessions::new().unwrap(), Secret::new("hunter2"), Secret::new("hunter3"));
+        let (sessions, token, changed) =
+            (Sessions::new("session").unwrap(), Secret::new("hunter2"), Secret::new("hunter3"));
         let bearer = sessions.pass(&headers(&[(&AUTHORIZATION, "Bearer hunter2")]), &token, 0).unwrap();
         assert!(bearer.is_valid(Some(&token), u64::MAX - 1));
         assert!(!bearer.is_valid(Some(&changed), 0) && !bearer.is_valid(None, 0));

@@ -2,6 +2,9 @@
 
 use std::{fmt, io};
 
+use rustix::io::Errno;
+
+use crate::access_log::LogOutput;
 use crate::intake::country::CountryError;
 use crate::intake::ranges::RangesError;
 use crate::intake::server_tls::TlsError;
@@ -15,8 +18,8 @@ pub enum BuildError {
     Pages(PagesError),
     /// A glob or a value cannot be prepared, although the checks of the configuration accepted it.
     Value(String),
-    /// The access log's file cannot be opened, or the thread that writes the log cannot be started.
-    Log(io::Error),
+    /// The access log's file cannot be opened, or standard output cannot be used.
+    Log(LogOutput, io::Error),
     /// The country file can no longer be used, although the checks of the configuration accepted it.
     Countries(CountryError),
     /// An address list can no longer be used, although the checks of the configuration accepted it.
@@ -25,7 +28,7 @@ pub enum BuildError {
     OriginTls(TlsProblem),
     /// A file of `[server.tls]` can no longer be used, although the checks of the configuration accepted it.
     ServerTls(TlsError),
-    /// A thread that watches files or the addresses of the origin cannot be started.
+    /// A thread that writes the access log, or that watches files or the addresses of the origin, cannot be started.
     Thread(io::Error),
     /// Several of these reasons.
     Several(Vec<Self>),
@@ -58,12 +61,19 @@ impl fmt::Display for BuildError {
                 f,
                 "edgeshim cannot start a thread ({error}); raise the limit of threads for this user (ulimit -u)"
             ),
-            Self::Log(error) => write!(
-                f,
-                "access_log.output: the access log cannot be opened ({error}); \
-                 write the path of a file in an existing folder in which this user is allowed to create files, \
-                 or raise the limits of threads and open files (ulimit -u, ulimit -n)"
-            ),
+            Self::Log(output, error) => {
+                let open_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+                let advice = match output {
+                    _ if error.raw_os_error().is_some_and(|code| open_files.contains(&code)) => {
+                        "raise the limit of open files for this user (ulimit -n)"
+                    }
+                    LogOutput::File(_) => {
+                        "write the path of a file in an existing folder in which this user is allowed to create files"
+                    }
+                    _ => "connect standard output, or write the path of a file: \"file:PATH\"",
+                };
+                write!(f, "access_log.output: {output} cannot be opened ({error}); {advice}")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{BuildError, Lasting};
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, OpenError};
 use crate::cdn::addresses::AddressList;
 use crate::cdn::known::Known;
 use crate::cdn::preset::Preset;
@@ -66,7 +66,10 @@ impl Opened {
             stand_in,
             providers,
             countries,
-            log: log.map_err(BuildError::Log)?,
+            log: log.map_err(|error| match error {
+                OpenError::Output(output, error) => BuildError::Log(output, error),
+                OpenError::Thread(error) => BuildError::Thread(error),
+            })?,
             intake: Arc::clone(&lasting.intake),
             objects: Arc::clone(&lasting.objects),
             tops: Arc::clone(&lasting.tops),

@@ -270,7 +270,7 @@ const RETRY_PULLS: Counted = Counted::new(&describe::RETRY_PULLS, Exactness::Ear
 const BEACONS: Counted = Counted { labels: &[], ..Counted::new(&describe::BEACONS, Exactness::AtEnd) };
 /// A line has one fault, and a request can have two: the stand-in or the rest of a replaced body can fail too.
 const ORIGIN_FAULTS: Counted = Counted::new(&describe::ORIGIN_FAULTS, Exactness::Approximate);
-/// A line has only the first guard, and the line of a page has none.
+/// A line has only the first guard that applied.
 const CACHE_GUARDS: Counted = Counted::new(&describe::CACHE_GUARDS, Exactness::Approximate);
 
 const KINDS: [(PullKind, &Counted); 3] =

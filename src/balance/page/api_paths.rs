@@ -12,8 +12,8 @@ use hyper::body::{Body as _, Incoming};
 use super::gate::{TOKEN_KEY, now};
 use super::{PAGE, Page};
 use crate::operators::answers::{
-    Answer, JSON, close_if_refused, document, in_json, log_in, method_not_allowed, read_body, text, with_type,
-    without_token,
+    Answer, JSON, close_if_refused, document, in_json, log_in, logged_in, method_not_allowed, read_body, text,
+    with_type, without_token,
 };
 use crate::operators::listener::Respond;
 use crate::operators::sessions::is_cross_site;
@@ -32,7 +32,8 @@ impl Respond for Paths {
         let mut response = match (&head.method, head.uri.path()) {
             (&Method::POST, "/log-in" | "/api/preview" | "/api/change") => self.post(&head, body, peer).await,
             (&Method::GET | &Method::HEAD, _) => self.get(&head, peer).await,
-            (_, "/log-in" | "/api/preview" | "/api/change") => method_not_allowed("POST", "Use POST.\n"),
+            (_, "/log-in") => method_not_allowed("GET, HEAD, POST", "Use GET, HEAD or POST.\n"),
+            (_, "/api/preview" | "/api/change") => method_not_allowed("POST", "Use POST.\n"),
             _ => method_not_allowed("GET, HEAD", "Use GET or HEAD.\n"),
         };
         close_if_refused(&mut response, has_body);
@@ -49,7 +50,8 @@ impl Paths {
         match head.uri.path() {
             "/" => document(StatusCode::OK, &PAGE),
             "/api/state" => with_type(StatusCode::OK, JSON, self.0.state(&user).await),
-            "/log-in" | "/api/preview" | "/api/change" => method_not_allowed("POST", "Use POST.\n"),
+            "/log-in" => logged_in(),
+            "/api/preview" | "/api/change" => method_not_allowed("POST", "Use POST.\n"),
             _ => text(StatusCode::NOT_FOUND, "Not found. Use /, /api/state, /api/preview or /api/change.\n"),
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(keys: &'static PageKeys) -> io::Result<Self> {
         let trusted = AddressSet::new(keys.trusted_proxies.iter().copied());
-        Ok(Self { keys, trusted, sessions: Sessions::new()?, log_in: LogIn::new(TOKEN_KEY) })
+        Ok(Self { keys, trusted, sessions: Sessions::new("edgeshim_balance_session")?, log_in: LogIn::new(TOKEN_KEY) })
     }
 
     pub(super) fn keys(&self) -> &'static PageKeys {

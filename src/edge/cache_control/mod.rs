@@ -240,13 +240,12 @@ where
         let Shared { classes, rules, stand_in_rules, providers, id_fields, counts, .. } = &**this.shared;
         let mut response = match ready!(this.inner.poll(cx)) {
             Ok(response) => response,
+            Err(fault) if fault.cause().is_client_error() => return Poll::Ready(Err(fault)),
             Err(fault) => {
                 // The whoopsie page for this fault will have no-store, so the fault is counted like a 5xx of the
                 // origin.
-                if !fault.cause().is_client_error() {
-                    counts.guards.get(Guard::Error).increment(1);
-                }
-                return Poll::Ready(Err(fault));
+                counts.guards.get(Guard::Error).increment(1);
+                return Poll::Ready(Err(fault.guarded(Guard::Error.as_str())));
             }
         };
         if let Some(target) = &this.kept.target {

@@ -45,7 +45,7 @@ impl Skip {
             Self::Type => "the response's type is not in gzip.types",
             Self::NoTransform => "Cache-Control contains no-transform",
             Self::TooShort => "the body is shorter than gzip.min_bytes",
-            Self::NotAccepted => "this request does not ask for gzip",
+            Self::NotAccepted => "this request does not ask for gzip, or it asks for a range",
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The thread that makes twins ripe: it compresses the body of a used twin again, to brotli and to the smallest gzip.
-//! No pull waits for this work. The first use of a twin puts the twin's key into the queue of the thread.
+//! The thread that makes twins ripe: it compresses the body of a twin again, to brotli and to the smallest gzip. No
+//! pull waits for this work. The first pull that gets its body from a twin puts the twin's key into the queue of the
+//! thread.
 //!
 //! The thread gets the body from the twin, so the queue contains only keys. The thread decompresses its own output and
 //! compares length and checksum with the twin before it stores the output. `benches/README.md` has the figures by which
@@ -7,10 +8,12 @@
 //!
 //! **Limits:** on Linux, the thread has the lowest priority. It uses at most a quarter of one core, and pauses while
 //! the rest of the process is busy. The queue has at most [`QUEUE`] keys. The memory of the work counts against the
-//! limit for bodies in flight (`Loan`). The work on one twin is limited by [`LONGEST_WORK`].
+//! limit for bodies in flight (`Loan`), and is freed if the pause is longer than [`LONGEST_PAUSE`]. The work on one twin
+//! is limited by [`LONGEST_WORK`].
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -39,6 +42,9 @@ const QUEUE: usize = 256;
 const SLEEP: u32 = 3;
 /// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+/// The longest pause in which the thread keeps a half-made form in memory. After a longer pause, the thread makes the
+/// form from the start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The sleep while the rest of the process is busy.
 const BUSY_SLEEP: Duration = Duration::from_millis(100);
 /// The rest of the process is busy if it uses more than this share of the available CPUs, in percent.
@@ -56,12 +62,13 @@ const BROTLI_QUALITY: i32 = 11;
 const WINDOW_BITS: std::ops::RangeInclusive<u32> = 16..=20;
 
 label! {
-    /// The coding of a form that the ripener has stored: the label `coding` of `edgeshim_twins_ripened_total`.
+    /// The coding of a form that the ripener has stored: the label `coding` of `edgeshim_twins_ripened_total`. The
+    /// ripener makes the forms in this order.
     pub(crate) enum RipeCoding {
-        /// A gzip member that is smaller than the first gzip member of the twin.
-        Gzip = "gzip",
         /// A brotli stream that is smaller than the first gzip member of the twin.
         Br = "br",
+        /// A gzip member that is smaller than the first gzip member of the twin.
+        Gzip = "gzip",
     }
 }
 
@@ -138,7 +145,7 @@ impl Ripener {
 
     fn start(&self) {
         let (twins, queue, ripened) = (Weak::clone(&self.twins), Arc::clone(&self.queue), Arc::clone(&self.ripened));
-        let run = move || run(&twins, &queue, &ripened);
+        let run = move || run(&twins, &Work { queue: &queue, ripened: &ripened, is_busy: &is_busy });
         if let Err(error) = thread::Builder::new().name("ripener".to_owned()).spawn(run) {
             tracing::error!(%error, "the thread that compresses twins again cannot start, so twins stay as they are");
         }
@@ -152,54 +159,110 @@ impl Drop for Ripener {
     }
 }
 
-fn run(twins: &Weak<Twins>, queue: &Queue, ripened: &Table<RipeCoding, Counter>) {
+/// What the thread works with.
+struct Work<'a> {
+    queue: &'a Queue,
+    ripened: &'a Table<RipeCoding, Counter>,
+    /// See [`is_busy`].
+    is_busy: &'a dyn Fn(Duration, Duration) -> bool,
+}
+
+/// Why the work on a form has ended early.
+#[derive(Debug, PartialEq, Eq)]
+enum Early {
+    /// The thread must end.
+    Stopped,
+    /// The rest of the process was busy for longer than [`LONGEST_PAUSE`].
+    Busy,
+    /// The work on the twin has reached [`LONGEST_WORK`], or the compressor has failed.
+    GivenUp,
+}
+
+fn run(twins: &Weak<Twins>, work: &Work<'_>) {
     // On Linux, each thread has its own priority. Elsewhere, the call would change the priority of the process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::warn!(%error, "the thread that compresses twins again cannot lower its priority");
     }
-    while let Some(key) = queue.next() {
+    while let Some(key) = work.queue.next() {
         let Some(twins) = twins.upgrade() else { return };
-        // The compressors are the code of others, and the origin chooses their input. A panic in a compressor must not
-        // end the thread. The twin of this input then keeps the stage `Queued`, so the input is not tried again.
-        if catch_unwind(AssertUnwindSafe(|| ripen(&twins, key, queue, ripened))).is_err() {
-            tracing::error!("compressing a twin again has failed; the twin stays as it is");
-        }
+        ripen(&twins, key, work);
     }
 }
 
-/// Compresses the body of one twin again.
-fn ripen(twins: &Arc<Twins>, key: Key, queue: &Queue, ripened: &Table<RipeCoding, Counter>) {
+/// Compresses the body of one twin again, and sets the stage of the twin.
+fn ripen(twins: &Arc<Twins>, key: Key, work: &Work<'_>) {
     let Some(twin) = twins.find(&key).filter(|twin| twin.stage == Stage::Queued) else { return };
-    let change = |change: &dyn Fn(&mut Twin)| twins.change(&key, twin.crc, Stage::Queued, change);
-    let Some(_loan) = Loan::take(twins, memory(key.length)) else {
-        // Bodies in flight use too much memory. The next use of the twin tries again.
-        change(&|twin| twin.stage = Stage::Green);
-        return;
-    };
+    // The compressors are the code of others, and the origin chooses their input. A panic in a compressor must not end
+    // the thread. The twin is then ripe, so the input is not tried again.
+    let stage = catch_unwind(AssertUnwindSafe(|| make_forms(twins, key, &twin, work))).unwrap_or_else(|_| {
+        tracing::error!("compressing a twin again has failed; the twin stays as it is");
+        Stage::Ripe
+    });
+    twins.change(&key, twin.crc, Stage::Queued, |twin| twin.stage = stage);
+}
+
+/// Makes both forms of a twin and stores the forms that are smaller than the first gzip member. Returns the next stage
+/// of the twin.
+fn make_forms(twins: &Arc<Twins>, key: Key, twin: &Twin, work: &Work<'_>) -> Stage {
+    let mut pace = Pace::new(work);
+    for coding in RipeCoding::ALL {
+        if coding == RipeCoding::Br && twin.br.is_some() {
+            // An earlier attempt has made this form.
+            continue;
+        }
+        let made = loop {
+            match make_form(twins, key, twin, coding, &mut pace) {
+                Err(Early::Busy) => {}
+                made => break made,
+            }
+        };
+        let form = match made {
+            Ok(Some(form)) => form,
+            // The next pull that gets its body from the twin puts the key into the queue again.
+            Ok(None) | Err(Early::Stopped | Early::Busy) => return Stage::Green,
+            Err(Early::GivenUp) => continue,
+        };
+        let is_stored = form.len() < twin.gzip.len()
+            && twins.change(&key, twin.crc, Stage::Queued, |twin| match coding {
+                RipeCoding::Br => twin.br = Some(form),
+                RipeCoding::Gzip => twin.gzip = form,
+            });
+        if is_stored {
+            work.ripened.get(coding).increment(1);
+        }
+    }
+    Stage::Ripe
+}
+
+/// Makes one form of a twin. Returns `None` if bodies in flight use too much memory, or if the twin is damaged. A
+/// damaged twin is removed.
+fn make_form(
+    twins: &Arc<Twins>,
+    key: Key,
+    twin: &Twin,
+    coding: RipeCoding,
+    pace: &mut Pace<'_>,
+) -> Result<Option<Bytes>, Early> {
+    // This pause has no limit, because the thread has no memory on loan yet.
+    pace.rest(Duration::MAX)?;
+    let Some(_loan) = Loan::take(twins, memory(key.length)) else { return Ok(None) };
     let is_right = |decoder: &mut dyn Read| sum(decoder).is_ok_and(|sum| sum == (key.length, twin.crc));
     let mut body = Vec::with_capacity(usize::try_from(key.length).unwrap_or_default());
     if GzDecoder::new(&twin.gzip[..]).take(key.length).read_to_end(&mut body).is_err() || !is_right(&mut &body[..]) {
-        return;
+        tracing::error!("a bug in edgeshim: a gzip twin does not decode to its body; the twin is removed");
+        twins.remove(&key);
+        return Ok(None);
     }
-    let mut pace = Pace::new(queue);
-    if let Some(br) = brotli(&body, &mut pace)
-        && br.len() < twin.gzip.len()
-        && is_right(&mut brotli::Decompressor::new(&br[..], PIECE_BYTES))
-        && change(&|twin| twin.br = Some(br.clone()))
-    {
-        ripened.get(RipeCoding::Br).increment(1);
-    }
-    if let Some(gzip) = gzip(&body, twin.crc, &mut pace)
-        && gzip.len() < twin.gzip.len()
-        && is_right(&mut GzDecoder::new(&gzip[..]))
-        && change(&|twin| twin.gzip = gzip.clone())
-    {
-        ripened.get(RipeCoding::Gzip).increment(1);
-    }
-    if !queue.lock().is_stopped {
-        change(&|twin| twin.stage = Stage::Ripe);
-    }
+    let form = match coding {
+        RipeCoding::Br => brotli(&body, pace)?,
+        RipeCoding::Gzip => gzip(&body, twin.crc, pace)?,
+    };
+    let decodes = match coding {
+        RipeCoding::Br => is_right(&mut brotli::Decompressor::new(&form[..], PIECE_BYTES)),
+        RipeCoding::Gzip => is_right(&mut GzDecoder::new(&form[..])),
+    };
+    if decodes { Ok(Some(form)) } else { Err(Early::GivenUp) }
 }
 
 /// Returns the memory that the work on a body needs at most, in bytes. Brotli needs the most: 8 bytes for each byte of
@@ -216,33 +279,33 @@ fn window_bits(length: u64) -> u32 {
     (u64::BITS - (length + 15).leading_zeros()).clamp(*WINDOW_BITS.start(), *WINDOW_BITS.end())
 }
 
-/// Returns the body as a brotli stream, or `None` if the work was ended early.
-fn brotli(body: &[u8], pace: &mut Pace<'_>) -> Option<Bytes> {
+/// Returns the body as a brotli stream.
+fn brotli(body: &[u8], pace: &mut Pace<'_>) -> Result<Bytes, Early> {
     let params = BrotliEncoderParams {
         quality: BROTLI_QUALITY,
-        lgwin: i32::try_from(window_bits(body.len() as u64)).ok()?,
+        lgwin: i32::try_from(window_bits(body.len() as u64)).unwrap_or_default(),
         size_hint: body.len(),
         ..BrotliEncoderParams::default()
     };
     let mut writer = CompressorWriter::with_params(Vec::new(), PIECE_BYTES, &params);
     pace.write(body, &mut writer)?;
-    Some(exact(&writer.into_inner()))
+    Ok(exact(&writer.into_inner()))
 }
 
-/// Returns the body as the smallest gzip member, or `None` if the work was ended early. `crc` is the body's checksum.
-fn gzip(body: &[u8], crc: u32, pace: &mut Pace<'_>) -> Option<Bytes> {
-    let mut encoder = DeflateEncoder::new(zopfli_options()?, BlockType::Dynamic, HEADER.to_vec());
+/// Returns the body as the smallest gzip member. `crc` is the body's checksum.
+fn gzip(body: &[u8], crc: u32, pace: &mut Pace<'_>) -> Result<Bytes, Early> {
+    let mut encoder = DeflateEncoder::new(zopfli_options(), BlockType::Dynamic, HEADER.to_vec());
     pace.write(body, &mut encoder)?;
-    let mut member = encoder.finish().ok()?;
+    let mut member = encoder.finish().map_err(|_| Early::GivenUp)?;
     member.extend_from_slice(&crc.to_le_bytes());
     // ISIZE is the length modulo 2^32 (RFC 1952 §2.3.1). The longest body of a twin has 4 MiB.
-    member.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
-    Some(exact(&member))
+    member.extend_from_slice(&u32::try_from(body.len()).unwrap_or_default().to_le_bytes());
+    Ok(exact(&member))
 }
 
 /// The options of Zopfli. More than five iterations make the output less than 0.1 % smaller.
-fn zopfli_options() -> Option<zopfli::Options> {
-    Some(zopfli::Options { iteration_count: 5.try_into().ok()?, ..zopfli::Options::default() })
+fn zopfli_options() -> zopfli::Options {
+    zopfli::Options { iteration_count: const { NonZeroU64::new(5).expect("not 0") }, ..zopfli::Options::default() }
 }
 
 /// Copies bytes to a buffer of the exact size, because they stay in memory for a long time.
@@ -266,46 +329,51 @@ fn sum(reader: &mut dyn Read) -> io::Result<(u64, u32)> {
 
 /// The rhythm of work and sleep for one twin.
 struct Pace<'a> {
-    queue: &'a Queue,
+    work: &'a Work<'a>,
     /// The CPU time of the thread at the start of the work on this twin, and at the end of the last sleep.
     begun: Duration,
     worked: Duration,
 }
 
 impl<'a> Pace<'a> {
-    fn new(queue: &'a Queue) -> Self {
+    fn new(work: &'a Work<'a>) -> Self {
         let now = cpu_time(ClockId::ThreadCPUTime);
-        Self { queue, begun: now, worked: now }
+        Self { work, begun: now, worked: now }
     }
 
-    /// Writes the body in pieces, with a sleep before each piece. Returns `None` if the work must end.
-    fn write(&mut self, body: &[u8], writer: &mut dyn Write) -> Option<()> {
+    /// Writes the body in pieces, with a sleep before each piece.
+    fn write(&mut self, body: &[u8], writer: &mut dyn Write) -> Result<(), Early> {
         for piece in body.chunks(PIECE_BYTES) {
-            self.rest()?;
-            writer.write_all(piece).ok()?;
+            self.rest(LONGEST_PAUSE)?;
+            writer.write_all(piece).map_err(|_| Early::GivenUp)?;
         }
-        self.rest()
+        self.rest(LONGEST_PAUSE)
     }
 
-    /// Sleeps in proportion to the work since the last sleep, and as long as the rest of the process is busy. Returns
-    /// `None` if the work must end.
-    fn rest(&mut self) -> Option<()> {
+    /// Sleeps in proportion to the work since the last sleep. Then pauses as long as the rest of the process is busy,
+    /// but not for longer than `longest`.
+    fn rest(&mut self, longest: Duration) -> Result<(), Early> {
         let now = cpu_time(ClockId::ThreadCPUTime);
         if now.saturating_sub(self.begun) > LONGEST_WORK {
-            return None;
+            return Err(Early::GivenUp);
         }
         let mut time = (now.saturating_sub(self.worked) * SLEEP).max(SHORTEST_SLEEP);
+        let mut paused = Duration::ZERO;
         loop {
             let (start, before) = (Instant::now(), cpu_time(ClockId::ProcessCPUTime));
-            if !self.queue.sleep(time) {
-                return None;
+            if !self.work.queue.sleep(time) {
+                return Err(Early::Stopped);
             }
             let used = cpu_time(ClockId::ProcessCPUTime).saturating_sub(before);
-            if !is_busy(used, start.elapsed()) {
-                self.worked = cpu_time(ClockId::ThreadCPUTime);
-                return Some(());
+            self.worked = cpu_time(ClockId::ThreadCPUTime);
+            if !(self.work.is_busy)(used, start.elapsed()) {
+                return Ok(());
+            }
+            if paused >= longest {
+                return Err(Early::Busy);
             }
             time = BUSY_SLEEP;
+            paused += time;
         }
     }
 }
@@ -324,6 +392,7 @@ fn cpu_time(clock: ClockId) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::time::Instant;
 
     use super::super::twins::Draft;
@@ -361,11 +430,15 @@ mod tests {
         ripener.offer(twins, key, &twins.find(&key).unwrap());
     }
 
+    fn work<'a>(ripener: &'a Ripener, is_busy: &'a dyn Fn(Duration, Duration) -> bool) -> Work<'a> {
+        Work { queue: &ripener.queue, ripened: &ripener.ripened, is_busy }
+    }
+
     /// Compresses the offered twins again in the thread of the test.
     fn ripen_all(ripener: &Ripener, twins: &Arc<Twins>) {
         loop {
             let Some(key) = ripener.queue.lock().keys.pop_front() else { return };
-            ripen(twins, key, &ripener.queue, &ripener.ripened);
+            ripen(twins, key, &work(ripener, &|_, _| false));
         }
     }
 
@@ -405,16 +478,14 @@ mod tests {
     }
 
     #[test]
-    fn twin_when_checksum_does_not_match_its_gzip_then_stays_unchanged() {
+    fn twin_when_checksum_does_not_match_its_gzip_then_is_removed() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
         let body = text(5_000, 1);
         let key = store(&twins, b"tag", &body, crc32fast::hash(&body) ^ 1);
-        let first = twins.find(&key).unwrap();
         offer(&ripener, &twins, key);
         ripen_all(&ripener, &twins);
-        let twin = twins.find(&key).unwrap();
-        assert!(twin.br.is_none() && twin.gzip == first.gzip);
+        assert!(twins.find(&key).is_none());
     }
 
     #[test]
@@ -469,6 +540,30 @@ mod tests {
     }
 
     #[test]
+    fn process_when_busy_for_long_then_memory_of_the_work_is_freed_until_process_is_quiet() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let ripener = without_thread(&twins);
+        let body = text(5_000, 1);
+        let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
+        offer(&ripener, &twins, key);
+        ripener.queue.lock().keys.clear();
+        // Whether memory is on loan at each check. The process is busy from the second check, which is the first check
+        // with memory on loan.
+        let on_loan = RefCell::new(Vec::new());
+        let is_busy = |_, _| {
+            let mut checks = on_loan.borrow_mut();
+            checks.push(Loan::take(&twins, SIZE).is_none());
+            (2..18).contains(&checks.len())
+        };
+        ripen(&twins, key, &work(&ripener, &is_busy));
+        let checks = on_loan.into_inner();
+        let kept = checks[1..].iter().take_while(|&&on_loan| on_loan).count();
+        assert!(!checks[0] && (1..=12).contains(&kept), "{checks:?}");
+        assert!(checks[1 + kept..18].iter().all(|&on_loan| !on_loan), "{checks:?}");
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Ripe);
+    }
+
+    #[test]
     fn thread_when_handle_is_dropped_then_ends_during_the_work() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
@@ -476,7 +571,8 @@ mod tests {
         let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
         offer(&ripener, &twins, key);
         let (weak, queue, forms) = (Arc::downgrade(&twins), Arc::clone(&ripener.queue), Arc::clone(&ripener.ripened));
-        let thread = thread::spawn(move || run(&weak, &queue, &forms));
+        let run = move || run(&weak, &Work { queue: &queue, ripened: &forms, is_busy: &|_, _| false });
+        let thread = thread::spawn(run);
         let end = Instant::now() + Duration::from_mins(1);
         while !ripener.queue.lock().keys.is_empty() && Instant::now() < end {
             thread::yield_now();

@@ -7,7 +7,8 @@
 //! strong tag, that is an error of the origin. CRC-32 misses this error in about one of 2^32 cases. CRC-32 also misses
 //! this error if the two bodies were deliberately made to have the same CRC-32.
 //!
-//! After a twin was used, `ripener.rs` compresses the body of the twin again: to a smaller gzip member and to brotli.
+//! After a pull has got its body from a twin, `ripener.rs` compresses the body again: to a smaller gzip member and to
+//! brotli.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -51,9 +52,11 @@ pub(super) struct Key {
 pub(super) enum Stage {
     /// The twin was made while a response was sent.
     Green,
-    /// The twin is in the queue of the ripener, or the ripener compresses the body of the twin.
+    /// The ripener has the key of the twin: in its queue, or while it compresses the body of the twin. Further pulls do
+    /// not put the key into the queue again.
     Queued,
-    /// The ripener has finished. The twin has the smallest forms that the ripener could make.
+    /// The ripener has finished. The twin has the smallest forms that the ripener could make, and the ripener never
+    /// compresses the body again.
     Ripe,
 }
 
@@ -208,9 +211,11 @@ impl Draft {
     }
 
     /// Stores the twin, if the body had the length in the key. `length` and `crc` are the length and the CRC-32 of the
-    /// body before compression.
+    /// body before compression. A stored twin of the same body stays, because the ripener may have made it smaller. Two
+    /// pulls can compress the same body, for example if the second pull begins before the first has ended.
     pub(super) fn finish(self, length: u64, crc: u32) {
-        if length == self.key.length {
+        let is_stored = || self.loan.twins.cache.peek(&self.key).is_some_and(|twin| twin.crc == crc);
+        if length == self.key.length && !is_stored() {
             // The bytes are copied to a buffer of the exact size, because the twin stays in memory for a long time.
             let gzip = Bytes::from(self.gzip.to_vec().into_boxed_slice());
             self.loan.twins.store(self.key, Twin { gzip, br: None, stage: Stage::Green, crc });
@@ -253,6 +258,26 @@ mod tests {
         assert!(draft.push(b"some"));
         draft.finish(99, 7);
         assert!(twins.find(&key).is_none());
+    }
+
+    #[test]
+    fn draft_when_twin_of_the_same_body_is_stored_then_that_twin_stays() {
+        let twins = Arc::new(Twins::new(1 << 20));
+        let key = twins.key(1, b"tag", 100);
+        let finish = |crc| {
+            let mut draft = Draft::new(&twins, key).unwrap();
+            assert!(draft.push(b"gzip"));
+            draft.finish(100, crc);
+        };
+        finish(7);
+        let br = Some(Bytes::from_static(b"br"));
+        assert!(twins.change(&key, 7, Stage::Green, |twin| (twin.br, twin.stage) = (br.clone(), Stage::Ripe)));
+        finish(7);
+        let twin = twins.find(&key).unwrap();
+        assert_eq!((twin.stage, twin.br), (Stage::Ripe, br));
+        finish(8);
+        let twin = twins.find(&key).unwrap();
+        assert_eq!((twin.stage, twin.br, twin.crc), (Stage::Green, None, 8), "the body has changed");
     }
 
     #[test]

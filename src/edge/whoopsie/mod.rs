@@ -169,7 +169,7 @@ where
                 }
                 let Replacement { head, page, locale } =
                     this.shared.replace(this.request, &response.head, response.facts.class);
-                let facts = Facts { locale, guard: "", ..response.facts };
+                let facts = Facts { locale, ..response.facts };
                 EdgeResponse {
                     head,
                     body: WhoopsieBody::Page { page, tally: Tally { fault: None, ..response.body.tally() } },
@@ -178,7 +178,8 @@ where
             }
             Err(fault) => {
                 let Replacement { head, page, locale } = this.shared.fail(this.request, &fault);
-                let mut facts = Facts { cause: Some(fault.cause()), locale, ..Facts::new(this.request.ctx.class) };
+                let class = this.request.ctx.class;
+                let mut facts = Facts { cause: Some(fault.cause()), locale, guard: fault.guard(), ..Facts::new(class) };
                 let mut tally = Tally::default();
                 if let Some(begun) = fault.begun() {
                     (facts.origin_status, facts.origin_us) = (Some(begun.status), Some(begun.micros));
