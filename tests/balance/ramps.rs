@@ -25,6 +25,8 @@ struct Traffic {
     /// Whether the clients stay where they were.
     is_stuck: bool,
     looks: usize,
+    /// How many queries to Prometheus had an offset.
+    offsets: usize,
     /// The status that the shims send for an annotation.
     annotations: Vec<String>,
 }
@@ -406,7 +408,12 @@ fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
     let (traffic, zone) = (Arc::clone(&stage.traffic), Arc::clone(&stage.dns.zone));
     let prometheus = Origin::start(move |request, conn| {
         assert!(request.target.starts_with("/api/v1/query?query=sum%20by"), "{}", request.target);
-        let text = metrics(&mut traffic.lock().unwrap_or_else(PoisonError::into_inner), &zone, 0);
+        let mut traffic = traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        // --show asks for the counters of a minute ago first.
+        if request.target.contains("offset") {
+            traffic.offsets += 1;
+        }
+        let text = metrics(&mut traffic, &zone, 0);
         let series = |line: &str| {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
@@ -426,4 +433,12 @@ fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
     stage.traffic().is_broken = true;
     let ended = stage.ramp(&["--to", "5"]);
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
+    let shown: Value = serde_json::from_str(&stage.desk.fine(&["-t", "html", "--json"])).expect("JSON");
+    assert_eq!((&shown["html"]["fastly"]["observed"], stage.traffic().offsets), (&json!(5.0), 1), "{shown}");
+    drop(prometheus);
+    let ended = stage.desk.run(&["-t", "html", "--json"]);
+    assert!(
+        ended.code == 0 && ended.err.contains("warning: the observed shares are not known: a minute ago"),
+        "{ended:?}"
+    );
 }

@@ -197,11 +197,15 @@ impl Growth {
 
     /// Returns how the requests were divided among these providers.
     pub(crate) fn observed(&self, providers: &[&String]) -> Option<Observed> {
+        between(&Look::default(), &self.as_look(), providers)
+    }
+
+    /// Returns the counters of a look after this growth, if all counters were 0 before.
+    pub(crate) fn as_look(&self) -> Look {
         let of = |count: fn(&Counts) -> f64| {
             self.providers.iter().map(|(name, counts)| (name.clone(), count(counts))).collect::<BTreeMap<_, _>>()
         };
-        let look = Look::new(of(|counts| counts.pulls), of(|counts| counts.edge_requests));
-        between(&Look::default(), &look, providers)
+        Look::new(of(|counts| counts.pulls), of(|counts| counts.edge_requests))
     }
 }
 

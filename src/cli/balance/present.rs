@@ -14,8 +14,9 @@ use super::{Failure, Result};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::journal::{Entry, Journal};
-use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
+use crate::balance::observed_shares::{BETWEEN_LOOKS, Look, Observed, between, look};
 use crate::balance::plan::Trouble;
+use crate::balance::ramp::figure_source::last_minute;
 use crate::balance::share::Shares;
 use crate::balance::standing::{Standing, standing};
 use crate::balance::tables::{shown_json, table};
@@ -134,17 +135,22 @@ fn read<'f>(
         let mut stop = Stop::watch()?;
         let caller = Caller { is_verbose: common.verbose };
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
-        let has_looks = with_observed && !file.shims.is_empty();
+        let prometheus = file.prometheus.as_ref().filter(|_| with_observed);
+        let has_looks = with_observed && prometheus.is_none() && !file.shims.is_empty();
         let first = if has_looks { Some(stop.or(look(file, &caller)).await?) } else { None };
         let started = Instant::now();
         let nodes = stop.or(services.read(targets)).await?.map_err(Failure::Failed)?;
-        let looks = match first {
-            None => None,
-            Some(Ok(first)) => {
+        let looks = match (prometheus, first) {
+            (Some(url), _) => {
+                let growth = stop.or(last_minute(url, &caller)).await?;
+                growth.map(|growth| (Look::default(), growth.as_look())).map_err(warn).ok()
+            }
+            (None, None) => None,
+            (None, Some(Ok(first))) => {
                 stop.or(sleep_until(started + BETWEEN_LOOKS)).await?;
                 stop.or(look(file, &caller)).await?.map(|second| (first, second)).map_err(warn).ok()
             }
-            Some(Err(error)) => {
+            (None, Some(Err(error))) => {
                 warn(error);
                 None
             }
