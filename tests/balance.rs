@@ -19,6 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::origin::respond;
@@ -31,8 +32,8 @@ const KEY: &str = "s3cret";
 #[derive(Clone)]
 enum Plant {
     Status(u16),
-    /// 429 with Retry-After.
-    Later,
+    /// 429 with this value of Retry-After, once.
+    Later(&'static str),
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
     /// Waits until the client gives up. The records are not written.
@@ -128,7 +129,7 @@ fn api(zone: &Mutex<Zone>, request: &Request, conn: &mut Conn) -> After {
     };
     match plant {
         Some(Plant::Status(status)) => return error(conn, status, "planted\u{1b}[2J"),
-        Some(Plant::Later) => return respond(request, conn, 429, &[("Retry-After", "0")], b""),
+        Some(Plant::Later(when)) => return respond(request, conn, 429, &[("Retry-After", when)], b""),
         Some(Plant::Hang) => return origin::silent()(request, conn),
         Some(Plant::Wait(arrived, go_on)) => {
             arrived.open();
@@ -647,10 +648,58 @@ fn api_when_failing_then_message_names_the_cause() {
 }
 
 #[test]
-fn call_when_api_sends_429_with_retry_after_then_is_repeated() {
+fn call_when_api_sends_429_with_retry_after_then_is_repeated_after_this_time() {
     let (dns, desk) = started();
-    dns.plant(0, Plant::Later);
+    dns.plant(0, Plant::Later("1"));
+    let begun = Instant::now();
     desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "repeated after {:?}", begun.elapsed());
+    assert_eq!(weights(&dns, "www.example.com")["f"], 143);
+    // An hour is too long. The answer to the command is the refusal.
+    dns.plant(0, Plant::Later("3600"));
+    desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["too many requests (429"]);
+    assert_eq!(weights(&dns, "www.example.com")["f"], 143);
+}
+
+#[test]
+fn node_when_a_provider_is_missing_on_the_second_of_three_then_change_is_refused_before_any_write() {
+    let dns = Dns::start();
+    let desk_of = |nodes: &str| Desk::new(&(dns.service("pdns") + &target("images", "\"pdns\"", nodes)));
+    let desk = desk_of("\"img0.example.com\", \"img1.example.com\", \"img2.example.com\"");
+    desk.fine(&["init", "-t", "images", "--yes"]);
+    // An older balance.toml writes the second node. It does not have fastly.
+    dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "LUA".to_owned()));
+    let older = desk_of("\"img1.example.com\"");
+    let config = std::fs::read_to_string(older.dir.join("balance.toml")).unwrap();
+    older.dir.write("balance.toml", config.replace(", fastly = { cname = \"f.fastly.example\" }", ""));
+    older.fine(&["init", "-t", "images", "--yes"]);
+    let (before, patches) = (dns.contents(), dns.patches());
+    let change = ["-t", "images", "-p", "fastly", "-w", "5", "--yes"];
+    desk.fails(1, &change, &["the nodes disagree: img0.example.com", "but img1.example.com", "--force REASON"]);
+    assert_eq!((dns.contents(), dns.patches()), (before, patches));
+    let ended = desk.run(&[&change[..], &["--force", "img1 had an older file"]].concat());
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for node in ["img0.example.com", "img1.example.com", "img2.example.com"] {
+        assert_eq!(weights(&dns, node)["f"], 143, "{node}");
+    }
+}
+
+#[test]
+fn clock_when_set_back_then_the_order_of_the_journal_counts() {
+    let (dns, desk) = started();
+    desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
+    // The clock was wrong until now.
+    let text = std::fs::read_to_string(desk.dir.join("balance.jsonl")).unwrap();
+    let year = desk.lines()[0]["time"].as_str().unwrap()[..4].to_owned();
+    desk.dir.write("balance.jsonl", text.replace(&format!("\"time\":\"{year}"), "\"time\":\"2099"));
+    assert!(desk.lines().iter().all(|line| line["time"].as_str().unwrap().starts_with("2099")));
+    desk.fine(&["-t", "html", "-p", "fastly", "-w", "6", "--yes"]);
+    desk.fine(&["status"]);
+    let history = desk.fine(&["history"]);
+    let years: Vec<&str> = history.lines().map(|line| &line[..4]).collect();
+    assert_eq!(years.iter().filter(|&&found| found == year).count(), 1, "{history}");
+    // The last change is the one in the last line, not the one with the latest time.
+    desk.fine(&["rollback", "--yes"]);
     assert_eq!(weights(&dns, "www.example.com")["f"], 143);
 }
 

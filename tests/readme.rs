@@ -385,9 +385,36 @@ fn code_block_when_in_a_page_for_operators_then_a_test_checks_the_language() {
     assert_eq!(indented, ["PATH=\"$PWD/target/release:$PATH\"", "cargo run --release -- demo --traffic"]);
 }
 
-/// Runs the commands of a block against the demo. If the block says why it is not run, only checks its syntax.
+#[test]
+fn commands_when_in_a_page_about_balance_then_run_or_name_the_reason() {
+    let demo = Demo::start(&[]);
+    let mut checked = 0;
+    for entry in std::fs::read_dir(repository("deploy/balance")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !Path::new(&name).extension().is_some_and(|extension| extension == "md") {
+            continue;
+        }
+        let document = format!("deploy/balance/{name}");
+        for block in blocks(&text(&document)).iter().filter(|block| block.language == "sh") {
+            check_commands(&document, &block.lines, &demo);
+            checked += 1;
+        }
+        let links = Regex::new(r"\]\(([^)#]+)\)").unwrap();
+        for found in links.captures_iter(&prose(&text(&document))).filter(|found| !found[1].contains("://")) {
+            let path = repository("deploy/balance").join(&found[1]);
+            assert!(path.exists(), "{document}: there is no {}", &found[1]);
+        }
+    }
+    assert!(checked >= 10, "this test finds only {checked} blocks of commands");
+}
+
+/// Runs the commands of a block against the demo. If the block says why it is not run, only checks its syntax. A block
+/// that names the example program for the weights gets a copy of the program.
 fn check_commands(document: &str, lines: &[String], demo: &Demo) {
     let folder = temp_dir();
+    if lines.iter().any(|line| line.contains("./weights-in-a-file")) {
+        std::fs::copy(repository("deploy/balance/weights-in-a-file"), folder.join("weights-in-a-file")).unwrap();
+    }
     let script = folder.write("block.sh", demo.here(&lines.join("\n")));
     if let Some(reason) = lines[0].strip_prefix(NOT_RUN) {
         assert!(reason.len() > 10, "{document}: the reason {reason:?} is too short");

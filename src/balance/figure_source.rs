@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
 use super::base_url::BaseUrl;
-use super::figures::{Shim, Sight, names};
+use super::figures::{Growth, Shim, Sight, names};
 use crate::keys::quote;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(crate) fn has_figures(file: &BalanceFile) -> bool {
 /// Returns a message if one of the shims fails, because the sum of the others would be wrong.
 pub(crate) async fn sight(file: &BalanceFile, caller: &Caller) -> Result<Sight, String> {
     if let Some(url) = &file.prometheus {
-        return from_prometheus(url, caller).await;
+        return from_prometheus(url, caller, "").await;
     }
     let mut sight = Sight::default();
     for shim in &file.shims {
@@ -39,11 +39,21 @@ pub(crate) async fn sight(file: &BalanceFile, caller: &Caller) -> Result<Sight, 
     Ok(sight)
 }
 
+/// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for longer than that.
+///
+/// # Errors
+/// Returns a message if Prometheus fails, or if it has not got all counters.
+pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth, String> {
+    let before = from_prometheus(url, caller, " offset 1m").await.map_err(|error| format!("a minute ago: {error}"))?;
+    let now = from_prometheus(url, caller, "").await?;
+    before.until(&now, 60.0)
+}
+
 /// Asks Prometheus for the newest value of each counter of each shim. The growth is computed here and not by `rate`,
 /// so that a restart is seen.
-async fn from_prometheus(url: &BaseUrl, caller: &Caller) -> Result<Sight, String> {
+async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str) -> Result<Sight, String> {
     let query = format!(
-        "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}})",
+        "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}}{offset})",
         names().join("|")
     );
     let path = format!("/api/v1/query?query={}", utf8_percent_encode(&query, NON_ALPHANUMERIC));

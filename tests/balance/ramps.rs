@@ -12,6 +12,12 @@ struct Traffic {
     failing: Option<(u64, u32)>,
     /// The part of the pulls of all other providers that fail, in per mille.
     others_failing: u64,
+    /// What the shims report beside the pulls, for fastly and for each other provider. Absent: nothing.
+    quality: Option<[Quality; 2]>,
+    /// Whether the shims count the beacons of a source that is no provider of the target.
+    other_beacons: bool,
+    /// The beacons, the slow pulls and the requests at the edge of each shim, by provider.
+    further: [BTreeMap<String, [u64; 3]>; 2],
     /// Whether the second shim answers with 500.
     is_broken: bool,
     /// Whether the second shim restarts before each look.
@@ -19,9 +25,24 @@ struct Traffic {
     /// Whether the clients stay where they were.
     is_stuck: bool,
     looks: usize,
+    /// How many queries to Prometheus had an offset.
+    offsets: usize,
     /// The status that the shims send for an annotation.
     annotations: Vec<String>,
 }
+
+/// The figures of a provider beside its 5xx.
+#[derive(Clone, Copy)]
+struct Quality {
+    /// The beacons and the pulls that are slow, for 1,000 pulls.
+    beacons: u64,
+    slow: u64,
+    /// The requests at the edge for one pull.
+    edge: u64,
+}
+
+const GOOD: Quality = Quality { beacons: 0, slow: 10, edge: 10 };
+const BAD: Quality = Quality { beacons: 200, slow: 200, edge: 2 };
 
 /// One target with two providers, and two shims.
 struct Stage {
@@ -38,8 +59,9 @@ fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
         traffic.started[1] += 1;
         traffic.counts[1].clear();
     }
+    let beacons = if traffic.other_beacons { "edgeshim_beacons_total{source=\"other\"} 0\n" } else { "" };
     let (failing, others, is_stuck) = (traffic.failing, traffic.others_failing, traffic.is_stuck);
-    let mut text = format!("edgeshim_start_timestamp_seconds {}\n", 1000 + traffic.started[shim]);
+    let mut text = format!("edgeshim_start_timestamp_seconds {}\n{beacons}", 1000 + traffic.started[shim]);
     for name in ["akamai", "fastly"] {
         let weight = match (is_stuck, name) {
             (true, "akamai") => 1000,
@@ -59,6 +81,27 @@ fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
         for (code, count) in [(200, counts.0), (503, counts.1)] {
             let _ = writeln!(text, "edgeshim_pulls_total{{provider=\"{name}\",class=\"x\",code=\"{code}\"}} {count}");
         }
+        if let Some([fastly, others]) = traffic.quality {
+            let quality = if name == "fastly" { fastly } else { others };
+            let further = traffic.further[shim].entry(name.to_owned()).or_default();
+            further[0] += pulls * quality.beacons / 1000;
+            further[1] += pulls * quality.slow / 1000;
+            further[2] += pulls * quality.edge;
+            text += &series_of(name, counts.0 + counts.1, *further);
+        }
+    }
+    text
+}
+
+/// The series of one provider beside its pulls. Each pull takes less than 0.1 s, or, if it is slow, less than 1 s.
+fn series_of(name: &str, pulls: u64, [beacons, slow, edge]: [u64; 3]) -> String {
+    let mut text = format!(
+        "edgeshim_beacons_total{{source=\"{name}\"}} {beacons}\n\
+         edgeshim_edge_requests_total{{provider=\"{name}\",result=\"hit\"}} {edge}\n"
+    );
+    for (bound, count) in [("0.1", pulls - slow), ("1", pulls), ("+Inf", pulls)] {
+        let labels = format!("provider=\"{name}\",class=\"x\",le=\"{bound}\"");
+        let _ = writeln!(text, "edgeshim_pull_seconds_bucket{{{labels}}} {count}");
     }
     text
 }
@@ -196,6 +239,58 @@ fn ramp_when_all_providers_fail_then_goes_on() {
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
 }
 
+/// The guards with figures beside the 5xx, and the beginning of their figures when fastly has `BAD` ones.
+const FURTHER_GUARDS: [(&str, &str); 3] = [
+    ("beacons_per_minute = 50.0", "beacons "),
+    ("p95_ratio = 1.2", "p95 of the pull time "),
+    ("offload_drop = 0.1", "offload 50.0 % (others 90.0 %)"),
+];
+
+fn stage_with(guard: &str, quality: Option<[Quality; 2]>) -> Stage {
+    let stage = Stage::new(&format!("steps = [10]\nguard = {{ {guard} }}"));
+    stage.traffic().quality = quality;
+    stage
+}
+
+#[test]
+fn guard_when_only_the_new_provider_is_bad_then_weights_are_back_and_journal_has_the_figures() {
+    for (guard, figures) in FURTHER_GUARDS {
+        let stage = stage_with(guard, Some([BAD, GOOD]));
+        let ended = stage.ramp(&[]);
+        assert_eq!((ended.code, stage.share()), (3, 0), "{guard}: {ended:?}");
+        assert_eq!(stage.shares_in_journal(), [100, 0], "{guard}");
+        let last = stage.desk.journal().pop().expect("a line");
+        let why = last["why"].as_str().expect("a reason");
+        let parts = [&format!("breach at 10 %: {figures}"), "(others ", guard.trim_end_matches(".0")];
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+    }
+}
+
+#[test]
+fn guard_when_all_providers_are_equally_bad_then_ramp_goes_on() {
+    for (guard, _) in FURTHER_GUARDS {
+        let stage = stage_with(guard, Some([BAD, BAD]));
+        let ended = stage.ramp(&[]);
+        assert_eq!((ended.code, stage.share()), (0, 100), "{guard}: {ended:?}");
+    }
+}
+
+#[test]
+fn guard_when_it_has_no_figures_then_ramp_holds_and_stops_with_1() {
+    for (guard, _) in FURTHER_GUARDS {
+        let stage = stage_with(guard, None);
+        // Without any series of beacons, the shims count beacons by country.
+        stage.traffic().other_beacons = true;
+        let ended = stage.ramp(&[]);
+        assert_eq!((ended.code, stage.share()), (1, 100), "{guard}: {ended:?}");
+        let name = guard.split_once(' ').expect("a name").0;
+        for part in [&format!("the guard {name} has had no figures for "), "remove the guard from [ramp]"] {
+            assert!(ended.err.contains(part), "no {part:?} in {ended:?}");
+        }
+        assert!(ended.err.contains("stopped after step 1; fastly has 10 %"), "{ended:?}");
+    }
+}
+
 #[test]
 fn put_back_when_dns_service_fails_first_then_is_tried_again() {
     let stage = Stage::new(STEPS);
@@ -329,7 +424,12 @@ fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
     let (traffic, zone) = (Arc::clone(&stage.traffic), Arc::clone(&stage.dns.zone));
     let prometheus = Origin::start(move |request, conn| {
         assert!(request.target.starts_with("/api/v1/query?query=sum%20by"), "{}", request.target);
-        let text = metrics(&mut traffic.lock().unwrap_or_else(PoisonError::into_inner), &zone, 0);
+        let mut traffic = traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        // --show asks for the counters of a minute ago first.
+        if request.target.contains("offset") {
+            traffic.offsets += 1;
+        }
+        let text = metrics(&mut traffic, &zone, 0);
         let series = |line: &str| {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
@@ -349,4 +449,12 @@ fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
     stage.traffic().is_broken = true;
     let ended = stage.ramp(&["--to", "5"]);
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
+    let shown: Value = serde_json::from_str(&stage.desk.fine(&["-t", "html", "--json"])).expect("JSON");
+    assert_eq!((&shown["html"]["fastly"]["observed"], stage.traffic().offsets), (&json!(5.0), 1), "{shown}");
+    drop(prometheus);
+    let ended = stage.desk.run(&["-t", "html", "--json"]);
+    assert!(
+        ended.code == 0 && ended.err.contains("warning: the observed shares are not known: a minute ago"),
+        "{ended:?}"
+    );
 }

@@ -95,7 +95,7 @@ fn write_when_asked_to_repeat_later_then_is_repeated_or_all_nodes_are_put_back()
     for write in 0..6 {
         // The call is repeated three times.
         for repeat in 0..4 {
-            stage.services[write % 2].plant(write / 2 + repeat, Plant::Later);
+            stage.services[write % 2].plant(write / 2 + repeat, Plant::Later("0"));
         }
         let ended = stage.change();
         assert!(ended.code == 1 && ended.err.contains("too many requests (429"), "write {write}: {ended:?}");
@@ -103,7 +103,7 @@ fn write_when_asked_to_repeat_later_then_is_repeated_or_all_nodes_are_put_back()
         assert!(stage.contents() == stage.before, "write {write} left a difference");
     }
     for write in 0..6 {
-        stage.services[write % 2].plant(write / 2 * 2, Plant::Later);
+        stage.services[write % 2].plant(write / 2 * 2, Plant::Later("0"));
     }
     let ended = stage.change();
     assert!(ended.code == 0 && ended.err.is_empty(), "{ended:?}");
