@@ -166,12 +166,12 @@ const CLASS_NAME: Text<String> = Text {
     write: String::clone,
 };
 
-/// A pattern for the path. Most patterns are endings like `*.jpg`. A comparison with an ending takes a tenth of the
-/// time that a glob takes, so endings have their own variant.
+/// A pattern for the path. Most patterns have one `*`, like `*.jpg` and `/shop/*`. Two comparisons take a tenth of the
+/// time and a hundredth of the memory that a glob takes, so these patterns have their own variant.
 #[derive(Debug, Clone)]
 enum PathPattern {
-    /// The ending `.x` of a pattern `*.x`, in lower case. The ending matches in any folder.
-    Ending(Box<str>),
+    /// The text before the `*` and the text after it. The `*` stands for any characters, also for `/` and for none.
+    Star(Box<str>, Box<str>),
     Glob(GlobMatcher),
 }
 
@@ -203,8 +203,8 @@ impl Classes {
         for rule in &rules {
             let mut paths = Vec::with_capacity(rule.path.len());
             for pattern in &rule.path {
-                paths.push(match plain_ending(pattern) {
-                    Some(ending) => PathPattern::Ending(ending.to_ascii_lowercase().into()),
+                paths.push(match around_star(pattern) {
+                    Some((start, end)) => PathPattern::Star(start.into(), end.into()),
                     None => PathPattern::Glob(glob(pattern)?),
                 });
             }
@@ -279,24 +279,24 @@ impl Classes {
 impl Matcher {
     fn matches_path(&self, path: &str) -> bool {
         self.paths.iter().any(|pattern| match pattern {
-            PathPattern::Ending(ending) => ends_with(path, ending),
+            PathPattern::Star(start, end) => is_around(path.as_bytes(), start.as_bytes(), end.as_bytes()),
             PathPattern::Glob(glob) => glob.is_match(path),
         })
     }
 }
 
-/// Returns the ending of a pattern like `*.x`, or `None` for any other pattern.
-fn plain_ending(pattern: &str) -> Option<&str> {
-    let ending = pattern.strip_prefix('*')?;
-    let plain = ending.starts_with('.') && !ending.contains(['*', '?', '[', ']', '{', '}', '\\', '/', '!']);
-    plain.then_some(ending)
+/// Returns the text before and after the `*` of a pattern with one `*` and no other special character, or `None` for any
+/// other pattern.
+fn around_star(pattern: &str) -> Option<(&str, &str)> {
+    let (start, end) = pattern.split_once('*')?;
+    let special = ['*', '?', '[', ']', '{', '}', '\\', '!'];
+    (!start.contains(special) && !end.contains(special)).then_some((start, end))
 }
 
-fn ends_with(path: &str, ending: &str) -> bool {
-    path.len()
-        .checked_sub(ending.len())
-        .and_then(|start| path.as_bytes().get(start..))
-        .is_some_and(|tail| tail.eq_ignore_ascii_case(ending.as_bytes()))
+/// Returns whether the path begins with `start` and ends with `end`, in any case, and the two do not overlap.
+fn is_around(path: &[u8], start: &[u8], end: &[u8]) -> bool {
+    let Some(end_at) = path.len().checked_sub(end.len()).filter(|&at| at >= start.len()) else { return false };
+    path[..start.len()].eq_ignore_ascii_case(start) && path[end_at..].eq_ignore_ascii_case(end)
 }
 
 /// Decodes the percent-encoding of a path. An invalid `%` stays unchanged.
@@ -394,5 +394,22 @@ mod tests {
             assert_eq!(classes.can_be_of(path, by_path, &wanted(names)), expected, "{path} {names:?}");
         }
         assert_eq!(classes.named("none"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pattern_with_one_star_when_compared_with_a_glob_then_matches_the_same_paths(
+            start in "[/aB.é]{0,4}",
+            end in "[/Ab.é]{0,4}",
+            path in "[/aAbB.é\n]{0,9}",
+        ) {
+            let pattern = format!("{start}*{end}");
+            let glob = GlobBuilder::new(&pattern).case_insensitive(true).build().unwrap().compile_matcher();
+            let (start, end) = around_star(&pattern).unwrap();
+            for path in [path.as_str(), &format!("{start}{path}{end}")] {
+                let found = is_around(path.as_bytes(), start.as_bytes(), end.as_bytes());
+                proptest::prop_assert_eq!(found, glob.is_match(path), "{:?} {:?}", pattern, path);
+            }
+        }
     }
 }
