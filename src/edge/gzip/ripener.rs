@@ -8,8 +8,8 @@
 //!
 //! **Limits:** on Linux, the thread has the lowest priority. It uses at most a quarter of one core, and pauses while
 //! the rest of the process is busy. The queue has at most [`QUEUE`] keys. The memory of the work counts against the
-//! limit for bodies in flight (`Loan`), and is freed if the pause is longer than [`LONGEST_PAUSE`]. The work on one twin
-//! is limited by [`LONGEST_WORK`].
+//! limit for bodies in flight (`Loan`), and is freed if a pause is longer than [`LONGEST_PAUSE`]. [`LONGEST_WORK`]
+//! limits the work on one twin.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
