@@ -176,7 +176,8 @@ fn change_when_previewed_and_confirmed_then_is_made_and_noted_with_the_user() {
 fn state_when_a_service_does_not_respond_then_shows_the_other_targets_and_names_the_service() {
     let more = "[[dns]]\nname = \"slow\"\nkind = \"command\"\ncommand = [\"./slow\"]\ntimeout = \"60s\"\n[[target]]\n\
                 name = \"late\"\ndns = [\"slow\"]\nzone = \"example.com\"\nnodes = [\"c.example.com\"]\n\
-                [target.providers]\nakamai = { cname = \"a.akamai.example\" }\nfastly = { cname = \"f.fastly.example\" }\n";
+                [target.providers]\nakamai = { cname = \"a.akamai.example\" }\n\
+                fastly = { cname = \"f.fastly.example\" }\n";
     let page = Served::start(&format!("token = \"{TOKEN}\"\n{more}"));
     let state = || page.get("/api/state", &[BEARER]).json();
     let before = state();

@@ -1,5 +1,5 @@
-//! The reads of DNS for the page. Each target is read at each of its services by a task of its own. So a service that does
-//! not respond delays only its own targets, and the page shows which service it is.
+//! The reads of DNS for the page. Each target is read at each of its services by a task of its own. So a service that
+//! does not respond delays only its own targets, and the page shows which service it is.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ impl DnsReads {
         Self(targets.iter().flat_map(of_target).collect())
     }
 
-    /// Reads all targets, and waits for the results until `patience` has passed. A read that takes longer goes on, and a
-    /// later call gets its result.
+    /// Reads all targets, and waits for the results until `patience` has passed. A read that takes longer goes on, and
+    /// a later call gets its result.
     pub(super) async fn refresh(&mut self, services: &'static Services<'static>, changes: u64, patience: Duration) {
         let began = Instant::now();
         for read in &mut self.0 {
