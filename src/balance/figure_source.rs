@@ -10,26 +10,31 @@ use super::api_call::Caller;
 use super::balance_file::BalanceFile;
 use super::base_url::BaseUrl;
 use super::figures::{Growth, Shim, Sight, names};
+use super::side_by_side::all;
 use crate::keys::quote;
 
-const LIMIT: Duration = Duration::from_secs(5);
+/// The time limit of one call, in the commands.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether balance.toml says where the counters are.
 pub(crate) fn has_figures(file: &BalanceFile) -> bool {
     file.prometheus.is_some() || !file.shims.is_empty()
 }
 
-/// Reads the counters. If `prometheus` is set, all instances that Prometheus knows count, else the `shims`.
+/// Reads the counters. If `prometheus` is set, all instances that Prometheus knows count, else the `shims`, which are
+/// read at the same time. `limit` is the time limit of one call.
 ///
 /// # Errors
 /// Returns a message if one of the shims fails, because the sum of the others would be wrong.
-pub(crate) async fn sight(file: &BalanceFile, caller: &Caller) -> Result<Sight, String> {
+pub(crate) async fn sight(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Sight, String> {
     if let Some(url) = &file.prometheus {
-        return from_prometheus(url, caller, "").await;
+        return from_prometheus(url, caller, "", limit).await;
     }
     let mut sight = Sight::default();
-    for shim in &file.shims {
-        let reply = caller.call(shim, (Method::GET, "/metrics"), &HeaderMap::new(), b"", LIMIT).await?;
+    let fields = HeaderMap::new();
+    let calls = file.shims.iter().map(|shim| caller.call(shim, (Method::GET, "/metrics"), &fields, b"", limit));
+    for (shim, reply) in file.shims.iter().zip(all(calls.collect()).await) {
+        let reply = reply?;
         if reply.status != 200 {
             return Err(format!("{shim}/metrics answers {}", reply.status));
         }
@@ -44,20 +49,21 @@ pub(crate) async fn sight(file: &BalanceFile, caller: &Caller) -> Result<Sight, 
 /// # Errors
 /// Returns a message if Prometheus fails, or if it has not got all counters.
 pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth, String> {
-    let before = from_prometheus(url, caller, " offset 1m").await.map_err(|error| format!("a minute ago: {error}"))?;
-    let now = from_prometheus(url, caller, "").await?;
+    let before =
+        from_prometheus(url, caller, " offset 1m", LIMIT).await.map_err(|error| format!("a minute ago: {error}"))?;
+    let now = from_prometheus(url, caller, "", LIMIT).await?;
     before.until(&now, 60.0)
 }
 
 /// Asks Prometheus for the newest value of each counter of each shim. The growth is computed here and not by `rate`,
 /// so that a restart is seen.
-async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str) -> Result<Sight, String> {
+async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Duration) -> Result<Sight, String> {
     let query = format!(
         "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}}{offset})",
         names().join("|")
     );
     let path = format!("/api/v1/query?query={}", utf8_percent_encode(&query, NON_ALPHANUMERIC));
-    let reply = caller.call(url, (Method::GET, &path), &HeaderMap::new(), b"", LIMIT).await?;
+    let reply = caller.call(url, (Method::GET, &path), &HeaderMap::new(), b"", limit).await?;
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
     if reply.status != 200 || body["status"] != "success" {
         let error = body["error"].as_str().map(|error| format!(": {}", quote(error))).unwrap_or_default();

@@ -14,7 +14,6 @@ mod edge_health;
 pub(crate) mod edge_probe;
 mod next_act;
 pub(crate) mod one_watch;
-pub(crate) mod side_by_side;
 mod tries;
 pub(crate) mod watched_edges;
 pub(crate) mod watched_target;

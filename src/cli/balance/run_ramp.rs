@@ -13,7 +13,7 @@ use super::{Failure, Result, check_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
-use crate::balance::figure_source::{has_figures, sight};
+use crate::balance::figure_source::{LIMIT, has_figures, sight};
 use crate::balance::figures::{Growth, Sight};
 use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
@@ -124,7 +124,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             }
         }
         ramp.print_timetable(&remaining, is_inside);
-        let first_sight = stop.or(sight(file, &caller)).await?.map_err(|error| {
+        let first_sight = stop.or(sight(file, &caller, LIMIT)).await?.map_err(|error| {
             Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
         })?;
         ramp.warn(&first_sight);
@@ -317,7 +317,7 @@ impl Ramp<'_> {
 
     /// Reads the counters. A signal stops the ramp.
     async fn sight(&self, stop: &mut Stop) -> Result<std::result::Result<Sight, String>> {
-        match stop.or(sight(self.change.file, self.change.caller)).await {
+        match stop.or(sight(self.change.file, self.change.caller, LIMIT)).await {
             Ok(found) => Ok(found),
             Err(failure) => self.stopped(failure).map(|_| Err(String::new())),
         }

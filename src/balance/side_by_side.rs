@@ -1,4 +1,5 @@
-//! Runs several futures at the same time. They may borrow, which tasks of their own may not.
+//! Waits for several calls at the same time, so that a DNS service or a shim that hangs does not delay the others. The
+//! futures may borrow, which tasks of their own may not.
 
 use std::pin::Pin;
 use std::task::Poll;
