@@ -6,7 +6,7 @@ use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 /// Returns the cryptography of all TLS connections with clients. The suites with AES-128 come first, before AES-256 and
-/// ChaCha20. They use SHA-256, for which CPUs have instructions. With SHA-384, a third of the instructions of a
+/// `ChaCha20`. They use SHA-256, for which CPUs have instructions. With SHA-384, a third of the instructions of a
 /// handshake are for this hash.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
