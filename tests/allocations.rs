@@ -1,4 +1,5 @@
-//! Counts the allocations of one pull in steady state. The shim runs in the process of the test.
+//! Counts the allocations of one pull in steady state, and of a pull with its own connection. The shim runs in the
+//! process of the test.
 //!
 //! The client and the origin are threads of this test, and they do not allocate while the test counts. So the test
 //! counts only the allocations of the shim. The count includes hyper's read buffers, channels and parsed heads.
@@ -85,7 +86,7 @@ fn drive(mut stream: &TcpStream, pull: &[u8], rounds: u32) {
 }
 
 #[test]
-fn pull_when_connections_are_reused_then_allocates_at_most_the_limit() {
+fn pull_when_connections_are_reused_or_new_then_allocates_at_most_the_limit() {
     let servers = [("", ""), ("", "[rum]\npath = \"/rum\"\n"), ("", "[identity]\nrecognise = false\n"), (PROOF, "")]
         .map(|(verify, further)| shim(origin(), verify, further));
     let [plain, timing, unasked, proving] = servers.each_ref().map(|server| server.tcp_address().unwrap());
@@ -104,17 +105,34 @@ fn pull_when_connections_are_reused_then_allocates_at_most_the_limit() {
         let stream = &TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         drive(stream, pull, 200);
-        let region = Region::new(ALLOCATOR);
-        drive(stream, pull, ROUNDS);
-        let change = region.change();
-        let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
-        println!("{name}: {count:.2} allocations and {} bytes per pull", change.bytes_allocated / ROUNDS as usize);
-        assert!(count <= limit, "{name}: {count:.2} allocations per pull, above the limit of {limit}");
+        assert_allocations(name, limit, || drive(stream, pull, ROUNDS));
     }
+    let last = [&PULL[..PULL.len() - 2], b"Connection: close\r\n\r\n"].concat();
+    let connect = |rounds: u32| {
+        for _ in 0..rounds {
+            let stream = &TcpStream::connect(plain).unwrap();
+            stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+            drive(stream, &last, 1);
+        }
+    };
+    connect(200);
+    assert_allocations("new connection", LIMIT_NEW, || connect(ROUNDS));
+}
+
+/// Counts the allocations of [`ROUNDS`] pulls.
+fn assert_allocations(name: &str, limit: f64, pulls: impl FnOnce()) {
+    let region = Region::new(ALLOCATOR);
+    pulls();
+    let change = region.change();
+    let count = f64::from(u32::try_from(change.allocations + change.reallocations).unwrap()) / f64::from(ROUNDS);
+    println!("{name}: {count:.2} allocations and {} bytes per pull", change.bytes_allocated / ROUNDS as usize);
+    assert!(count <= limit, "{name}: {count:.2} allocations per pull, above the limit of {limit}");
 }
 
 /// The largest number of allocations for one pull. The limits have fractions, because the samples of a histogram are
 /// stored in blocks and only some samples allocate a block.
 const LIMIT_SMALL: f64 = 13.1;
+/// The limit for a pull with its own connection.
+const LIMIT_NEW: f64 = 23.1;
 const LIMIT_RICH: f64 = 20.1;
 const LIMIT_SIGNED: f64 = 20.1;

@@ -5,6 +5,7 @@
 
 mod support;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -120,6 +121,28 @@ fn connections_when_waiting_for_a_permit_at_the_drain_then_served_before_the_exi
     }
     assert_eq!(shim.wait_exit(LONG).code(), Some(0), "{}", shim.stderr());
     assert!(!shim.stderr().contains("drain_timeout"), "{}", shim.stderr());
+}
+
+#[test]
+fn connection_in_queue_when_no_descriptor_is_free_at_the_drain_then_served_when_one_is_free() {
+    let origin = Origin::start(origin::fixed(200, &[], "hi"));
+    let mut shim = Shim::start(config(&origin).with("[server]\nworkers = 1\ndrain_timeout = \"60s\""));
+    let pid = Pid::from_raw(i32::try_from(shim.pid).expect("a process id"));
+    let before = getrlimit(Resource::Nofile);
+    let limit = |files: Option<u64>| {
+        prlimit(pid, Resource::Nofile, Rlimit { current: files, ..before }).expect("the limit is set");
+    };
+    // The connection to the origin is reused, so the shim needs no other new descriptor.
+    let mut kept = idle(&shim);
+    limit(Some(3));
+    let mut waiting = Raw::connect(shim.addr).patient(LONG);
+    waiting.send(get("/"));
+    shim.wait_stderr("cannot accept a connection");
+    shim.signal("TERM");
+    assert!(kept.closed(), "the drain has not begun");
+    limit(before.current);
+    assert_eq!(waiting.response().expect("a response").status, 200);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0), "{}", shim.stderr());
 }
 
 #[test]

@@ -178,6 +178,18 @@ fn process_when_replaced_then_requests_in_flight_complete_and_new_process_serves
 }
 
 #[test]
+fn socket_file_when_last_process_after_a_hand_over_ends_then_is_removed() {
+    let origin = quick();
+    let mut shim = Shim::start(config(&origin).with("[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]"));
+    let path = shim.dir.join("shim.sock");
+    let successor = hand_over(&shim);
+    assert_eq!(shim.wait_exit(LONG).code(), Some(0));
+    assert!(path.exists(), "the old process has removed the file of the new process");
+    assert!(successor.signal("TERM"));
+    assert!(wait_until(LONG, || !path.exists()), "the socket file remains");
+}
+
+#[test]
 fn address_when_changed_before_the_hand_over_then_new_process_listens_only_on_the_new_address() {
     let origin = quick();
     let ((held, first), (other, second)) = (socket(), socket());

@@ -325,6 +325,7 @@ fn http2_origin_when_response_is_in_http1_then_shim_sends_502() {
 /// connection:
 ///
 /// - "stream" and "goaway" report that the first request has not been processed (RFC 9113 §8.7).
+/// - "goaway to four" reports at the fourth request that no request has been processed.
 /// - "die" closes the connection when the second request arrives.
 /// - "mute" sends no response.
 ///
@@ -350,16 +351,18 @@ fn serve_frames(mut stream: TcpStream, how: &str, heads: &AtomicUsize) -> Option
     let mut preface = [0; PREFACE.len()];
     stream.read_exact(&mut preface).ok()?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
-    let mut first = true;
+    let (mut first, mut count) = (true, 0);
     loop {
         let Frame { kind, flags, stream: id, payload } = frames::read(&mut stream)?;
         match kind {
             HEADERS => {
                 heads.fetch_add(1, Ordering::SeqCst);
-                if how == "mute" {
+                count += 1;
+                if how == "mute" || (how == "goaway to four" && count < 4) {
                     continue;
                 }
                 let response = match how {
+                    "goaway to four" => frame(GOAWAY, 0, 0, &[0; 8]),
                     "die" if !first => return None,
                     "stream" if first => frames::reset(id, REFUSED_STREAM),
                     // The payload contains NO_ERROR and the last processed stream 0, so no request was processed.
@@ -396,6 +399,24 @@ fn request_when_http2_origin_refuses_without_processing_then_retried() {
     let (addr, heads) = by_hand(&["stream"]);
     assert_eq!(fetch(by_hand_shim(addr, 0).addr, "/", &[]).status, 502, "retried in spite of `retries = 0`");
     assert_eq!(heads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn requests_when_http2_connection_goes_away_then_share_one_new_connection() {
+    // The origin accepts two connections.
+    let (addr, heads) = by_hand(&["goaway to four"]);
+    let shim = by_hand_shim(addr, 1);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Raw::connect(shim.addr).patient(LONG);
+            client.send(get("/"));
+            client
+        })
+        .collect();
+    for mut client in clients {
+        assert_eq!(client.response().expect("a response").status, 200);
+    }
+    assert_eq!(heads.load(Ordering::SeqCst), 8);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 use support::http1::Framing;
 use support::raw::{exchange, fetch, get, request};
-use support::{Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
+use support::{Gate, Origin, PATIENCE, Raw, Response, Shim, origin, temp_dir, wait_until};
 
 /// The longest time that a test waits on a slow machine.
 const LONG: Duration = Duration::from_secs(15);
@@ -237,6 +237,27 @@ fn pipelined_requests_when_responses_take_longer_than_timeouts_then_served() {
     for target in ["/0", "/1", "/2"] {
         let response = client.response().unwrap_or_else(|why| panic!("no response to {target}: {why:?}"));
         assert_eq!(response.text(), target);
+    }
+}
+
+#[test]
+fn request_when_sent_during_the_first_response_of_a_connection_then_is_served() {
+    for is_unix in [false, true] {
+        let gate = Gate::default();
+        let origin = Origin::start(origin::gated(&gate));
+        let listen = "[server]\nlisten = [\"127.0.0.1:0\", \"unix:shim.sock\"]";
+        let shim = Shim::start(Shim::config(origin.addr).with(listen));
+        let path = shim.dir.join("shim.sock");
+        let client = if is_unix { Raw::connect_unix(&path) } else { Raw::connect(shim.addr) };
+        let mut client = client.patient(LONG);
+        client.send(get("/late"));
+        assert!(wait_until(LONG, || origin.count() == 1));
+        client.send(get("/quick"));
+        gate.open();
+        for body in ["late but complete", "quick"] {
+            let response = client.response().expect("a response");
+            assert_eq!((response.status, response.text().as_str()), (200, body));
+        }
     }
 }
 

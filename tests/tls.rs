@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::CipherSuite;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use sha2::{Digest as _, Sha256};
@@ -115,6 +116,23 @@ fn http11_when_sent_over_tls_then_serves_several_requests_and_origin_sees_https(
 }
 
 #[test]
+fn cipher_suite_when_client_prefers_aes_256_then_aes_128_is_chosen() {
+    let origin = Origin::start(origin::fixed(200, &[], "fine"));
+    let (authority, shim) = start(&origin, "");
+    let chosen = [
+        (&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&TLS12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ];
+    for (version, suite) in chosen {
+        // The suites with AES-256 are the first suites of this client.
+        let client = ClientOptions { versions: &[version], ..ClientOptions::new(&authority) }.build();
+        let mut raw = connect(&shim, &client);
+        assert_eq!(raw.session().negotiated_cipher_suite().map(|found| found.suite()), Some(suite));
+        assert_eq!(ask(&mut raw, "/").status, 200);
+    }
+}
+
+#[test]
 fn protocol_when_client_offers_no_alpn_then_first_bytes_decide() {
     let origin = Origin::start(origin::fixed(200, &[], "fine"));
     let (authority, shim) = start(&origin, "");
@@ -203,6 +221,36 @@ fn head_when_framing_is_ambiguous_over_tls_then_gets_400_and_connection_is_close
     assert_eq!(raw.response().expect("a response").status, 400);
     assert!(raw.closed());
     assert_eq!(origin.count(), 0);
+}
+
+#[test]
+fn record_when_malformed_after_a_request_then_connection_ends_at_once() {
+    /// The plaintext of a record that fills one read of the shim's TLS library (4 KiB).
+    const FULL: usize = 4096 - 5 - 1 - 16;
+    let gate = Gate::default();
+    let origin = Origin::start(origin::gated(&gate));
+    let (authority, shim) = start(&origin, "[server]\nidle_timeout = \"10m\"");
+    let client = ClientOptions { versions: &[&TLS13], ..ClientOptions::new(&authority) }.build();
+    let mut stream = TcpStream::connect(shim.tls_addr()).expect("a connection");
+    stream.set_read_timeout(Some(LONG)).expect("a timeout");
+    let name = ServerName::try_from("www.test").expect("a name");
+    let mut session = rustls::ClientConnection::new(Arc::clone(&client.0), name).expect("a session");
+    while session.is_handshaking() || session.wants_write() {
+        session.complete_io(&mut stream).expect("a handshake");
+    }
+    let before = format!("GET /late HTTP/1.1\r\nHost: www.test\r\nX-Padding: {}\r\n\r\n", "x".repeat(FULL));
+    let surplus = before.len() - FULL;
+    session.writer().write_all(before.replacen(&"x".repeat(surplus), "", 1).as_bytes()).expect("a request");
+    let mut bytes = Vec::new();
+    session.write_tls(&mut bytes).expect("a record");
+    assert_eq!(bytes.len(), 4096, "the request does not fill one record");
+    bytes.extend_from_slice(&[[23, 3, 3, 0, 32].as_slice(), &[0; 32]].concat());
+    stream.write_all(&bytes).expect("a request and a malformed record");
+    // The origin does not respond, so only the malformed record ends the connection.
+    let mut rest = Vec::new();
+    let ended = stream.read_to_end(&mut rest);
+    assert!(!ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "the connection stays open");
+    gate.open();
 }
 
 #[test]

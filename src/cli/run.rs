@@ -105,7 +105,7 @@ impl Running {
         names.push((&admin_listen, "admin"));
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {
-            Some(socket) => admin::Source::Inherited(socket),
+            Some(passed) => admin::Source::Inherited(passed.socket),
             // The process that this process replaces can still use the admin address.
             None if predecessor.is_some() => admin::Source::BindWhenFree,
             None => admin::Source::Bind,

@@ -169,8 +169,15 @@ impl Client {
     /// After a response timeout on the HTTP/2 connection `number`, sends no new requests over this connection, because
     /// the connection could be dead. Requests that are already in progress on this connection continue.
     pub(super) fn suspect(&self, number: u64, cause: Cause) {
+        if cause == Cause::Timeout {
+            self.forget(number);
+        }
+    }
+
+    /// Sends no new requests over the HTTP/2 connection `number`.
+    pub(super) fn forget(&self, number: u64) {
         let mut current = self.multiplexed();
-        if cause == Cause::Timeout && current.number == number {
+        if current.number == number {
             current.connection = None;
         }
     }

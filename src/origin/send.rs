@@ -161,6 +161,9 @@ impl Client {
         let mut saved = (*retries > 0 && request.body().is_end_stream()).then(|| copy_of(request));
         let deadline = clock::Deadline::new();
         let mut fresh = opened.is_some();
+        // The requests of a connection that has ended share the next connection. If a request fails there too, it opens
+        // its own connection.
+        let mut has_moved = false;
         loop {
             let mut kept = if fresh { None } else { self.kept_connection() };
             let mut opening = None;
@@ -209,14 +212,19 @@ impl Client {
                 (Some(unsent), _) if !fresh => {
                     saved = (*retries > 0 && unsent.body().is_end_stream()).then(|| copy_of(&unsent));
                     *request = unsent;
-                    fresh = true;
+                    self.forget(number);
+                    fresh = std::mem::replace(&mut has_moved, true);
                 }
                 (_, Some(copy)) if self.budget.spend() => {
                     *retries -= 1;
                     saved = (*retries > 0).then(|| copy_of(&copy));
                     *request = copy;
                     // If the origin refused only this stream, the connection can still be used.
-                    fresh = is_dead(&error);
+                    fresh = false;
+                    if is_dead(&error) {
+                        self.forget(number);
+                        fresh = std::mem::replace(&mut has_moved, true);
+                    }
                 }
                 _ => return Err(fault_of(error, connection.tls.as_deref())),
             }

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use listenfd::ListenFd;
@@ -25,6 +25,14 @@ pub(crate) const PREDECESSOR: &str = "edgeshim-predecessor";
 pub(crate) fn name_in_hand_over(name: &str, listen: &Listen) -> String {
     // A name cannot contain a colon, so the address is written in hexadecimal.
     format!("{name}-{}", hex::text(listen.to_string().as_bytes()))
+}
+
+/// The end of the name of a unix socket whose file the new process must remove at its end.
+const OWNED: &str = "-owned";
+
+/// Returns `name` with the note that the new process must remove the file of the unix socket at its end.
+pub(crate) fn with_file(name: &str) -> String {
+    format!("{name}{OWNED}")
 }
 
 /// A listening socket.
@@ -55,6 +63,21 @@ impl Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
         match socket {
@@ -79,6 +102,15 @@ impl fmt::Display for Socket {
             },
         }
     }
+}
+
+/// An inherited socket.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    pub(crate) socket: Socket,
+    /// Whether an edgeshim has made the file of the unix socket. The last process that serves the socket removes the
+    /// file. The file of a socket from systemd belongs to systemd.
+    pub(crate) owns_file: bool,
 }
 
 /// The inherited sockets that are not matched yet, each with its name.
@@ -127,19 +159,21 @@ impl Inherited {
     pub(crate) fn assign(
         mut self,
         wanted: &[(&Listen, &str)],
-    ) -> io::Result<(Vec<Option<Socket>>, Option<UnixDatagram>)> {
-        let mut assigned: Vec<Option<Socket>> = wanted.iter().map(|_| None).collect();
+    ) -> io::Result<(Vec<Option<Passed>>, Option<UnixDatagram>)> {
+        let mut assigned: Vec<Option<Passed>> = wanted.iter().map(|_| None).collect();
         for by_name in [false, true] {
             for (place, (listen, wanted)) in assigned.iter_mut().zip(wanted) {
                 let is_match = |(name, socket): &(String, Socket)| match (by_name, &self.predecessor) {
                     (false, _) => socket.is_at(listen),
                     (true, None) => name == wanted,
-                    (true, Some(_)) => *name == name_in_hand_over(wanted, listen),
+                    (true, Some(_)) => name.trim_end_matches(OWNED) == name_in_hand_over(wanted, listen),
                 };
                 if place.is_none()
                     && let Some(found) = self.sockets.iter().position(is_match)
                 {
-                    *place = Some(self.sockets.remove(found).1);
+                    let (name, socket) = self.sockets.remove(found);
+                    let owns_file = self.predecessor.is_some() && name.ends_with(OWNED);
+                    *place = Some(Passed { socket, owns_file });
                 }
             }
         }
@@ -175,7 +209,7 @@ mod tests {
         let inherited = Inherited { sockets, ..Inherited::default() };
         let wanted = [(&other, "http"), (&first, "http"), (&other, "admin")];
         let (assigned, _) = inherited.assign(&wanted).unwrap();
-        let shown: Vec<_> = assigned.iter().flatten().map(ToString::to_string).collect();
+        let shown: Vec<_> = assigned.iter().flatten().map(|passed| passed.socket.to_string()).collect();
         assert_eq!(shown[..2], [second.to_string(), first.to_string()]);
         assert!(assigned[2].is_some());
     }

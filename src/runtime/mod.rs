@@ -20,7 +20,7 @@ use http::HeaderValue;
 use tower::Service;
 
 pub(crate) use self::build_error::BuildError;
-pub(crate) use self::inherited::{Inherited, PREDECESSOR, Socket, name_in_hand_over};
+pub(crate) use self::inherited::{Inherited, PREDECESSOR, Passed, Socket, name_in_hand_over, with_file};
 use self::opened::Opened;
 pub use self::slot::Slot;
 use crate::access_log::Logs;

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use bytes::Bytes;
+use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::batched::{Batch, Batched, batched};
-use super::connection_limits::StreamExecutor;
+use super::connection_limits::{Limits, StreamExecutor};
+use super::lazy::Lazy;
 use super::permit::ConnectionPermit;
 use super::requests::{Requests, Streams};
 use super::sniff::{Sniffed, sniff};
@@ -37,17 +38,16 @@ const CUT_RESPONSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Serves a connection with TLS until it ends.
 pub(super) async fn serve_tls<E: EdgeService>(
-    stream: TcpStream,
+    stream: Lazy,
     address: IpAddr,
     tls: Arc<ServerTls>,
     worker: Arc<Worker<E>>,
-    permit: Arc<ConnectionPermit>,
+    permit: ConnectionPermit,
 ) {
     let limits = worker.limits();
-    let deadline = Deadline::new();
-    deadline.arm(limits.timeouts.header);
+    let state = Arc::new(State::new(Arc::clone(&limits), permit));
     // The box keeps the task small after the handshake.
-    let begun = Box::pin(begin(stream, &tls, &deadline, limits.proxy_protocol, || permit.is_closing())).await;
+    let begun = Box::pin(begin(stream, &tls, &state, limits.proxy_protocol)).await;
     // While a reference to `tls` exists, the thread that follows the certificate files runs. A long connection must not
     // keep the thread of an old configuration running.
     drop(tls);
@@ -60,8 +60,8 @@ pub(super) async fn serve_tls<E: EdgeService>(
             return;
         }
     };
-    deadline.arm(limits.timeouts.header);
-    let sniffed = match sniff(&mut stream, &deadline, false, || permit.is_closing()).await {
+    state.await_head();
+    let sniffed = match sniff(&mut stream, &state, false).await {
         Ok(sniffed) if is_h2.is_none_or(|is_h2| is_h2 == sniffed.is_h2) => sniffed,
         other => {
             match other {
@@ -78,7 +78,7 @@ pub(super) async fn serve_tls<E: EdgeService>(
         None => worker.peers.peer(address, Scheme::Https),
         Some(certificate) => Arc::new(Peer::new(address, Scheme::Https).with_certificate(Arc::new(certificate))),
     };
-    serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
+    serve_requests(stream, sniffed.prefix, sniffed.is_h2, Requests { worker, peer, state }, limits).await;
 }
 
 /// Counts the refusal of a connection whose first bytes do not arrive in time or are malformed.
@@ -90,81 +90,68 @@ fn refused_start<E: EdgeService>(error: &io::Error, worker: &Worker<E>) {
     }
 }
 
-/// Serves a connection without TLS until it ends.
+/// Serves a connection without TLS until it ends. An idle connection keeps this future, so the future has few fields.
+pub(super) fn serve<E: EdgeService>(
+    mut stream: Lazy,
+    address: IpAddr,
+    worker: Arc<Worker<E>>,
+    permit: ConnectionPermit,
+) -> impl Future<Output = ()> {
+    let limits = worker.limits();
+    let state = Arc::new(State::new(Arc::clone(&limits), permit));
+    async move {
+        let Sniffed { prefix, is_h2, source } = match sniff(&mut stream, &state, limits.proxy_protocol).await {
+            Ok(sniffed) => sniffed,
+            Err(error) => return refused_start(&error, &worker),
+        };
+        let peer = worker.peers.peer(source.unwrap_or(address), Scheme::Http);
+        serve_requests(stream, prefix, is_h2, Requests { worker, peer, state }, limits).await;
+    }
+}
+
+/// Serves the requests of a connection whose protocol is known. `prefix` has the bytes that were already read.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
-pub(super) fn serve<S, E>(
-    mut stream: S,
-    address: IpAddr,
-    worker: Arc<Worker<E>>,
-    permit: Arc<ConnectionPermit>,
-) -> impl Future<Output = ()>
-where
-    S: Socket,
-    E: EdgeService,
-{
-    async move {
-        let limits = worker.limits();
-        let deadline = Deadline::new();
-        deadline.arm(limits.timeouts.header);
-        let sniffed = match sniff(&mut stream, &deadline, limits.proxy_protocol, || permit.is_closing()).await {
-            Ok(sniffed) => sniffed,
-            Err(error) => return refused_start(&error, &worker),
-        };
-        let peer = worker.peers.peer(sniffed.source.unwrap_or(address), Scheme::Http);
-        serve_requests(stream, sniffed, peer, deadline, worker, permit).await;
-    }
-}
-
-/// Serves the requests of a connection whose protocol is known. `deadline` is armed for the first head.
-#[expect(clippy::manual_async_fn, reason = "as for `serve`")]
 fn serve_requests<S, E>(
     mut stream: S,
-    mut sniffed: Sniffed,
-    peer: Arc<Peer>,
-    deadline: Deadline,
-    worker: Arc<Worker<E>>,
-    permit: Arc<ConnectionPermit>,
+    mut prefix: Bytes,
+    is_h2: bool,
+    service: Requests<E>,
+    mut limits: Arc<Limits>,
 ) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
 {
     async move {
-        let mut limits = worker.limits();
-        let state = Arc::new(State::new(deadline, sniffed.is_h2, limits.timeouts, permit));
-        if sniffed.is_h2 {
-            // The HTTP/2 preface has arrived, but no request head has begun.
-            state.disarm();
-        }
-        let service = Requests { worker: Arc::clone(&worker), peer, state: Arc::clone(&state) };
-        if sniffed.is_h2 {
-            let (stream, batch) = batched(Watched::new(stream, sniffed.prefix, Arc::clone(&state)));
-            let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service));
-            Box::pin(drive_h2(connection, batch, &state, &worker)).await;
+        if is_h2 {
+            service.state.begin_h2();
+            let (stream, batch) = batched(Watched::new(stream, prefix, Arc::clone(&service.state)));
+            let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service.clone()));
+            Box::pin(drive_h2(connection, batch, &service.state, &service.worker)).await;
             return;
         }
         loop {
-            let prefix = std::mem::take(&mut sniffed.prefix);
-            let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&state)));
-            let connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
             // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
             // little memory.
-            let Some(mut parked) = Box::pin(drive_h1(connection, &state, &worker)).await else { return };
-            if state.is_open_ended() {
-                wait_for_peer(&parked, &state).await;
+            match Box::pin(drive_h1(stream, std::mem::take(&mut prefix), &limits, &service)).await {
+                Some(parked) => stream = parked,
+                None => return,
+            }
+            if service.state.is_open_ended() {
+                Box::pin(wait_for_peer(&mut stream, &service.state)).await;
                 return;
             }
-            state.arm(Purpose::Idle, state.idle_left());
-            if !has_input(&parked, &state).await {
+            service.state.arm(Purpose::Idle, service.state.idle_left());
+            if !has_input(&mut stream, &service.state).await {
                 // With TLS, the shutdown sends close_notify.
-                shut_down(&mut parked).await;
+                shut_down(&mut stream).await;
                 return;
             }
-            state.disarm();
-            (stream, limits) = (parked, worker.limits());
+            service.state.disarm();
+            limits = service.worker.limits();
         }
     }
 }
@@ -179,7 +166,7 @@ fn shut_down<S: Socket>(stream: &mut S) -> Pin<Box<impl Future<Output = ()>>> {
 
 /// Waits for input on a parked connection. Returns `true` if there is input or the client has closed the connection.
 /// Returns `false` after `server.idle_timeout` or, during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
-async fn has_input<S: Socket>(stream: &S, state: &State) -> bool {
+async fn has_input<S: Socket>(stream: &mut S, state: &State) -> bool {
     poll_fn(|cx| {
         state.deadline.watch(cx);
         if state.permit.is_closing() {
@@ -198,7 +185,7 @@ async fn has_input<S: Socket>(stream: &S, state: &State) -> bool {
 /// stops when the connection must end. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete
 /// if edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
 /// connection, so no further wait is necessary.
-async fn wait_for_peer<S: Socket>(stream: &S, state: &State) {
+async fn wait_for_peer<S: Socket>(stream: &mut S, state: &State) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
     poll_fn(|cx| {
@@ -209,17 +196,17 @@ async fn wait_for_peer<S: Socket>(stream: &S, state: &State) {
     .await;
 }
 
-/// Drives a connection until it ends. Returns the stream if the connection can be parked, or if edgeshim must wait
-/// until the peer closes the connection.
-async fn drive_h1<S, E>(
-    mut connection: http1::UpgradeableConnection<TokioIo<Watched<S>>, Requests<E>>,
-    state: &State,
-    worker: &Worker<E>,
-) -> Option<S>
+/// Serves a connection with hyper until it ends. `prefix` has the bytes that were already read. hyper's connection is
+/// made here, in its final place, because each move would copy more than a KiB. Returns the stream if the connection
+/// can be parked, or if edgeshim must wait until the peer closes the connection.
+async fn drive_h1<S, E>(stream: S, prefix: Bytes, limits: &Limits, service: &Requests<E>) -> Option<S>
 where
     S: Socket,
     E: EdgeService,
 {
+    let (state, worker) = (&*service.state, &*service.worker);
+    let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&service.state)));
+    let mut connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
     let mut closing = false;
     let ended = poll_fn(|cx| {
         state.deadline.watch(cx);
@@ -240,6 +227,11 @@ where
             Pin::new(&mut connection).graceful_shutdown();
         }
         if !state.deadline.is_due() {
+            return Poll::Pending;
+        }
+        if state.purpose() == Purpose::Read {
+            // hyper does not want to read at the moment.
+            state.disarm();
             return Poll::Pending;
         }
         if state.purpose() == Purpose::Head && state.is_busy() {

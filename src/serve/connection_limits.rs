@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 
-use super::state::Timeouts;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
@@ -20,6 +19,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// The timeouts of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    pub(super) header: Duration,
+    pub(super) body: Duration,
+    pub(super) idle: Duration,
+}
 
 /// hyper's builders and the timeouts. Each worker creates this value once for each configuration.
 #[derive(Debug, Clone)]

@@ -7,9 +7,12 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::lazy::Lazy;
 use crate::config::Listen;
 use crate::runtime::Socket;
 
@@ -50,101 +53,65 @@ pub(super) struct Listener {
 
 /// An accepted connection and the address of its peer. The peer of a unix socket has no IP address and counts as
 /// 127.0.0.1.
-pub(super) enum Accepted {
-    Tcp(TcpStream, IpAddr),
-    Tls(TcpStream, IpAddr),
-    Unix(UnixStream),
-}
-
-impl Accepted {
-    pub(super) fn address(&self) -> IpAddr {
-        match self {
-            Self::Tcp(_, address) | Self::Tls(_, address) => *address,
-            Self::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        }
-    }
-
-    /// Removes the connection from this thread's runtime.
-    pub(super) fn detach(self) -> io::Result<Detached> {
-        Ok(match self {
-            Self::Tcp(stream, address) => Detached::Tcp(stream.into_std()?, address),
-            Self::Tls(stream, address) => Detached::Tls(stream.into_std()?, address),
-            Self::Unix(stream) => Detached::Unix(stream.into_std()?),
-        })
-    }
-}
-
-/// A connection that is registered with no runtime until a worker attaches the connection.
-pub(super) enum Detached {
-    Tcp(std::net::TcpStream, IpAddr),
-    Tls(std::net::TcpStream, IpAddr),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl Detached {
-    /// Registers the connection with this thread's runtime.
-    pub(super) fn attach(self) -> io::Result<Accepted> {
-        Ok(match self {
-            Self::Tcp(stream, address) => {
-                stream.set_nonblocking(true)?;
-                Accepted::Tcp(TcpStream::from_std(stream)?, address)
-            }
-            Self::Tls(stream, address) => {
-                stream.set_nonblocking(true)?;
-                Accepted::Tls(TcpStream::from_std(stream)?, address)
-            }
-            Self::Unix(stream) => {
-                stream.set_nonblocking(true)?;
-                Accepted::Unix(UnixStream::from_std(stream)?)
-            }
-        })
-    }
+pub(super) struct Accepted {
+    pub(super) stream: Lazy,
+    pub(super) address: IpAddr,
+    pub(super) is_tls: bool,
 }
 
 /// A listener that is registered with a runtime.
-pub(super) enum Incoming {
-    Tcp(TcpListener),
-    Tls(TcpListener),
-    Unix(UnixListener),
+pub(super) struct Incoming {
+    socket: AsyncFd<Socket>,
+    is_tls: bool,
 }
 
 impl Incoming {
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        Poll::Ready(Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(cx))?;
-                Accepted::Tcp(stream, address.ip())
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            if let Ok(accepted) = ready.try_io(|socket| accept(socket.get_ref(), self.is_tls)) {
+                return Poll::Ready(accepted);
             }
-            Self::Tls(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(cx))?;
-                Accepted::Tls(stream, address.ip())
-            }
-            Self::Unix(listener) => Accepted::Unix(ready!(listener.poll_accept(cx))?.0),
-        }))
+        }
     }
 
-    /// Closes the listener and returns the connections that the kernel has already accepted. The function empties the
-    /// kernel's queue before it closes the listener, because closing the listener resets all connections in this queue.
-    /// The function removes the listener from the runtime first and then accepts the connections directly, because the
-    /// runtime would notice these connections only at its next poll.
-    /// At most [`MOST_QUEUED`] connections are returned, so that new connections cannot delay the close.
-    pub(super) fn close(self) -> Vec<Detached> {
-        fn all(accept: impl Fn() -> io::Result<Detached>) -> Vec<Detached> {
-            std::iter::from_fn(|| accept().ok()).take(MOST_QUEUED).collect()
-        }
-        match self {
-            Self::Tcp(listener) => listener
-                .into_std()
-                .map(|listener| all(|| listener.accept().map(|(stream, address)| Detached::Tcp(stream, address.ip())))),
-            Self::Tls(listener) => listener
-                .into_std()
-                .map(|listener| all(|| listener.accept().map(|(stream, address)| Detached::Tls(stream, address.ip())))),
-            Self::Unix(listener) => {
-                listener.into_std().map(|listener| all(|| listener.accept().map(|(stream, _)| Detached::Unix(stream))))
-            }
-        }
-        .unwrap_or_default()
+    /// Removes the listener from the runtime. Closing the returned queue closes the listener.
+    pub(super) fn into_queue(self) -> Queue {
+        Queue { socket: self.socket.into_inner(), is_tls: self.is_tls, left: MOST_QUEUED }
     }
+}
+
+/// The connections that the kernel has accepted before the listener is closed. Closing the listener resets the
+/// connections that are still in the kernel's queue, so the queue must be emptied first. The connections are accepted
+/// without the runtime, because the runtime would notice them only at its next poll.
+///
+/// At most [`MOST_QUEUED`] connections are accepted, so that new connections cannot delay the close.
+pub(super) struct Queue {
+    socket: Socket,
+    is_tls: bool,
+    left: usize,
+}
+
+impl Queue {
+    /// Returns the next connection, or `None` if the queue is empty.
+    pub(super) fn accept(&mut self) -> Option<io::Result<Accepted>> {
+        self.left = self.left.checked_sub(1)?;
+        match accept(&self.socket, self.is_tls) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            accepted => Some(accepted),
+        }
+    }
+}
+
+/// Accepts a connection without waiting. The new socket is set to non-blocking in the same system call.
+fn accept(socket: &Socket, is_tls: bool) -> io::Result<Accepted> {
+    let (stream, address) = acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok()).map(|address| address.ip());
+    let stream = match socket {
+        Socket::Tcp(_) => Lazy::tcp(stream),
+        Socket::Unix(_) => Lazy::unix(stream),
+    };
+    Ok(Accepted { stream, address: address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), is_tls })
 }
 
 impl Listener {
@@ -172,15 +139,16 @@ impl Listener {
         &self.socket
     }
 
-    /// Registers the listener with this thread's runtime.
+    /// Registers the listener with this thread's runtime. tokio's own listener is not used, because it registers each
+    /// accepted connection (see `lazy.rs`).
+    #[expect(
+        deprecated,
+        reason = "the function is deprecated for types that can change their descriptor; a `Socket` keeps its \
+                  descriptor, and the new function is unsafe"
+    )]
     pub(super) fn attach(self) -> io::Result<Incoming> {
-        Ok(match self.socket {
-            Socket::Tcp(listener) if matches!(self.bound, Bound::Tls(_)) => {
-                Incoming::Tls(TcpListener::from_std(listener)?)
-            }
-            Socket::Tcp(listener) => Incoming::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener) => Incoming::Unix(UnixListener::from_std(listener)?),
-        })
+        let is_tls = matches!(self.bound, Bound::Tls(_));
+        Ok(Incoming { socket: AsyncFd::with_interest(self.socket, Interest::READABLE)?, is_tls })
     }
 }
 

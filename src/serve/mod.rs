@@ -6,6 +6,7 @@ mod connection_limits;
 mod discard;
 mod drain;
 mod flag;
+mod lazy;
 mod listen;
 mod peers;
 mod permit;
@@ -32,7 +33,7 @@ use self::listen::Listener;
 use self::permit::{ListenerState, Permits};
 use self::workers::Workers;
 use crate::config::Listen;
-use crate::runtime::{Slot, Socket, name_in_hand_over};
+use crate::runtime::{Passed, Slot, Socket, name_in_hand_over, with_file};
 
 /// The longest wait for the first worker to close a removed listener.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -60,7 +61,8 @@ struct Open {
     state: Arc<ListenerState>,
     /// Disconnected when the first worker has closed its descriptor.
     closed: Receiver<()>,
-    /// Whether this process has made the file of the unix socket, and so removes the file.
+    /// Whether this process removes the file of the unix socket: this process has made the file, or the process that
+    /// this process has replaced.
     owns_file: bool,
 }
 
@@ -105,15 +107,15 @@ impl Server {
     pub(crate) fn start_with(
         slot: &'static Slot,
         drain: &Arc<Drain>,
-        inherited: Vec<Option<Socket>>,
+        inherited: Vec<Option<Passed>>,
     ) -> io::Result<Self> {
         let runtime = slot.load();
         let mut inherited = inherited.into_iter();
         let mut opened = Vec::new();
         for wanted in runtime.settings().server.listeners() {
-            let socket = inherited.next().flatten();
-            let owns_file = socket.is_none();
-            let listener = listen::bind(&wanted, socket)?;
+            let passed = inherited.next().flatten();
+            let owns_file = passed.as_ref().is_none_or(|passed| passed.owns_file);
+            let listener = listen::bind(&wanted, passed.map(|passed| passed.socket))?;
             opened.push(Added::new(wanted, listener, owns_file)?);
         }
         let server = Self {
@@ -232,12 +234,14 @@ impl Server {
     pub(crate) fn sockets(&self) -> io::Result<Vec<(String, Socket)>> {
         let named = |open: &Open| {
             let name = name_in_hand_over(open.listen.socket_name(), &open.listen);
-            Ok((name, open.listener.socket().try_clone()?))
+            let has_file = open.owns_file && matches!(open.listener.bound(), Bound::Unix(_));
+            Ok((if has_file { with_file(&name) } else { name }, open.listener.socket().try_clone()?))
         };
         self.listeners().iter().map(named).collect()
     }
 
-    /// Notes that another process now serves the listening sockets. So this process must not remove their files.
+    /// Notes that another process now serves the listening sockets. So this process must not remove their files. The
+    /// other process removes them at its end.
     pub(crate) fn handed_over(&self) {
         self.is_ending.store(true, Ordering::Release);
         self.has_successor.store(true, Ordering::Release);

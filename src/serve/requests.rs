@@ -1,6 +1,5 @@
 //! Passes hyper's requests to the layers, and the layers' responses to hyper.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
 
 use super::discard::discard;
-use super::permit::ConnectionPermit;
 use super::state::{InFlight, State};
 use super::worker::Worker;
 use crate::edge::pipeline::StackBody;
@@ -60,8 +58,8 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         head.headers.reserve(ADDED_FIELDS);
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         if ctx.fields(&head.headers).has(&UPGRADE) {
-            let permit: Arc<dyn Any + Send + Sync> = Arc::<ConnectionPermit>::clone(&self.state.permit);
-            head.extensions.insert(Hold::new(permit));
+            // The state has the permit by which the connection is counted.
+            head.extensions.insert(Hold::new(Arc::<State>::clone(&self.state)));
         }
         let client =
             ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };

@@ -9,14 +9,13 @@ use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 
-use super::state::LEAVE_AFTER;
-use crate::clock::Deadline;
+use super::lazy::FIRST_READ;
+use super::state::{LEAVE_AFTER, State};
+use super::watched::Socket;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The size of the buffer for the first read, in bytes. Most request heads fit into this buffer.
-pub(super) const FIRST_READ: usize = 2048;
 const V1_START: &[u8] = b"PROXY ";
 /// The length of the longest PROXY header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
@@ -36,60 +35,71 @@ pub(super) struct Sniffed {
 
 /// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline expires, the peer closes the
 /// connection, or no byte arrives for [`LEAVE_AFTER`] during the drain.
-pub(super) async fn sniff<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    deadline: &Deadline,
-    proxy_protocol: bool,
-    is_leaving: impl Fn() -> bool,
-) -> io::Result<Sniffed> {
-    let mut buffer = BytesMut::with_capacity(FIRST_READ);
-    let mut source = None;
-    if proxy_protocol {
-        source = proxy_source(stream, &mut buffer, deadline, &is_leaving).await?;
-    }
-    loop {
-        let seen = buffer.len().min(H2_PREFACE.len());
-        let is_h2 = seen > 0 && buffer.get(..seen) == H2_PREFACE.get(..seen);
-        if seen == H2_PREFACE.len() || (seen > 0 && !is_h2) {
-            return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
-        }
-        read_more(stream, &mut buffer, deadline, &is_leaving).await?;
+pub(super) async fn sniff<S: Socket>(stream: &mut S, state: &State, proxy_protocol: bool) -> io::Result<Sniffed> {
+    let buffer = stream.first_read()?;
+    match protocol(&buffer) {
+        Some(is_h2) if !proxy_protocol => Ok(Sniffed { prefix: buffer.freeze(), is_h2, source: None }),
+        // The box keeps the task of the connection small.
+        _ => Box::pin(sniff_later(stream, state, proxy_protocol, buffer)).await,
     }
 }
 
+async fn sniff_later<S: Socket>(
+    stream: &mut S,
+    state: &State,
+    proxy_protocol: bool,
+    mut buffer: BytesMut,
+) -> io::Result<Sniffed> {
+    let mut source = None;
+    if proxy_protocol {
+        source = proxy_source(stream, &mut buffer, state).await?;
+    }
+    loop {
+        if let Some(is_h2) = protocol(&buffer) {
+            return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
+        }
+        read_more(stream, &mut buffer, state).await?;
+    }
+}
+
+/// Returns whether a connection that begins with these bytes is HTTP/2. Returns `None` if more bytes are needed.
+fn protocol(bytes: &[u8]) -> Option<bool> {
+    let seen = bytes.len().min(H2_PREFACE.len());
+    let is_h2 = seen > 0 && bytes.get(..seen) == H2_PREFACE.get(..seen);
+    (seen == H2_PREFACE.len() || (seen > 0 && !is_h2)).then_some(is_h2)
+}
+
 /// Reads a PROXY header and returns the client address in it. The bytes after the header stay in the buffer.
-pub(super) async fn proxy_source<S: AsyncRead + Unpin>(
+pub(super) async fn proxy_source<S: Socket>(
     stream: &mut S,
     buffer: &mut BytesMut,
-    deadline: &Deadline,
-    is_leaving: &impl Fn() -> bool,
+    state: &State,
 ) -> io::Result<Option<IpAddr>> {
     loop {
-        read_more(stream, buffer, deadline, is_leaving).await?;
         if let Some((length, source)) = proxy_header(buffer)? {
             buffer.advance(length);
             return Ok(source);
         }
+        read_more(stream, buffer, state).await?;
     }
 }
 
 /// Reads once. Fails if the deadline expires, the peer closes the connection, or no byte arrives for [`LEAVE_AFTER`]
 /// during the drain.
-pub(super) async fn read_more<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    buffer: &mut BytesMut,
-    deadline: &Deadline,
-    is_leaving: &impl Fn() -> bool,
-) -> io::Result<()> {
+pub(super) async fn read_more<S: Socket>(stream: &mut S, buffer: &mut BytesMut, state: &State) -> io::Result<()> {
+    let deadline = &state.deadline;
     let silent = buffer.is_empty();
     let mut left = false;
-    let mut reading = pin!(stream.read_buf(buffer));
     let read = poll_fn(|cx| {
-        if let Poll::Ready(read) = reading.as_mut().poll(cx) {
-            return Poll::Ready(read);
+        if stream.poll_readable(cx)?.is_ready() {
+            // A connection on which nothing has arrived needs no buffer.
+            buffer.reserve(FIRST_READ);
+            if let Poll::Ready(read) = pin!(stream.read_buf(buffer)).poll(cx) {
+                return Poll::Ready(read);
+            }
         }
         deadline.watch(cx);
-        if silent && !left && is_leaving() {
+        if silent && !left && state.permit.is_closing() {
             // The drain has begun. The client's first bytes can already be on their way, so the connection still stays
             // open for `LEAVE_AFTER`.
             left = true;

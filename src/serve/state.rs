@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::connection_limits::{Limits, Timeouts};
 use super::permit::ConnectionPermit;
 use super::trailers::TrailerWriter;
 use crate::clock::{self, Deadline};
@@ -21,13 +22,9 @@ pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 /// next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
-/// The timeouts of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts {
-    pub(super) header: Duration,
-    pub(super) body: Duration,
-    pub(super) idle: Duration,
-}
+/// While a request is in flight, edgeshim reads only to notice that the client closes the connection. If the socket is
+/// not registered with the runtime, this read can wait for this time.
+const POSTPONE_READ: Duration = clock::TICK;
 
 /// The event for which the deadline of a connection is currently armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +35,8 @@ pub(super) enum Purpose {
     Write,
     /// The complete response has been sent, but the client still sends the rest of the request body.
     Rest,
+    /// A read is postponed.
+    Read,
 }
 
 /// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
@@ -51,15 +50,16 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
-    is_h2: bool,
-    pub(super) timeouts: Timeouts,
+    /// The limits of the configuration that was active when the connection was accepted.
+    limits: Arc<Limits>,
+    is_h2: AtomicBool,
     leaving: AtomicBool,
     flooded: AtomicBool,
     ending: AtomicU8,
     /// Whether the body of a response that ends with the connection is complete.
     has_ended: AtomicBool,
     pub(super) trailers: TrailerWriter,
-    pub(super) permit: Arc<ConnectionPermit>,
+    pub(super) permit: ConnectionPermit,
 }
 
 /// The values of `State::ending`: what the end of the connection means.
@@ -75,25 +75,41 @@ mod ending {
 }
 
 impl State {
-    /// Creates the state before hyper reads from the connection. The caller must already have armed `deadline` for the
-    /// first head.
-    pub(super) fn new(deadline: Deadline, is_h2: bool, timeouts: Timeouts, permit: Arc<ConnectionPermit>) -> Self {
-        let framing = if is_h2 { Framing::Frames(FrameTracker::new()) } else { Framing::Heads(HeadTracker::new()) };
-        Self {
-            deadline,
-            purpose: AtomicU8::new(Purpose::Head as u8),
+    /// Creates the state of a new connection. The deadline is armed for the first head.
+    pub(super) fn new(limits: Arc<Limits>, permit: ConnectionPermit) -> Self {
+        let state = Self {
+            deadline: Deadline::new(),
+            purpose: AtomicU8::new(Purpose::None as u8),
             in_flight: AtomicU32::new(0),
             idle_since_ms: AtomicU64::new(0),
-            framing: Mutex::new(framing),
-            is_h2,
-            timeouts,
+            framing: Mutex::new(Framing::Heads(HeadTracker::new())),
+            limits,
+            is_h2: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
             ending: AtomicU8::new(ending::FRAMED),
             has_ended: AtomicBool::new(false),
             trailers: TrailerWriter::default(),
             permit,
-        }
+        };
+        state.await_head();
+        state
+    }
+
+    /// Arms the deadline for a head.
+    pub(super) fn await_head(&self) {
+        self.arm(Purpose::Head, self.timeouts().header);
+    }
+
+    /// Notes that the connection has begun with the HTTP/2 preface. No request head has begun.
+    pub(super) fn begin_h2(&self) {
+        *self.framing() = Framing::Frames(FrameTracker::new());
+        self.is_h2.store(true, Ordering::Relaxed);
+        self.disarm();
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.limits.timeouts
     }
 
     /// Notes that the response that begins now ends with the connection.
@@ -110,6 +126,11 @@ impl State {
     /// Returns whether the response is complete and the connection waits only for the rest of the request body.
     pub(super) fn awaits_only_rest(&self) -> bool {
         self.purpose() == Purpose::Rest && self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the position in the client's bytes is between two messages.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.framing().phase() == Phase::Boundary
     }
 
     /// Returns whether a response that ends with the connection is in progress. An orderly close would then look like
@@ -143,6 +164,10 @@ impl State {
         }
     }
 
+    fn is_h2(&self) -> bool {
+        self.is_h2.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -153,6 +178,7 @@ impl State {
             2 => Purpose::Idle,
             3 => Purpose::Write,
             4 => Purpose::Rest,
+            5 => Purpose::Read,
             _ => Purpose::None,
         }
     }
@@ -227,7 +253,7 @@ impl State {
             // The deadline of a head runs from the head's first byte to its last, however often bytes arrive. Empty
             // lines and HTTP/2 pings are not requests, so the deadline of the wait for a request continues too.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
-            (Phase::Head, _) => self.arm(Purpose::Head, self.timeouts.header),
+            (Phase::Head, _) => self.await_head(),
             // The rest of a body is still arriving. The deadline starts again and stays armed, because hyper can stop
             // reading at any time.
             (Phase::Body, Purpose::Rest) => self.await_rest(),
@@ -237,10 +263,28 @@ impl State {
         Ok(())
     }
 
+    /// Returns whether the next read can be postponed: a complete request is in flight, and less than [`POSTPONE_READ`]
+    /// has passed. The first call arms the deadline. When the deadline has expired, or the request has ended, the
+    /// connection's task is woken, so that hyper reads again.
+    pub(super) fn postpones_read(&self) -> bool {
+        match self.purpose() {
+            Purpose::None if self.is_busy() && !self.is_h2() && self.framing().phase() == Phase::Boundary => {
+                self.arm(Purpose::Read, POSTPONE_READ);
+                true
+            }
+            Purpose::Read if self.deadline.is_due() => {
+                self.disarm();
+                false
+            }
+            Purpose::Read => true,
+            _ => false,
+        }
+    }
+
     /// Notes that `bytes` bytes were written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE` frames,
     /// which are no flood.
     pub(super) fn wrote(&self, bytes: usize) {
-        if self.is_h2
+        if self.is_h2()
             && let Framing::Frames(tracker) = &mut *self.framing()
         {
             tracker.wrote(bytes);
@@ -270,11 +314,11 @@ impl State {
     pub(super) fn idle_left(&self) -> Duration {
         let now = clock::now_ms();
         let begun = self.idle_since_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        self.timeouts.idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun.err().unwrap_or(now))))
+        self.timeouts().idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun.err().unwrap_or(now))))
     }
 
     fn await_rest(&self) {
-        self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts.body });
+        self.arm(Purpose::Rest, if self.is_leaving() { LEAVE_AFTER } else { self.timeouts().body });
     }
 
     /// Arms the deadline for the next input, if the deadline is not armed. The stream calls this function when nothing
@@ -286,7 +330,7 @@ impl State {
         }
         let phase = self.framing().phase();
         match phase {
-            Phase::Head => self.arm(Purpose::Head, self.timeouts.header),
+            Phase::Head => self.await_head(),
             Phase::Boundary if !self.is_busy() => {
                 self.arm(Purpose::Idle, self.idle_limit());
             }
@@ -349,6 +393,10 @@ impl Drop for InFlight {
         // time, hyper does not try again when this request ends. So the stream does not arm the deadline, and the
         // deadline must be armed here.
         if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if self.state.purpose() == Purpose::Read {
+                self.state.disarm();
+                self.state.deadline.wake();
+            }
             self.state.arm_for_input();
         }
     }

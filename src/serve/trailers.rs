@@ -23,23 +23,24 @@ pub(super) struct TrailerWriter {
     is_active: AtomicBool,
 }
 
-/// The last chunk with the trailers, and how much of it has been written.
+/// The last chunk with the trailers, and how much of it has been written. The chunk is boxed, because each connection
+/// has a `Stage` and few connections have trailers.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
     None,
     /// hyper still has to write bytes that come before the trailers.
-    Waiting(Bytes),
+    Waiting(Box<Bytes>),
     /// hyper has written everything before the trailers. The next write of hyper ends the body.
-    Next(Bytes),
+    Next(Box<Bytes>),
     /// This part of the chunk still has to be written.
-    Writing(Bytes),
+    Writing(Box<Bytes>),
 }
 
 impl TrailerWriter {
     /// Stores the trailers of the body. The body must not end before [`poll`](Self::poll) returns `Ready`.
     pub(super) fn begin(&self, trailers: &HeaderMap) {
-        *self.stage() = Stage::Waiting(last_chunk(trailers));
+        *self.stage() = Stage::Waiting(Box::new(last_chunk(trailers)));
         self.is_active.store(true, Ordering::Relaxed);
     }
 
@@ -80,8 +81,8 @@ impl TrailerWriter {
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {
-            Stage::Next(last) if bufs.iter().flat_map(|buf| buf.iter()).eq(LAST_CHUNK) => Some(last),
-            Stage::Writing(rest) => Some(rest),
+            Stage::Next(last) if bufs.iter().flat_map(|buf| buf.iter()).eq(LAST_CHUNK) => Some(*last),
+            Stage::Writing(rest) => Some(*rest),
             waiting @ Stage::Waiting(_) => {
                 *stage = waiting;
                 None
@@ -95,7 +96,7 @@ impl TrailerWriter {
     }
 
     pub(super) fn pending(&self, rest: Bytes) {
-        *self.stage() = Stage::Writing(rest);
+        *self.stage() = Stage::Writing(Box::new(rest));
     }
 
     pub(super) fn written(&self) {

@@ -11,50 +11,43 @@
 //!   the socket is set to send a reset on close. If the response is truncated, a TCP client therefore gets a reset,
 //!   even if the cause is a timeout or the end of this process.
 //! - Trailers that the response head does not announce (`trailers.rs`).
+//! - Fewer system calls for a connection with one request (`lazy.rs`): while the first request is in flight, a read
+//!   that would only register the socket is postponed, and a plain connection is not shut down before it is closed.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use pin_project_lite::pin_project;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::state::{Purpose, State};
 use super::trailers::LAST_CHUNK;
 
 /// A socket that can wait for input without a read buffer.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether closing the socket ends the connection in the same way as a shutdown of the stream and then closing it.
+    const CLOSE_SHUTS_DOWN: bool = false;
+
+    /// Reads, without waiting, the first bytes of a connection that is not registered with the runtime. Returns no
+    /// bytes if no bytes have arrived yet or the socket is registered.
+    fn first_read(&mut self) -> io::Result<BytesMut> {
+        Ok(BytesMut::new())
+    }
+
+    /// Returns whether the runtime notices input on this socket.
+    fn is_registered(&self) -> bool {
+        true
+    }
+
     /// Returns `Ready` when there is something to read or the stream has ended.
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Sets whether the connection is reset when the socket is closed. Returns `false` if the socket type has no reset.
     /// If `reset` is `false`, a TLS stream cancels the reset only after the stream has written its last byte.
     fn reset_at_close(&self, reset: bool) -> bool;
-}
-
-impl Socket for TcpStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
-    }
-
-    fn reset_at_close(&self, reset: bool) -> bool {
-        SockRef::from(self).set_linger(reset.then_some(Duration::ZERO)).is_ok()
-    }
-}
-
-impl Socket for UnixStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
-    }
-
-    fn reset_at_close(&self, _: bool) -> bool {
-        false
-    }
 }
 
 pin_project! {
@@ -77,7 +70,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead> AsyncRead for Watched<S> {
+impl<S: Socket> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
@@ -88,6 +81,8 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
                 // Frees the buffer of the first read, because an idle connection does not need the buffer.
                 *this.prefix = Bytes::new();
             }
+        } else if !this.stream.is_registered() && this.state.postpones_read() {
+            return Poll::Pending;
         } else {
             match this.stream.poll_read(cx, buf) {
                 Poll::Ready(Ok(())) => {}
@@ -107,8 +102,8 @@ impl<S: AsyncWrite> Watched<S> {
     fn after_write<T>(state: &State, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
             (Poll::Pending, Purpose::Write)
-            | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle | Purpose::Rest) => {}
-            (Poll::Pending, _) => state.arm(Purpose::Write, state.timeouts.body),
+            | (Poll::Ready(_), Purpose::None | Purpose::Head | Purpose::Idle | Purpose::Rest | Purpose::Read) => {}
+            (Poll::Pending, _) => state.arm(Purpose::Write, state.timeouts().body),
             (Poll::Ready(_), Purpose::Write) => {
                 state.disarm();
                 state.arm_for_input();
@@ -214,6 +209,10 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         if this.state.is_open_ended() {
             this.stream.reset_at_close(false);
             this.state.shut_down();
+        }
+        if S::CLOSE_SHUTS_DOWN && this.state.is_between_messages() {
+            // hyper drops the stream now.
+            return Poll::Ready(Ok(()));
         }
         let polled = this.stream.poll_shutdown(cx);
         Self::after_write(this.state, cx, polled)

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::conn;
 use super::drain::Drain;
-use super::listen::{Accepted, Detached, Incoming, Listener};
+use super::listen::{Accepted, Incoming, Listener, Queue};
 use super::permit::{ConnectionPermit, ListenerState};
 use super::worker::Worker;
 use crate::clock;
@@ -42,7 +42,7 @@ const POLLS_PER_LOOK: u32 = 256;
 /// A message to a worker.
 enum Message {
     /// A connection that the worker must serve.
-    Connection(Detached, ConnectionPermit, Option<Arc<ServerTls>>),
+    Connection(Accepted, ConnectionPermit, Option<Arc<ServerTls>>),
     /// A listener whose connections the worker must accept. The sender is dropped when the listener is closed.
     Listener(Listener, Arc<ListenerState>, std::sync::mpsc::Sender<()>),
     /// A listener was removed, so each connection must check whether it belongs to a removed listener.
@@ -73,9 +73,10 @@ impl Workers {
         let (open, closed) = std::sync::mpsc::channel();
         // The drain counts the listener as a connection, so that the drain waits until the listener is closed.
         state.drain.opened();
-        if let Some(first) = self.handles.first() {
-            // Sending fails only if the worker has ended. In this case the process is ending too.
-            drop(first.messages.send(Message::Listener(listener, Arc::clone(state), open)));
+        let message = Message::Listener(listener, Arc::clone(state), open);
+        // Sending fails only if the worker has ended. In this case the process is ending too.
+        if self.handles.first().is_none_or(|first| first.messages.send(message).is_err()) {
+            state.drain.closed();
         }
         closed
     }
@@ -180,10 +181,7 @@ async fn work<E: EdgeService>(
     loop {
         tokio::select! {
             message = inbox.recv() => match message {
-                Some(Message::Connection(stream, permit, tls)) => match stream.attach() {
-                    Ok(accepted) => spawn(accepted, permit, tls, Arc::clone(&worker)),
-                    Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
-                },
+                Some(Message::Connection(accepted, permit, tls)) => spawn(accepted, permit, tls, Arc::clone(&worker)),
                 Some(Message::Listener(listener, state, open)) => {
                     let (worker, handles) = (Arc::clone(&worker), Arc::clone(handles));
                     drop(tokio::spawn(accept(listener, Acceptor { worker, handles, state }, open)));
@@ -206,17 +204,12 @@ fn spawn<E: EdgeService>(
     tls: Option<Arc<ServerTls>>,
     worker: Arc<Worker<E>>,
 ) {
-    let address = accepted.address();
-    let permit = Arc::new(permit);
-    match accepted {
-        Accepted::Tcp(stream, _) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
-        Accepted::Tls(stream, _) => {
-            // A listener with TLS always has certificates.
-            if let Some(tls) = tls {
-                drop(tokio::spawn(conn::serve_tls(stream, address, tls, worker, permit)));
-            }
-        }
-        Accepted::Unix(stream) => drop(tokio::spawn(conn::serve(stream, address, worker, permit))),
+    let Accepted { stream, address, is_tls } = accepted;
+    if !is_tls {
+        drop(tokio::spawn(conn::serve(stream, address, worker, permit)));
+    } else if let Some(tls) = tls {
+        // A listener with TLS always has certificates.
+        drop(tokio::spawn(conn::serve_tls(stream, address, tls, worker, permit)));
     }
 }
 
@@ -226,8 +219,8 @@ async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open:
     match listener.attach() {
         Ok(incoming) => {
             let waiting = acceptor.run(&incoming).await;
+            let queued = acceptor.empty(incoming.into_queue()).await;
             // From now on, the kernel refuses new connections, unless another listener or process shares the socket.
-            let queued = incoming.close();
             drop(open);
             acceptor.finish(waiting, queued).await;
             // The thread that follows the certificate files runs until the last reference to `ServerTls` is dropped.
@@ -273,38 +266,32 @@ impl<E: EdgeService> Acceptor<E> {
                         () = &mut closing => return Some(accepted),
                     }
                 }
-                Err(error) => {
-                    let transient = matches!(
-                        error.kind(),
-                        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput
-                    );
-                    if !transient {
-                        if let Some(count) = ACCEPT_MESSAGES.pass() {
-                            tracing::warn!(
-                                "cannot accept a connection ({error}); raise the limit of open files (ulimit -n); \
-                                 failed attempts since the last message: {count}"
-                            );
-                        }
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
+                Err(error) => after_failure(&error).await,
             }
         }
         None
     }
 
-    /// Serves the connections that were accepted before the listener was closed, because their clients can already have
-    /// sent a request. If `server.max_connections` connections are open, each of these connections waits until another
-    /// connection closes. The last step of the drain closes the connections that still wait.
-    async fn finish(&self, waiting: Option<Accepted>, queued: Vec<Detached>) {
-        for accepted in waiting.map(Ok).into_iter().chain(queued.into_iter().map(Detached::attach)) {
+    /// Closes the listener. Returns the connections from the kernel's queue, because their clients can already have
+    /// sent a request.
+    async fn empty(&self, mut queue: Queue) -> Vec<Accepted> {
+        let mut queued = Vec::new();
+        while let Some(accepted) = queue.accept() {
             match accepted {
-                Ok(accepted) => match self.state.permits.acquire().await {
-                    Some(permit) => self.hand_over(accepted, permit),
-                    None => return,
-                },
-                Err(error) => tracing::warn!(%error, "a connection was lost while the listener closed"),
+                Ok(accepted) => queued.push(accepted),
+                Err(error) => after_failure(&error).await,
             }
+        }
+        queued
+    }
+
+    /// Serves the connections that were accepted before the listener was closed. If `server.max_connections`
+    /// connections are open, each of these connections waits until another connection closes. The last step of the
+    /// drain closes the connections that still wait.
+    async fn finish(&self, waiting: Option<Accepted>, queued: Vec<Accepted>) {
+        for accepted in waiting.into_iter().chain(queued) {
+            let Some(permit) = self.state.permits.acquire().await else { return };
+            self.hand_over(accepted, permit);
         }
     }
 
@@ -315,17 +302,30 @@ impl<E: EdgeService> Acceptor<E> {
         let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
         let Some((index, handle)) = fewest else { return };
         let permit = ConnectionPermit::new(&handle.load, &self.state, permit);
-        let tls = if matches!(accepted, Accepted::Tls(..)) { self.state.tls() } else { None };
+        let tls = if accepted.is_tls { self.state.tls() } else { None };
         if index == 0 {
             spawn(accepted, permit, tls, Arc::clone(&self.worker));
             return;
         }
-        match accepted.detach() {
-            // Sending fails only if the worker has ended. In this case the process is ending too.
-            Ok(stream) => drop(handle.messages.send(Message::Connection(stream, permit, tls))),
-            Err(error) => tracing::warn!(%error, "a connection was lost while it was handed to another worker"),
-        }
+        // Sending fails only if the worker has ended. In this case the process is ending too.
+        drop(handle.messages.send(Message::Connection(accepted, permit, tls)));
     }
+}
+
+/// Prints why an accept has failed, and pauses. If only the next connection of the queue was already closed, does
+/// nothing.
+async fn after_failure(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
+    if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput) {
+        return;
+    }
+    if let Some(count) = ACCEPT_MESSAGES.pass() {
+        tracing::warn!(
+            "cannot accept a connection ({error}); raise the limit of open files (ulimit -n); failed attempts since \
+             the last message: {count}"
+        );
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 async fn sweep<E: EdgeService>(worker: Arc<Worker<E>>) {

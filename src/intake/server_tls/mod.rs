@@ -7,6 +7,7 @@
 
 mod choice;
 mod clients;
+mod cryptography;
 mod expiry;
 mod pair;
 mod provider_ca;
@@ -15,18 +16,18 @@ mod tickets;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use metrics::Counter;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, version};
 
 use self::choice::Choice;
 use self::clients::Clients;
+use self::cryptography::provider;
 use self::expiry::{days_left, unix_now};
 use self::pair::{Pair, PairFile};
 pub(crate) use self::provider_ca::{FOREIGN_CA, ProviderCa};
@@ -295,6 +296,8 @@ impl Sources {
         }
         .with_cert_resolver(Arc::new(choice));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        // CDNs have instructions for AES too, so the order of their suites has no reason that edgeshim must know.
+        config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer.map_err(error)?;
         Ok(Active { config: Arc::new(config), clients })
@@ -484,10 +487,4 @@ fn unreadable(error: ReadError) -> String {
 #[allow(clippy::cast_precision_loss, reason = "a time in seconds is exact")]
 fn seconds_f64(seconds: i64) -> f64 {
     seconds as f64
-}
-
-/// Returns the cryptography of all TLS connections with clients.
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }

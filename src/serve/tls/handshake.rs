@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 
-use bytes::BytesMut;
 use rustls::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::sniff::{FIRST_READ, proxy_source, read_more};
+use super::super::lazy::Lazy;
+use super::super::sniff::{proxy_source, read_more};
+use super::super::state::State;
+use super::super::watched::Socket as _;
 use super::secured::{Secured, Tcp};
 use crate::clock::{self, Deadline};
 use crate::ids::Handshake;
@@ -41,25 +42,24 @@ pub(in super::super) struct Begun {
 /// Returns an error if there is no usable connection. The error has the kind `InvalidData` only if the PROXY header is
 /// malformed. In all other cases, the failed handshake has been counted.
 pub(in super::super) async fn begin(
-    mut stream: TcpStream,
+    mut stream: Lazy,
     tls: &ServerTls,
-    deadline: &Deadline,
+    state: &State,
     proxy_protocol: bool,
-    is_leaving: impl Fn() -> bool,
 ) -> io::Result<Begun> {
-    let mut buffer = BytesMut::with_capacity(FIRST_READ);
     let first_bytes = async {
+        let mut buffer = stream.first_read()?;
         let mut source = None;
         if proxy_protocol {
-            source = proxy_source(&mut stream, &mut buffer, deadline, &is_leaving).await?;
+            source = proxy_source(&mut stream, &mut buffer, state).await?;
         }
         while buffer.is_empty() {
-            read_more(&mut stream, &mut buffer, deadline, &is_leaving).await?;
+            read_more(&mut stream, &mut buffer, state).await?;
         }
-        io::Result::Ok(source)
+        io::Result::Ok((buffer, source))
     };
-    let source = match first_bytes.await {
-        Ok(source) => source,
+    let (buffer, source) = match first_bytes.await {
+        Ok(begun) => begun,
         Err(error) => {
             match error.kind() {
                 io::ErrorKind::InvalidData => {}
@@ -79,7 +79,7 @@ pub(in super::super) async fn begin(
     }
     let active = tls.active();
     let tcp = Tcp::new(stream, buffer.freeze());
-    match handshake(tcp, &active, deadline).await {
+    match handshake(tcp, &active, &state.deadline).await {
         Ok((stream, certificate)) => {
             tls.count(Handshake::Ok);
             let is_h2 = stream.session().alpn_protocol().map(|protocol| protocol == b"h2");

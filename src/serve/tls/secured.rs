@@ -11,24 +11,27 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::super::lazy::Lazy;
 use super::super::watched::Socket;
 
 /// The socket below TLS.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    stream: TcpStream,
+    stream: Lazy,
     /// Bytes that were read from the socket before the handshake.
     prefix: Bytes,
     /// Whether the socket is set to send a reset on close.
     resets: AtomicBool,
+    /// Whether the last read found no bytes. Otherwise `TlsStream` can have stored an error: if a later read of the
+    /// socket fails, or brings a malformed record, its `poll_read` first returns the bytes from before.
+    is_drained: bool,
 }
 
 impl Tcp {
-    pub(super) fn new(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { stream, prefix, resets: AtomicBool::new(false) }
+    pub(super) fn new(stream: Lazy, prefix: Bytes) -> Self {
+        Self { stream, prefix, resets: AtomicBool::new(false), is_drained: false }
     }
 }
 
@@ -42,7 +45,9 @@ impl AsyncRead for Tcp {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.is_drained = polled.is_pending();
+        polled
     }
 }
 
@@ -91,10 +96,14 @@ impl Secured {
 }
 
 impl Socket for Secured {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (tcp, session) = self.0.get_ref();
-        // Bytes that were read from the socket can still be in memory, encrypted or decrypted.
-        if session.wants_read() && tcp.prefix.is_empty() { tcp.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (tcp, session) = self.0.get_mut();
+        // Bytes that were read from the socket can still be in memory, encrypted or decrypted, and so can an error.
+        if session.wants_read() && tcp.prefix.is_empty() && tcp.is_drained {
+            tcp.stream.poll_readable(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     /// When this function is called with `false`, the encrypted end of a response can still be in memory. So the reset
