@@ -130,6 +130,18 @@ fn forged_field_when_in_trailers_then_does_not_reach_the_origin() {
 }
 
 #[test]
+fn forged_field_when_there_is_no_experiment_then_does_not_reach_the_origin_on_both_protocols() {
+    let (origin, shim) = start("");
+    for mut client in Client::both(&shim) {
+        let fields = [("X-Assign-CDN", "fastly"), ("X_Assign_CDN", "fastly"), ("X-Assigned", "1")];
+        client.get("/page", &fields);
+        let names = origin.last().fields.into_iter().map(|(name, _)| name.to_ascii_lowercase());
+        let kept: Vec<String> = names.filter(|name| name.contains("assign")).collect();
+        assert_eq!(kept, ["x-assigned"]);
+    }
+}
+
+#[test]
 fn experiment_when_disabled_then_nobody_gets_an_arm_and_secrets_are_still_removed() {
     let (origin, shim) = start(&EXPERIMENT.replace("\narms =", "\nenabled = false\narms ="));
     for mut client in Client::both(&shim) {

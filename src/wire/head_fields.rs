@@ -10,6 +10,8 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
+use super::names::{ASSIGNMENT, is_assignment};
+
 /// The filter: a set of names that can have too many names, but never too few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Names([u64; 2]);
@@ -32,12 +34,24 @@ impl Names {
         let (word, bit) = place(name);
         self.0[word] & bit != 0
     }
+
+    /// Returns `false` if no field has the arm of an experiment.
+    pub(crate) fn can_have_assignment(self) -> bool {
+        let (word, bit) = place_of(ASSIGNMENT.as_bytes());
+        self.0[word] & bit != 0
+    }
 }
 
-/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that
-/// are in most heads.
+/// Returns the word and the bit of a name. All fields with arms have the same bit.
 fn place(name: &HeaderName) -> (usize, u64) {
-    match name.as_str().as_bytes() {
+    let name = name.as_str().as_bytes();
+    place_of(if is_assignment(name) { ASSIGNMENT.as_bytes() } else { name })
+}
+
+/// Returns the word and the bit. The factors keep the names that layers look for apart from the names that are in most
+/// heads.
+fn place_of(name: &[u8]) -> (usize, u64) {
+    match name {
         name @ [first, .., last] => {
             let sum = 19 * usize::from(*first) + 8 * usize::from(*last);
             let place = sum.wrapping_sub(name.len()) % 128;

@@ -122,7 +122,7 @@ pub fn is_cross_origin(name: &HeaderName) -> bool {
 }
 
 /// The beginning of the fields in which the origin gets the arms of experiments: `X-Assign-` and the experiment's name.
-const ASSIGNMENT: &str = "x-assign-";
+pub(crate) const ASSIGNMENT: &str = "x-assign-";
 
 /// Returns the field in which the origin gets the arm of the experiment `experiment`.
 pub(crate) fn assignment(experiment: &str) -> Option<HeaderName> {

@@ -5,11 +5,11 @@
 //! removes; outside of `pulls`, whose stores must not contain that parameter. Outside of `cache_control`, which keeps
 //! responses that depend on an arm out of shared caches ([`Assigned`]).
 //! **Reads:** the target, Referer, the class of the path, `Ctx::{provider, trail, refusal}`, and the fields with the
-//! visitor's id and group. The layer removes each field whose name begins with X-Assign-, and the parameters of
-//! overrides.
+//! visitor's id and group. The layer removes each field whose name begins with X-Assign-, also without experiments,
+//! and the parameters of overrides.
 //! **Metrics:** `edgeshim_assignments_total`.
-//! **Cost:** nothing without experiments. With experiments: one pass over the field names, a search for overrides in
-//! the query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
+//! **Cost:** without experiments, one bit of the filter of names. With experiments, also a search for overrides in the
+//! query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
 
 pub(crate) mod arm_layout;
 pub(crate) mod experiment;
@@ -181,11 +181,13 @@ impl Assigner {
 
 impl Inspect for Assigner {
     fn inspect(&self, request: &mut EdgeRequest) {
+        let EdgeRequest { ctx, head, .. } = request;
+        if ctx.names.can_have_assignment() {
+            remove_forged(&mut head.headers);
+        }
         if self.experiments.is_empty() {
             return;
         }
-        let EdgeRequest { ctx, head, .. } = request;
-        remove_forged(&mut head.headers);
         let forced = self.forced(&head.uri);
         self.remove_parameters(head);
         if ctx.refusal.is_some() {
@@ -220,10 +222,8 @@ impl Inspect for Assigner {
 /// Removes the fields in which a client claims an arm.
 fn remove_forged(headers: &mut HeaderMap) {
     let is_forged = |name: &&HeaderName| is_assignment(name.as_str().as_bytes());
-    if headers.keys().any(|name| is_forged(&name)) {
-        let forged: Vec<HeaderName> = headers.keys().filter(is_forged).cloned().collect();
-        for name in forged {
-            headers.remove(name);
-        }
+    let forged: Vec<HeaderName> = headers.keys().filter(is_forged).cloned().collect();
+    for name in forged {
+        headers.remove(name);
     }
 }
