@@ -29,6 +29,16 @@ case "$input" in
 esac
 "#;
 
+/// Does the same for another node. A read waits for a line from a pipe while the file `hangs` exists.
+const SLOW_PROGRAM: &str = r#"#!/bin/sh
+input=$(cat)
+case "$input" in
+  *'"op":"write"'*) printf '%s' "$input" > slow_state; echo '{}' ;;
+  *) [ ! -e hangs ] || read -r line < pipe
+     if [ -e slow_state ]; then cat slow_state; else echo '{"nodes":{"c.example.com":null}}'; fi ;;
+esac
+"#;
+
 /// A page that is served.
 struct Served {
     child: Child,
@@ -45,8 +55,10 @@ impl Drop for Served {
 
 fn desk(serve: &str) -> TempDir {
     let dir = temp_dir();
-    let path = dir.write("weights", PROGRAM);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
+    for (name, program) in [("weights", PROGRAM), ("slow", SLOW_PROGRAM)] {
+        let path = dir.write(name, program);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable file");
+    }
     dir.write(
         "balance.toml",
         format!(
@@ -158,6 +170,43 @@ fn change_when_previewed_and_confirmed_then_is_made_and_noted_with_the_user() {
     let (status, again) = page.change(json!({ "targets": ["html"], "provider": "fastly", "pct": 62.5 }));
     assert_eq!((status, &again["is_changed"]), (200, &json!(false)), "{again}");
     assert_eq!(page.journal().len(), 2);
+}
+
+#[test]
+fn state_when_a_service_does_not_respond_then_shows_the_other_targets_and_names_the_service() {
+    let more = "[[dns]]\nname = \"slow\"\nkind = \"command\"\ncommand = [\"./slow\"]\ntimeout = \"60s\"\n[[target]]\n\
+                name = \"late\"\ndns = [\"slow\"]\nzone = \"example.com\"\nnodes = [\"c.example.com\"]\n\
+                [target.providers]\nakamai = { cname = \"a.akamai.example\" }\n\
+                fastly = { cname = \"f.fastly.example\" }\n";
+    let page = Served::start(&format!("token = \"{TOKEN}\"\n{more}"));
+    let state = || page.get("/api/state", &[BEARER]).json();
+    let before = state();
+    assert_eq!(before["targets"][1]["providers"][0]["share"], "50.0 %", "{before}");
+    assert!(Command::new("mkfifo").arg(page.dir.join("pipe")).status().expect("mkfifo starts").success());
+    page.dir.write("hangs", "");
+    let problems = |state: &Value, target: usize| state["targets"][target]["problems"].to_string();
+    // A change makes the reading before it too old.
+    let wanted = json!({ "targets": ["html"], "provider": "fastly", "pct": 60 });
+    assert_eq!(page.change(wanted).0, 200);
+    let during = state();
+    assert_eq!(during["targets"][0]["providers"][1]["share"], "60.0 %", "{during}");
+    assert!(!problems(&during, 0).contains("slow"), "{during}");
+    assert!(problems(&during, 1).contains("slow: has not responded for"), "{during}");
+    std::fs::remove_file(page.dir.join("hangs")).unwrap();
+    std::fs::write(page.dir.join("pipe"), "go\n").unwrap();
+    assert!(support::wait_until(support::PATIENCE * 6, || problems(&state(), 1) == "[]"), "{}", state());
+}
+
+#[test]
+fn cost_when_there_are_no_samples_then_page_shows_unknown_and_not_zero() {
+    let prices = "[[price]]\nprovider = \"akamai\"\nmeter = \"bytes\"\ntiers = [{ per_gb = 0.1 }]\n";
+    let page = Served::start(&format!("token = \"{TOKEN}\"\n{prices}"));
+    let state = page.get("/api/state", &[BEARER]).json();
+    let rows = &state["cost"]["rows"];
+    assert_eq!((&rows[1][0], &rows[1][3], &rows[1][5]), (&json!("akamai"), &json!("unknown"), &json!("unknown")));
+    assert!(state["cost"]["notes"].to_string().contains("there are no samples"), "{state}");
+    let (_, preview) = page.ask("/api/preview", &json!({ "targets": ["html"], "provider": "fastly", "pct": 60 }));
+    assert_eq!(preview["warnings"], json!([]), "{preview}");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::tables::aligned;
 
 const UNKNOWN: &str = "unknown";
 
-/// Writes the bills, their sum, and the notes.
-pub(crate) fn cost_table(bills: &[Bill], samples: &Samples) -> String {
+/// Returns the heading, a row for each bill, and the row with their sum.
+pub(crate) fn cost_rows(bills: &[Bill]) -> Vec<Vec<String>> {
     let heading =
         ["provider", "meter", "traffic so far", "bill so far", "traffic forecast", "bill forecast", "bill range"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -26,8 +26,13 @@ pub(crate) fn cost_table(bills: &[Bill], samples: &Samples) -> String {
         let blank = String::new;
         rows.push(vec!["all".to_owned(), blank(), blank(), sum(&so_far), blank(), sum(&forecast), range]);
     }
+    rows
+}
+
+/// Writes the bills, their sum, and the notes.
+pub(crate) fn cost_table(bills: &[Bill], samples: &Samples) -> String {
     let month = samples.month;
-    let mut out = format!("{month} (UTC), amounts in the currency of balance.toml\n{}", aligned(&rows));
+    let mut out = format!("{month} (UTC), amounts in the currency of balance.toml\n{}", aligned(&cost_rows(bills)));
     let notes: Vec<&String> = bills.iter().flat_map(|bill| &bill.notes).collect();
     if !notes.is_empty() || samples.elsewhere > 0 {
         out.push('\n');

@@ -40,6 +40,7 @@ pub(crate) mod ramp_keys;
 pub(crate) mod refuse;
 mod runs;
 pub(crate) mod share;
+mod side_by_side;
 pub(crate) mod standing;
 pub(crate) mod tables;
 pub(crate) mod transaction;

@@ -8,11 +8,13 @@ use http::{HeaderMap, Method};
 
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
+use super::side_by_side::all;
 use crate::metrics::describe;
 
 /// The time between two readings of the metrics.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-const LIMIT: Duration = Duration::from_secs(5);
+/// The time limit of one reading, in the commands.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// The counters of all shims at one moment, by provider.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -29,14 +31,16 @@ pub(crate) struct Observed {
     pub shares: BTreeMap<String, f64>,
 }
 
-/// Reads the metrics of all shims.
+/// Reads the metrics of all shims at the same time.
 ///
 /// # Errors
 /// Returns a message if a shim fails, because the sum without this shim would be wrong.
-pub(crate) async fn look(file: &BalanceFile, caller: &Caller) -> Result<Look, String> {
+pub(crate) async fn look(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Look, String> {
     let mut look = Look::default();
-    for shim in &file.shims {
-        let reply = caller.call(shim, (Method::GET, "/metrics"), &HeaderMap::new(), b"", LIMIT).await?;
+    let fields = HeaderMap::new();
+    let calls = file.shims.iter().map(|shim| caller.call(shim, (Method::GET, "/metrics"), &fields, b"", limit));
+    for (shim, reply) in file.shims.iter().zip(all(calls.collect()).await) {
+        let reply = reply?;
         if reply.status != 200 {
             return Err(format!("{shim}/metrics answers {}", reply.status));
         }

@@ -24,26 +24,41 @@ pub(crate) fn read_samples(file: &BalanceFile, path: &Path, month: Month) -> Res
     Samples::read(path, month, &needed)
 }
 
+/// Reads the samples of a month, unless the file is too large to be read before a change.
+///
+/// # Errors
+/// Returns messages if the file is too large, or if the file or its lines are wrong.
+pub(crate) fn read_small_samples(file: &BalanceFile, path: &Path, month: Month) -> Result<Samples, Vec<String>> {
+    if path.metadata().is_ok_and(|metadata| metadata.len() > MAX_FILE_BYTES) {
+        let (path, most) = (path.display(), MAX_FILE_BYTES >> 20);
+        let text = format!("{path} has more than {most} MiB, so only edgeshim balance cost reads it");
+        return Err(vec![text]);
+    }
+    read_samples(file, path, month)
+}
+
+/// Returns the warning for samples that cannot be read.
+pub(crate) fn unchecked(messages: Vec<String>) -> Vec<String> {
+    messages.into_iter().take(1).map(|message| format!("the cost of this change is unknown: {message}")).collect()
+}
+
 /// Returns a warning for each CDN whose forecast for the present month crosses its commit or the end of a tier because
 /// of the plan. If the cost is unknown, a warning says why. Returns nothing if `balance.toml` has no prices or no
-/// samples. Targets whose nodes have different shares are left out.
+/// samples.
 pub(crate) fn warnings(file: &BalanceFile, plan: &Plan) -> Vec<String> {
     let Some(path) = file.samples.as_deref().filter(|_| !file.prices.is_empty()) else { return Vec::new() };
-    let unchecked = |reason: String| vec![format!("the cost of this change is unknown: {reason}")];
-    if let Ok(length) = path.metadata().map(|metadata| metadata.len())
-        && length > MAX_FILE_BYTES
-    {
-        let (path, most) = (path.display(), MAX_FILE_BYTES >> 20);
-        return unchecked(format!("{path} has more than {most} MiB, so it is not read before a change"));
+    match read_small_samples(file, path, Month::of_unix(clock::unix_time().as_secs())) {
+        Ok(samples) => warnings_with(file, &samples, plan),
+        Err(messages) => unchecked(messages),
     }
-    let samples = match read_samples(file, path, Month::of_unix(clock::unix_time().as_secs())) {
-        Ok(samples) => samples,
-        Err(messages) => return unchecked(messages.into_iter().next().unwrap_or_default()),
-    };
+}
+
+/// Returns the warnings for these samples. Targets whose nodes have different shares are left out.
+pub(crate) fn warnings_with(file: &BalanceFile, samples: &Samples, plan: &Plan) -> Vec<String> {
     let mut texts = Vec::new();
     for target in &plan.targets {
         let Some(before) = &target.before else { continue };
-        texts.extend(crossings(&file.prices, &samples, &before.served(), &target.after.served()));
+        texts.extend(crossings(&file.prices, samples, &before.served(), &target.after.served()));
     }
     // Targets with the same change have the same warnings.
     texts.sort();

@@ -73,16 +73,8 @@ impl<'f> Services<'f> {
         let (mut nodes, mut errors) = (Vec::new(), Vec::new());
         for target in targets {
             for name in &target.services {
-                let Some(service) = self.by_name.get(name.as_str()) else { continue };
-                match service.read(target).await {
-                    Ok(mut found) => nodes.extend(target.nodes.iter().filter_map(|node| {
-                        Some(Node {
-                            target: target.name.clone(),
-                            service: name.clone(),
-                            name: node.clone(),
-                            found: found.remove(node)?,
-                        })
-                    })),
+                match self.read_at(target, name).await {
+                    Ok(found) => nodes.extend(found),
                     // The same failure of two targets is reported once.
                     Err(error) if errors.contains(&error) => {}
                     Err(error) => errors.push(error),
@@ -90,6 +82,24 @@ impl<'f> Services<'f> {
             }
         }
         if errors.is_empty() { Ok(nodes) } else { Err(errors) }
+    }
+
+    /// Reads the nodes of a target at one of its services.
+    ///
+    /// # Errors
+    /// Returns a message if the service fails.
+    pub(crate) async fn read_at(&self, target: &TargetKeys, service_name: &str) -> Result<Vec<Node>, String> {
+        let Some(service) = self.by_name.get(service_name) else { return Ok(Vec::new()) };
+        let mut found = service.read(target).await?;
+        let node = |name: &String| {
+            Some(Node {
+                target: target.name.clone(),
+                service: service_name.to_owned(),
+                name: name.clone(),
+                found: found.remove(name)?,
+            })
+        };
+        Ok(target.nodes.iter().filter_map(node).collect())
     }
 
     /// Writes a plan and checks it. If a write or a check fails, or after a signal, puts back what was written.

@@ -78,7 +78,8 @@ impl Page {
             Ok(planned) => planned,
             Err(trouble) => return unplanned(trouble),
         };
-        (StatusCode::OK, self.shown(&planned, &journal))
+        let warnings = self.cost_warnings(&planned.plan).await;
+        (StatusCode::OK, self.shown(&planned, &journal, &warnings))
     }
 
     /// Makes a change that a person has confirmed. The change is made to its end even if the client goes away.
@@ -227,7 +228,7 @@ impl Page {
         })
     }
 
-    fn shown(&self, planned: &Planned, journal: &Journal) -> Value {
+    fn shown(&self, planned: &Planned, journal: &Journal, warnings: &[String]) -> Value {
         let refusals: Vec<Value> = refusals(self.file, &planned.plan, journal)
             .into_iter()
             .map(|refusal| json!({ "text": refusal.text, "can_be_forced": refusal.can_be_forced }))
@@ -242,6 +243,7 @@ impl Page {
             "targets": planned.plan.targets.iter().map(target).collect::<Vec<_>>(),
             "nodes": nodes(planned),
             "refusals": refusals,
+            "warnings": warnings,
         })
     }
 }

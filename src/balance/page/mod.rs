@@ -2,11 +2,14 @@
 //! `/api/change`.
 //!
 //! `gate` decides who is allowed to use the page, and `api_paths` finds the response to a request. `reading` reads what
-//! the page shows. `asked` reads what a person asks for, shows it before anything is written, and makes the change.
+//! the page shows, with `dns_reads` for the weights and `month_bills` for the cost. `asked` reads what a
+//! person asks for, shows it before anything is written, and makes the change.
 
 mod api_paths;
 mod asked;
+mod dns_reads;
 mod gate;
+mod month_bills;
 mod reading;
 
 use std::io;
@@ -17,6 +20,7 @@ use tokio::sync::Mutex;
 
 use self::api_paths::Paths;
 use self::gate::Gate;
+use self::month_bills::KnownSamples;
 use self::reading::{KnownJournal, Reading};
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
@@ -36,6 +40,7 @@ pub(crate) struct Page {
     gate: Gate,
     reading: Mutex<Reading>,
     journal: Mutex<KnownJournal>,
+    samples: Mutex<KnownSamples>,
     /// Locked while a change is made. At most one change is made at a time.
     changing: Mutex<()>,
     /// The number of changes that were tried.
@@ -58,8 +63,9 @@ impl Page {
             caller,
             services,
             gate,
-            reading: Mutex::default(),
+            reading: Mutex::new(Reading::new(&file.targets)),
             journal: Mutex::default(),
+            samples: Mutex::default(),
             changing: Mutex::default(),
             changes: AtomicU64::new(0),
         })))

@@ -1,10 +1,10 @@
-//! Reads what the page shows: the weights in DNS, the observed shares, the convergence of the last change, and the
-//! history. All open pages get the same reading, so the number of calls does not depend on the number of pages.
+//! Reads what the page shows: the weights in DNS, the observed shares, the convergence of the last change, the cost and
+//! the history. All open pages get the same reading, so the number of calls does not depend on the number of pages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use super::super::announce::token_field;
 use super::super::balance_file::{ProviderKeys, TargetKeys};
 use super::super::journal::{Entry, Journal};
-use super::super::node::Node;
 use super::super::observed_shares::{BETWEEN_LOOKS, Look, Observed, between, look};
 use super::super::plan::Trouble;
 use super::super::share::Shares;
 use super::super::standing::{Standing, standing};
 use super::super::tables::{observed_text, tenths};
 use super::Page;
+use super::dns_reads::{DnsReads, Nodes};
+use super::month_bills::{Stamp, stamp};
 
 /// The age from which a reading is replaced.
 const MAX_AGE: Duration = Duration::from_secs(3);
@@ -28,13 +29,14 @@ const WINDOW: Duration = Duration::from_mins(1);
 const MAX_LOOKS: usize = 32;
 /// The number of changes that the page shows.
 const HISTORY: usize = 20;
-/// The time limit of a call of a shim.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long a reading waits for the DNS services and the shims. The page asks again every 5 seconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The newest reading, and what the next reading needs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reading {
     state: Option<Read>,
+    dns: DnsReads,
     looks: VecDeque<(Instant, Look)>,
 }
 
@@ -47,11 +49,11 @@ struct Read {
 }
 
 /// The journal, and the size and the time of its file. The journal is read again if one of them has changed.
-pub(super) type KnownJournal = Option<(Option<(u64, SystemTime)>, Arc<Journal>)>;
+pub(super) type KnownJournal = Option<(Stamp, Arc<Journal>)>;
 
 impl Page {
     /// Returns the JSON of `/api/state`.
-    pub(super) async fn state(&self, user: &str) -> String {
+    pub(super) async fn state(&'static self, user: &str) -> String {
         let mut reading = self.reading.lock().await;
         let changes = self.changes.load(Ordering::Relaxed);
         let is_new = |read: &&Read| read.began.elapsed() < MAX_AGE && read.changes == changes;
@@ -59,7 +61,7 @@ impl Page {
             read.state.clone()
         } else {
             let began = Instant::now();
-            let state = self.read_state(&mut reading).await;
+            let state = self.read_state(&mut reading, changes).await;
             reading.state = Some(Read { began, changes, state: state.clone() });
             state
         };
@@ -75,7 +77,7 @@ impl Page {
     pub(super) async fn journal(&self) -> Result<Arc<Journal>, String> {
         let mut known_journal = self.journal.lock().await;
         let path = &self.file.journal;
-        let stamp = std::fs::metadata(path).ok().and_then(|found| Some((found.len(), found.modified().ok()?)));
+        let stamp = stamp(path);
         if let Some((known, journal)) = &*known_journal
             && *known == stamp
         {
@@ -87,9 +89,14 @@ impl Page {
         Ok(journal)
     }
 
-    async fn read_state(&self, reading: &mut Reading) -> Value {
-        let (journal, look, nodes, convergence) =
-            tokio::join!(self.journal(), Box::pin(self.look()), Box::pin(self.nodes()), Box::pin(self.convergence()));
+    async fn read_state(&'static self, reading: &mut Reading, changes: u64) -> Value {
+        let (journal, look, (), convergence, cost) = tokio::join!(
+            self.journal(),
+            Box::pin(self.look()),
+            reading.dns.refresh(&self.services, changes, PATIENCE),
+            Box::pin(self.convergence()),
+            self.cost(),
+        );
         let mut warnings = Vec::new();
         let journal = journal.unwrap_or_else(|error| {
             warnings.push(error);
@@ -103,15 +110,15 @@ impl Page {
             warnings.push(format!("the arrival of the last change is not known: {error}"));
             Value::Null
         });
-        let targets = self.file.targets.iter().zip(nodes);
         let targets: Vec<Value> =
-            targets.map(|(target, nodes)| self.target(target, nodes, &journal, reading)).collect();
+            self.file.targets.iter().map(|target| self.target(target, &journal, reading)).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "max_step": self.file.max_step,
             "has_shims": !self.file.shims.is_empty(),
             "targets": targets,
             "convergence": convergence,
+            "cost": cost,
             "history": journal.entries.iter().rev().take(HISTORY).map(entry).collect::<Vec<_>>(),
             "bad_lines": journal.bad_lines,
             "warnings": warnings,
@@ -119,25 +126,11 @@ impl Page {
     }
 
     async fn look(&self) -> Result<Option<Look>, String> {
-        if self.file.shims.is_empty() { Ok(None) } else { look(self.file, &self.caller).await.map(Some) }
+        if self.file.shims.is_empty() { Ok(None) } else { look(self.file, &self.caller, PATIENCE).await.map(Some) }
     }
 
-    /// Reads the nodes of each target.
-    async fn nodes(&self) -> Vec<Result<Vec<Node>, Vec<String>>> {
-        let mut nodes = Vec::new();
-        for target in &self.file.targets {
-            nodes.push(self.services.read(&[target]).await);
-        }
-        nodes
-    }
-
-    fn target(
-        &self,
-        target: &TargetKeys,
-        nodes: Result<Vec<Node>, Vec<String>>,
-        journal: &Journal,
-        reading: &Reading,
-    ) -> Value {
+    fn target(&self, target: &TargetKeys, journal: &Journal, reading: &Reading) -> Value {
+        let Nodes { nodes, late } = reading.dns.of(target);
         let names: Vec<&String> = target.providers.keys().collect();
         let observed = reading.observed(&names);
         let standing = nodes.and_then(|nodes| {
@@ -146,10 +139,11 @@ impl Page {
                 Trouble::Failed(texts) => texts,
             })
         });
-        let (shares, problems, is_read) = match standing {
+        let (shares, mut problems, is_read) = match standing {
             Ok(Standing { shares, problems }) => (shares, problems, true),
             Err(errors) => (Shares::default(), errors, false),
         };
+        problems.extend(late);
         json!({
             "name": target.name,
             "nodes": target.nodes,
@@ -171,7 +165,7 @@ impl Page {
     async fn convergence(&self) -> Result<Value, String> {
         let Some(shim) = self.file.shims.first() else { return Ok(Value::Null) };
         let call = (Method::GET, "/api/summary");
-        let reply = self.caller.call(shim, call, &token_field(self.file), b"", LIMIT).await?;
+        let reply = self.caller.call(shim, call, &token_field(self.file), b"", PATIENCE).await?;
         match reply.status {
             200 => {}
             401 => return Err(format!("{shim} rejects shims_token (401)")),
@@ -187,6 +181,10 @@ impl Page {
 }
 
 impl Reading {
+    pub(super) fn new(targets: &'static [TargetKeys]) -> Self {
+        Self { state: None, dns: DnsReads::new(targets), looks: VecDeque::new() }
+    }
+
     fn add(&mut self, look: Look) {
         let now = Instant::now();
         self.looks.retain(|(time, _)| now.duration_since(*time) <= WINDOW);

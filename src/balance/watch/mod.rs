@@ -10,5 +10,4 @@ pub(crate) mod edge_probe;
 mod next_act;
 pub(crate) mod one_watch;
 pub(crate) mod rounds;
-mod side_by_side;
 mod tries;

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use super::edge_health::{Health, Limits, Sight, is_blind};
 use super::edge_probe::{Probed, probe_all};
 use super::next_act::{Next, next};
-use super::side_by_side::{Nodes, read_all};
 use super::tries::{Tries, Trouble};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
@@ -20,6 +19,7 @@ use crate::balance::node::Node;
 use crate::balance::plan::{self, Action, common_shares, compute};
 use crate::balance::refuse::problems;
 use crate::balance::share::{Mode, Shares};
+use crate::balance::side_by_side::{Nodes, read_all};
 use crate::balance::transaction::Services;
 use crate::balance::watch_keys::ProbeUrl;
 

@@ -14,7 +14,7 @@ use super::{Failure, Result};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::journal::{Entry, Journal};
-use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed, between, look};
+use crate::balance::observed_shares::{BETWEEN_LOOKS, LIMIT, Observed, between, look};
 use crate::balance::plan::Trouble;
 use crate::balance::share::Shares;
 use crate::balance::standing::{Standing, standing};
@@ -135,14 +135,14 @@ fn read<'f>(
         let caller = Caller { is_verbose: common.verbose };
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let has_looks = with_observed && !file.shims.is_empty();
-        let first = if has_looks { Some(stop.or(look(file, &caller)).await?) } else { None };
+        let first = if has_looks { Some(stop.or(look(file, &caller, LIMIT)).await?) } else { None };
         let started = Instant::now();
         let nodes = stop.or(services.read(targets)).await?.map_err(Failure::Failed)?;
         let looks = match first {
             None => None,
             Some(Ok(first)) => {
                 stop.or(sleep_until(started + BETWEEN_LOOKS)).await?;
-                stop.or(look(file, &caller)).await?.map(|second| (first, second)).map_err(warn).ok()
+                stop.or(look(file, &caller, LIMIT)).await?.map(|second| (first, second)).map_err(warn).ok()
             }
             Some(Err(error)) => {
                 warn(error);

@@ -1,4 +1,4 @@
-//! Reads several targets at the same time, so that a DNS service that hangs delays only its own targets.
+//! Waits for several calls at the same time, so that a DNS service or a shim that hangs does not delay the others.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -17,7 +17,7 @@ pub(crate) async fn read_all(services: &Services<'_>, targets: &[&TargetKeys]) -
 }
 
 /// Waits for all futures. Returns the results in the order of the futures.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
     let mut results: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {
