@@ -388,10 +388,11 @@ fn code_block_when_in_a_page_for_operators_then_a_test_checks_the_language() {
 #[test]
 fn commands_when_in_a_page_about_balance_then_run_or_name_the_reason() {
     let demo = Demo::start(&[]);
+    let links = Regex::new(r"\]\(([^)#]+)\)").unwrap();
     let mut checked = 0;
     for entry in std::fs::read_dir(repository("deploy/balance")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !Path::new(&name).extension().is_some_and(|extension| extension == "md") {
+        if Path::new(&name).extension().is_none_or(|extension| extension != "md") {
             continue;
         }
         let document = format!("deploy/balance/{name}");
@@ -399,7 +400,6 @@ fn commands_when_in_a_page_about_balance_then_run_or_name_the_reason() {
             check_commands(&document, &block.lines, &demo);
             checked += 1;
         }
-        let links = Regex::new(r"\]\(([^)#]+)\)").unwrap();
         for found in links.captures_iter(&prose(&text(&document))).filter(|found| !found[1].contains("://")) {
             let path = repository("deploy/balance").join(&found[1]);
             assert!(path.exists(), "{document}: there is no {}", &found[1]);

@@ -14,8 +14,6 @@ struct Traffic {
     others_failing: u64,
     /// What the shims report beside the pulls, for fastly and for each other provider. Absent: nothing.
     quality: Option<[Quality; 2]>,
-    /// Whether the shims count the beacons of a source that is no provider of the target.
-    other_beacons: bool,
     /// The beacons, the slow pulls and the requests at the edge of each shim, by provider.
     further: [BTreeMap<String, [u64; 3]>; 2],
     /// Whether the second shim answers with 500.
@@ -59,7 +57,8 @@ fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
         traffic.started[1] += 1;
         traffic.counts[1].clear();
     }
-    let beacons = if traffic.other_beacons { "edgeshim_beacons_total{source=\"other\"} 0\n" } else { "" };
+    // Without any series of beacons, the shims count beacons by country.
+    let beacons = "edgeshim_beacons_total{source=\"other\"} 0\n";
     let (failing, others, is_stuck) = (traffic.failing, traffic.others_failing, traffic.is_stuck);
     let mut text = format!("edgeshim_start_timestamp_seconds {}\n{beacons}", 1000 + traffic.started[shim]);
     for name in ["akamai", "fastly"] {
@@ -279,8 +278,6 @@ fn guard_when_all_providers_are_equally_bad_then_ramp_goes_on() {
 fn guard_when_it_has_no_figures_then_ramp_holds_and_stops_with_1() {
     for (guard, _) in FURTHER_GUARDS {
         let stage = stage_with(guard, None);
-        // Without any series of beacons, the shims count beacons by country.
-        stage.traffic().other_beacons = true;
         let ended = stage.ramp(&[]);
         assert_eq!((ended.code, stage.share()), (1, 100), "{guard}: {ended:?}");
         let name = guard.split_once(' ').expect("a name").0;
