@@ -201,7 +201,7 @@ impl Reading {
         let (last, newest) = self.looks.back()?;
         let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);
         let growth = |(time, oldest): &(Instant, Sight)| oldest.until(newest, (*last - *time).as_secs_f64()).ok();
-        old.filter_map(growth).next()?.observed(names)
+        old.into_iter().find_map(growth)?.observed(names)
     }
 }
 
