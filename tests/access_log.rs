@@ -263,10 +263,8 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
     // The POST to the path of the beacon is neither a pull nor a beacon, but the log has a line for the POST too.
     assert_eq!(parsed.len(), 12 + 1 + 1, "{lines:#?}");
     let line = |id: &str| {
-        parsed
-            .iter()
-            .find(|line| line.text("id") == id)
-            .unwrap_or_else(|| panic!("the log has no line with the id {id}"))
+        let found = parsed.iter().find(|line| line.text("id") == id);
+        found.unwrap_or_else(|| panic!("the log has no line with the id {id}"))
     };
     let rows: [Row<'_>; 14] = [
         ("refused", "other", "image", 403, 0, None, 0, "unknown_provider", "", ""),
