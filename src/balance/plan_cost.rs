@@ -24,8 +24,8 @@ pub(crate) fn read_samples(file: &BalanceFile, path: &Path, month: Month) -> Res
     Samples::read(path, month, &needed)
 }
 
-/// Returns a warning for each CDN whose forecast for the present month crosses its commit or the end of a tier because
-/// of the plan. If the cost is unknown, a warning says why. Returns nothing if `balance.toml` has no prices or no
+/// Returns a warning for each CDN whose forecast for this month crosses its commit or the end of a tier because of the
+/// plan. If the cost is unknown, a warning says why. Returns nothing if `balance.toml` has no prices or no
 /// samples. Targets whose nodes have different shares are left out.
 pub(crate) fn warnings(file: &BalanceFile, plan: &Plan) -> Vec<String> {
     let Some(path) = file.samples.as_deref().filter(|_| !file.prices.is_empty()) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Runs several futures at the same time. They may borrow, which tasks of their own may not.
+//! Runs several futures at the same time. These futures may borrow; spawned tasks may not.
 
 use std::pin::Pin;
 use std::task::Poll;
