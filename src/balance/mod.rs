@@ -18,8 +18,8 @@
 //! plan, `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
 //!
 //! `watch` makes changes when the probes of an edge fail or succeed again. `ramp` makes several changes, and reads the
-//! counters of the shims between two changes. `undo` computes the shares to which a rollback returns. `page` is the page
-//! of `edgeshim balance serve`.
+//! counters of the shims between two changes. `undo` computes the shares to which a rollback returns. `page` is the
+//! page of `edgeshim balance serve`.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;

@@ -1,6 +1,6 @@
 //! The guards of a ramp. Each guard compares a figure of the provider with a limit, and with the same figure of the
-//! other providers in the same time. If the figure is as bad for the other providers, one CDN is not the cause, so there
-//! is no breach.
+//! other providers in the same time. If the figure is as bad for the other providers, one CDN is not the cause, so
+//! there is no breach.
 
 use crate::balance::figures::{Counts, Growth};
 use crate::balance::ramp_keys::GuardKeys;
@@ -109,10 +109,7 @@ fn p95(limit: f64, own: &Counts, others: &Counts) -> Reading {
     } else if has_enough(|counts| counts.pull_times.count()) {
         ("pull time", &own.pull_times, &others.pull_times)
     } else {
-        return reading(
-            Verdict::Unknown("the provider or the others have fewer than 100 times"),
-            "p95 unknown".into(),
-        );
+        return reading(Verdict::Unknown("the provider or the others have fewer than 100 times"), "p95 unknown".into());
     };
     let (Some(time), Some(beside)) = (of_own.quantile(0.95), of_others.quantile(0.95)) else {
         return reading(Verdict::Unknown("there are no times"), "p95 unknown".to_owned());

@@ -238,8 +238,8 @@ impl<'k> Step<'k> {
     }
 }
 
-/// Returns the figures of all guards for people: the figures of the last looks. If these are unknown, the figures of the
-/// step.
+/// Returns the figures of all guards for people: the figures of the last looks. If these are unknown, returns the
+/// figures of the step.
 fn figures(last: &[Reading], total: &[Reading]) -> String {
     let of = |(last, total): (&Reading, &Reading)| match last.verdict {
         Verdict::Unknown(_) => format!("; {}", total.figures),
