@@ -169,9 +169,9 @@ impl Outlook {
     }
 }
 
-/// Returns the 95th percentile of the slots of a month: the largest slot that remains after the top 5 % of the slots are
-/// dropped. The number of dropped slots is rounded down. `missing` is the number of slots without samples. They have the
-/// distribution of `filling`.
+/// Returns the 95th percentile of the slots of a month: the largest slot that remains after the top 5 % of the slots
+/// are dropped. The number of dropped slots is rounded down. `missing` is the number of slots without samples. These
+/// slots have the distribution of `filling`.
 fn percentile(known: &[u128], filling: &[u128], missing: u128) -> u128 {
     // A known slot has the weight 1. Each slot of the filling has an equal part of the number of missing slots as its
     // weight. All weights are multiplied by the length of the filling, so that they are whole numbers.

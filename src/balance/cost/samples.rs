@@ -24,8 +24,8 @@ const MAX_PROVIDERS: usize = 100;
 const MAX_MESSAGES: usize = 10;
 const EXAMPLE: &str = r#"{"time": "2026-11-29T02:55:00Z", "provider": "fastly", "bytes": 123456789, "requests": 4567}"#;
 
-/// The members of a sample for pulls and for the bytes of pulls. A sample must have a member if the price list of the CDN
-/// has a price for it.
+/// The members of a sample for pulls and for the bytes of pulls. A sample must have such a member if the price list of
+/// the CDN has a price for it.
 pub(crate) const PULLS: &str = "pulls";
 pub(crate) const PULL_BYTES: &str = "pull_bytes";
 
@@ -68,8 +68,8 @@ impl Volume {
 pub(crate) struct Series(pub BTreeMap<u32, Volume>);
 
 impl Series {
-    /// Returns the length of the period of a sample, in seconds: the most frequent distance from a slot with a sample to
-    /// the next. `None`: there are fewer than two slots.
+    /// Returns the length of the period of a sample, in seconds: the most frequent distance from a slot with a sample
+    /// to the next. `None`: there are fewer than two slots.
     pub(crate) fn step(&self) -> Option<u64> {
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
         for (one, next) in self.0.keys().zip(self.0.keys().skip(1)) {
@@ -187,12 +187,16 @@ impl Samples {
 
     fn add(&mut self, provider: &str, slot: u32, volume: Volume) -> Result<(), String> {
         if !self.providers.contains_key(provider) && self.providers.len() == MAX_PROVIDERS {
-            return Err(format!("has a provider more than the limit; write samples of at most {MAX_PROVIDERS} providers"));
+            return Err(format!(
+                "has a provider more than the limit; write samples of at most {MAX_PROVIDERS} providers"
+            ));
         }
         let sum = self.providers.entry(provider.to_owned()).or_default().0.entry(slot).or_default();
         let mut after = sum.plus(volume);
         if after.parts().into_iter().any(|part| *part > MAX_SUM) {
-            return Err(format!("makes the sum of its 5 minutes larger than {MAX_SUM}; correct the numbers of these 5 minutes"));
+            return Err(format!(
+                "makes the sum of its 5 minutes larger than {MAX_SUM}; correct the numbers of these 5 minutes"
+            ));
         }
         *sum = after;
         Ok(())

@@ -68,7 +68,9 @@ impl PowerDns {
                 "{name}: the API rejects the key ({status}); set key of this DNS service to the value of api-key in \
                  pdns.conf"
             ),
-            404 => format!("{name}: there is no zone {zone}{said}; create the zone, or correct the key zone of the target"),
+            404 => {
+                format!("{name}: there is no zone {zone}{said}; create the zone, or correct the key zone of the target")
+            }
             409 | 422 => format!("{name}: the API rejects the record ({status}{said})"),
             429 => format!("{name}: too many requests ({status}{said}); try again later"),
             _ => format!("{name}: the API failed ({status}{said})"),

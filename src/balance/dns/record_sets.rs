@@ -137,7 +137,7 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
             wrong = Some(format!("the TTL of {provider} is not {} s, as in balance.toml", target.ttl.as_secs()));
         // If balance.toml no longer has the provider, `refuse` reports the provider by its name.
         } else if cname.is_some_and(|cname| set.values != [cname]) {
-            wrong = Some(format!("the record of {provider} is {}, which is not the cname in balance.toml", set.describe()));
+            wrong = Some(format!("the record of {provider} is {}, not the cname in balance.toml", set.describe()));
         }
     }
     let beside: Vec<&RecordSet> = sets.iter().filter(|set| share_of(set).is_none()).collect();
@@ -219,7 +219,7 @@ mod tests {
         moved.providers.get_mut("a").expect("a").cname = "new.example.net".to_owned();
         let old = sets(&elements(&target(), "img.example.com", &sample()));
         let Holding::Edited(_, what) = holding(&moved, &old) else { panic!("edited") };
-        assert!(what.contains("CNAME \"a.example.net\", which is not the cname in balance.toml"), "{what}");
+        assert!(what.contains("CNAME \"a.example.net\", not the cname in balance.toml"), "{what}");
     }
 
     #[test]

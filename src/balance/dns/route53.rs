@@ -1,5 +1,5 @@
-//! The client of Route 53 of AWS. It lists the record sets of each node with GET, and changes all nodes of a target with
-//! one batch. Route 53 makes all changes of a batch or none.
+//! The client of Route 53 of AWS. It lists the record sets of each node with GET, and changes all nodes of a target
+//! with one batch. Route 53 makes all changes of a batch or none.
 //!
 //! A batch deletes each old record set with exactly the content that was read. If someone has changed this record set
 //! since the reading, Route 53 rejects the batch. So the change of another person is not overwritten.
@@ -222,8 +222,8 @@ impl Route53 {
         Ok(all)
     }
 
-    /// Lists the record sets under a name. The list of Route 53 begins with this name and continues with later names. The
-    /// record sets of these later names are left out.
+    /// Lists the record sets under a name. The list of Route 53 begins with this name and continues with later names.
+    /// The record sets of these later names are left out.
     async fn list(&self, node: &str) -> Result<Vec<Element>, String> {
         let path = format!("/hostedzone/{}/rrset", self.zone_id);
         let name = format!("{node}.");
@@ -253,10 +253,7 @@ impl Route53 {
             page.text_of("NextRecordType").unwrap_or_default().clone_into(&mut kind);
             page.text_of("NextRecordIdentifier").unwrap_or_default().clone_into(&mut identifier);
         }
-        Err(format!(
-            "{}: {node} has record sets on more than {MAX_PAGES} pages; remove unused record sets",
-            self.name
-        ))
+        Err(format!("{}: {node} has record sets on more than {MAX_PAGES} pages; remove unused record sets", self.name))
     }
 
     pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {

@@ -89,13 +89,14 @@ impl Page {
                 return failed(StatusCode::CONFLICT, &[text.to_owned()]);
             };
             let reply = self.make(who, &body).await;
-            // The number makes the next reading read the nodes again, so that it shows the result of the change.
+            // Because of the new number, the next reading reads the nodes again, and shows the result of the change.
             self.changes.fetch_add(1, Ordering::Relaxed);
             drop(changing);
             reply
         });
         task.await.unwrap_or_else(|_| {
-            let text = "a bug in edgeshim: the change has panicked; edgeshim balance status shows the state of the nodes";
+            let text =
+                "a bug in edgeshim: the change has panicked; edgeshim balance status shows the state of the nodes";
             failed(StatusCode::INTERNAL_SERVER_ERROR, &[text.to_owned()])
         })
     }

@@ -49,9 +49,9 @@ impl Gate {
 
     /// Returns the user whom a trusted proxy names.
     ///
-    /// The field Host must have the configured name. Without this rule, another site could let its own host name resolve
-    /// to the address of this listener (DNS rebinding). Then a page of that site, in a browser on the machine of the
-    /// proxy, could send the header field that names the user.
+    /// The field Host must have the configured name. Without this rule, another site could let its own host name
+    /// resolve to the address of this listener (DNS rebinding). Then a page of that site, in a browser on the machine
+    /// of the proxy, could send the header field that names the user.
     fn named_by_proxy(&self, head: &Parts, peer: Option<IpAddr>) -> Option<String> {
         let (field, host) = (self.keys.user_header.as_ref()?, self.keys.host.as_deref()?);
         let is_trusted = peer.is_none_or(|peer| self.trusted.contains(peer));

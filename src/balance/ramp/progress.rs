@@ -191,8 +191,8 @@ impl<'k> Step<'k> {
         ))
     }
 
-    /// Returns the figures of the broken guards. If the figures of a guard can be chance, the guard is broken only after
-    /// a breach at two looks in a row.
+    /// Returns the figures of the broken guards. If the figures of a guard can be chance, the guard is broken only
+    /// after a breach at two looks in a row.
     fn breach(&mut self, last: &[Reading], total: &[Reading]) -> Option<String> {
         let earlier = std::mem::take(&mut self.suspects);
         let mut broken = Vec::new();
