@@ -160,7 +160,7 @@ fn requests_of_provider_when_ending_during_the_soak_then_ramp_stops() {
             break;
         }
     }
-    assert!(matches!(&last, Next::Stop(text) if text.contains("no requests")), "{last:?}");
+    assert!(matches!(&last, Next::Stop(text) if text.contains("no longer gets requests")), "{last:?}");
 }
 
 #[test]
