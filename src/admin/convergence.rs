@@ -1,5 +1,5 @@
-//! Convergence: how fast the shares of pulls follow a change of the CDNs' weights. Clients learn of new weights only
-//! when their DNS entries expire, and some resolvers keep entries for much longer. So a change arrives quickly for most
+//! Convergence: how fast the shares of pulls follow a change of the CDNs' weights. A client follows new weights only
+//! when its DNS entry expires, and some resolvers keep entries for much longer. So a change arrives quickly for most
 //! clients and slowly for the rest. For each step of the weights, this file finds t50, t90 and t99. These are the
 //! seconds from the step until 50 %, 90 % and 99 % of the change of a share had arrived.
 //!
@@ -42,7 +42,7 @@ const MOST: usize = 8;
 const BEFORE: f64 = 120.0;
 /// The current share is calculated from the pulls in this time before the end of the look, in seconds.
 const NOW: f64 = 30.0;
-/// The smallest change of a share for which times are looked for. A change must also be larger than
+/// The smallest change of a share for which t50, t90 and t99 are computed. The change must also be larger than
 /// [`chance`](crate::metrics::arrival::chance).
 const SMALLEST: f64 = 0.01;
 
@@ -153,7 +153,7 @@ impl Shares {
         self.is_moving = true;
     }
 
-    /// Looks for a step that nobody has announced. Returns a new step once.
+    /// Looks for a step that was not announced. Returns each such step once.
     pub(super) fn detect(&mut self) -> Option<Shift> {
         let now = self.seconds.back()?.at;
         let step = self.steps.back();

@@ -1,4 +1,5 @@
-//! Announces a change to the shims, which mark the change on their admin pages. If this fails, there is only a warning.
+//! Announces a change to the shims, which mark the change on their admin pages. If the announcement fails, there
+//! is only a warning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -25,7 +25,7 @@ use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// How much of the body of a probe's response is read, in bytes.
 const MAX_PROBE_BYTES: usize = 64 * 1024;
-/// How often a call is repeated if the service asks to repeat it later, and how long all these waits may take together.
+/// The largest number of repeats of a call after a response with Retry-After, and the longest sum of the waits.
 const MAX_REPEATS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_mins(1);
 /// How long the certificate authorities of the system are used after they were read.

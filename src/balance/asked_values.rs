@@ -1,4 +1,4 @@
-//! The values that a person asks for, on the command line or on the page.
+//! Reads the values of a requested change, from the command line or from the page.
 
 use super::share::{Mode, PERMILLE, WEIGHTS};
 

@@ -37,7 +37,7 @@ pub(crate) struct BalanceFile {
     /// The URLs of the admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
     pub shims_token: Option<Secret>,
-    /// The Prometheus that has the counters of all shims. `None`: the shims themselves are asked.
+    /// The URL of the Prometheus that has the counters of all shims. `None`: the counters come from the shims.
     pub prometheus: Option<BaseUrl>,
     pub ramp: RampKeys,
     pub services: Vec<ServiceKeys>,
@@ -311,7 +311,7 @@ fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     if let Some(keys) = &file.page {
         check_page(keys, &root.section("serve"));
     }
-    // A small max_step is no mistake in a file that has no ramps.
+    // In a file without [ramp], a small max_step is not a mistake.
     if root.has("ramp") {
         ramp_keys::check(&file.ramp, file.max_step, &root.section("ramp"));
     }
@@ -348,7 +348,7 @@ fn check_name(name: &str, block: &Section<'_>, names: &mut HashSet<String>, exam
     }
 }
 
-/// Checks that a service has the keys of its kind, and no key of another kind.
+/// Checks that a service has the keys of its kind, and no keys of other kinds.
 fn check_service(keys: &ServiceKeys, block: &Section<'_>) {
     if block.is_bad("kind") {
         return;
@@ -481,15 +481,16 @@ fn check_providers(keys: &TargetKeys, block: &mut Section<'_>) {
     }
 }
 
-/// The host of a probe must not be a node: its edge would be the one that DNS selects, and not the provider's edge.
+/// Checks that the host of a probe is not a node. Otherwise DNS would select the edge that is probed, and this edge
+/// could be an edge of another provider.
 fn check_probes(file: &BalanceFile, root: &mut Section<'_>) {
     let nodes: HashSet<&String> = file.targets.iter().flat_map(|target| &target.nodes).collect();
     for (keys, block) in file.targets.iter().zip(root.bounded_sections("target")) {
         for (name, provider) in &keys.providers {
             if let Some(probe) = provider.probe.as_ref().filter(|probe| nodes.contains(&probe.server.host)) {
                 let text = format!(
-                    "has the provider {name} with a probe of {}, which is a node of a target, so that the probe would \
-                     reach any CDN; write a name that only {name} serves",
+                    "has the provider {name} with a probe of {}, which is a node of a target, so the probe would reach \
+                     any CDN; write a name that only {name} serves",
                     probe.server.host
                 );
                 block.reject("providers", text);

@@ -1,5 +1,5 @@
-//! Makes a change: reads, plans, refuses, writes, reads back, and notes the result in the journal. The caller decides
-//! between these steps whether to go on.
+//! Makes a change: reads, plans, refuses, writes, reads back, and writes the result into the journal. Between these
+//! steps, the caller decides whether to go on.
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,7 +20,7 @@ pub(crate) struct Change<'f> {
     pub caller: &'f Caller,
     pub services: &'f Services<'f>,
     pub targets: Vec<&'f TargetKeys>,
-    /// Who asks for the change.
+    /// Who makes the change.
     pub who: String,
     pub why: Option<String>,
     /// The reason after `--force`. With a reason, refusals that can be forced do not stop the change.
@@ -36,7 +36,8 @@ pub(crate) struct Planned {
 
 impl Planned {
     /// Returns a hash of the plan and of the nodes as they were read. Two plans have the same hash only if they write
-    /// the same and have read the same. The hash has a meaning only for the same version of edgeshim.
+    /// the same records and were computed from the same records. Hashes of different versions of edgeshim cannot be
+    /// compared.
     pub(crate) fn digest(&self) -> String {
         hex::text(&Sha256::digest(format!("{:?} {:?}", self.plan, self.nodes)))
     }
@@ -56,8 +57,8 @@ pub(crate) struct Objections {
 pub(crate) struct Made {
     /// The line of the journal.
     pub entry: Entry,
-    /// What could not be looked up, which shims did not get the announcement, and which DNS servers may not have the
-    /// change yet.
+    /// The warnings: lookups that were not possible, shims that did not get the announcement, and services whose DNS
+    /// servers may not have the change yet.
     pub warnings: Vec<String>,
 }
 
@@ -105,7 +106,7 @@ impl Change<'_> {
         Ok(writer)
     }
 
-    /// Writes the plan, announces the change to the shims, and waits until the DNS servers have it.
+    /// Writes the plan, announces the change to the shims, and waits until the DNS servers have the change.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.
@@ -117,8 +118,8 @@ impl Change<'_> {
         Ok(made)
     }
 
-    /// Writes the plan, and frees the journal. What follows can take minutes: the announcement, and Route 53's report
-    /// that its DNS servers have the change.
+    /// Writes the plan, and then unlocks the journal. The next steps can take minutes: the announcement, and the wait
+    /// until Route 53 reports that its DNS servers have the change.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.
@@ -157,7 +158,7 @@ impl Change<'_> {
         }
     }
 
-    /// A change whose result cannot be written into the journal is put back.
+    /// Puts back a change whose result cannot be written into the journal. Returns the messages.
     async fn unwritten(&self, plan: &Plan, outcome: Outcome, error: &str) -> Vec<String> {
         let mut texts = vec![format!("the result of the change: {error}")];
         let differences = match outcome {
@@ -175,7 +176,7 @@ impl Change<'_> {
     }
 }
 
-/// Adds to the texts which nodes are not as before.
+/// Adds a text for each node that is not as before.
 fn put_back(mut texts: Vec<String>, differences: Vec<String>) -> Vec<String> {
     if differences.is_empty() {
         texts.push("all nodes are as before".to_owned());

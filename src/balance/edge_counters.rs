@@ -1,5 +1,5 @@
 //! The traffic at the CDNs' edges that the shims have counted from pushed logs. A counter starts at 0 when its shim
-//! starts, so it belongs to no month.
+//! starts, so the counter belongs to no month.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -21,11 +21,11 @@ pub(crate) fn has_figures(file: &BalanceFile) -> bool {
     file.prometheus.is_some() || !file.shims.is_empty()
 }
 
-/// Reads the counters. If `prometheus` is set, all instances that Prometheus knows count, else the `shims`, which are
-/// read at the same time. `limit` is the time limit of one call.
+/// Reads the counters. If `prometheus` is set, Prometheus supplies the counters of all instances that it scrapes.
+/// Otherwise all `shims` are read at the same time. `limit` is the time limit of one call.
 ///
 /// # Errors
-/// Returns a message if one of the shims fails, because the sum of the others would be wrong.
+/// Returns a message if Prometheus or one of the shims fails. The sum of the other shims would be wrong.
 pub(crate) async fn sight(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Sight, String> {
     if let Some(url) = &file.prometheus {
         return from_prometheus(url, caller, "", limit).await;
@@ -47,7 +47,7 @@ pub(crate) async fn sight(file: &BalanceFile, caller: &Caller, limit: Duration) 
 /// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for longer than that.
 ///
 /// # Errors
-/// Returns a message if Prometheus fails, or if it has not got all counters.
+/// Returns a message if Prometheus fails, or if it does not have all counters.
 pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth, String> {
     let before =
         from_prometheus(url, caller, " offset 1m", LIMIT).await.map_err(|error| format!("a minute ago: {error}"))?;
@@ -55,8 +55,8 @@ pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth
     before.until(&now, 60.0)
 }
 
-/// Asks Prometheus for the newest value of each counter of each shim. The growth is computed here and not by `rate`,
-/// so that a restart is seen.
+/// Asks Prometheus for the newest value of each counter of each shim. balance computes the growth itself, because the
+/// function `rate` of Prometheus would hide a restart.
 async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Duration) -> Result<Sight, String> {
     let query = format!(
         "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}}{offset})",

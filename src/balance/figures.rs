@@ -1,7 +1,7 @@
-//! The counters of all shims at one moment, and their growth between two moments.
+//! The counters of all shims (edgeshim processes) at one moment, and the growth of the counters between two moments.
 //!
-//! A shim that restarts, does not answer or reports no number has no growth: neither its errors nor their absence may
-//! count.
+//! If a shim was restarted or is missing, or if a counter is not a number, the growth of all shims is unknown. Neither
+//! the errors of such a shim nor their absence may count.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub(crate) struct Counts {
     pub load_times: Times,
 }
 
-/// A histogram: the number of times up to each bound. The bounds are the bits of seconds, which have the order of the
-/// seconds because no bound is negative.
+/// A histogram of durations: for each bound, the number of durations up to this bound. A key is the bits of a bound in
+/// seconds. The keys have the order of the bounds, because no bound is negative.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Times(BTreeMap<u64, f64>);
 
@@ -31,8 +31,8 @@ pub(crate) struct Shim {
     /// The start of the process, in seconds of Unix time.
     started: Option<f64>,
     providers: BTreeMap<String, Counts>,
-    /// The sources of beacons that this shim is configured to count. Empty if it counts beacons by country, which have
-    /// no series before the first beacon.
+    /// The sources of beacons that this shim is configured to count. Empty if the shim counts beacons by country. Then
+    /// no series exists before the first beacon.
     beacon_sources: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Growth {
     pub providers: BTreeMap<String, Counts>,
 }
 
-/// The metrics that balance reads.
+/// The names of the metrics that this file reads.
 pub(crate) fn names() -> [String; 6] {
     [
         describe::PULLS.name().to_owned(),
@@ -140,7 +140,8 @@ impl Shim {
 }
 
 impl Sight {
-    /// Whether the shims count the beacons of this provider. A shim whose beacons have no series yet counts as yes.
+    /// Whether the shims count the beacons of this provider. True also if a shim counts beacons by country, because its
+    /// configured sources are unknown.
     pub(crate) fn counts_beacons_of(&self, provider: &str) -> bool {
         let configured = |shim: &Shim| shim.beacon_sources.iter().any(|source| source == provider);
         self.shims.values().any(|shim| shim.beacon_sources.is_empty()) || self.shims.values().any(configured)
@@ -185,7 +186,7 @@ impl Growth {
         self.providers.get(provider).cloned().unwrap_or_default()
     }
 
-    /// Returns the sum of some providers.
+    /// Returns the sum of the growth of these providers.
     pub(crate) fn sum<'p>(&self, providers: impl Iterator<Item = &'p String>) -> Counts {
         let mut sum = Counts::default();
         for counts in providers.filter_map(|provider| self.providers.get(provider)) {
@@ -205,7 +206,7 @@ impl Counts {
         self.load_times.add(&other.load_times);
     }
 
-    /// Returns the difference. `None`: a counter has fallen.
+    /// Returns the difference to earlier counts. `None`: a counter has fallen.
     fn minus(&self, before: &Self) -> Option<Self> {
         let less = |after: f64, before: f64| (after >= before).then_some(after - before);
         Some(Self {
@@ -237,13 +238,13 @@ impl Times {
         self.0.iter().map(less).collect::<Option<_>>().map(Self)
     }
 
-    /// Returns the number of times.
+    /// Returns the number of all durations.
     pub(crate) fn count(&self) -> f64 {
         self.0.values().copied().last().unwrap_or(0.0)
     }
 
-    /// Returns the time in seconds below which this part of the times is, interpolated within its bucket. A time above
-    /// the last finite bound counts as this bound. `None`: there are no times.
+    /// Returns a quantile in seconds: `part` (from 0 to 1) of the durations are below it. The quantile is interpolated
+    /// within its bucket. A duration above the last finite bound counts as this bound. `None`: there are no durations.
     pub(crate) fn quantile(&self, part: f64) -> Option<f64> {
         let wanted = self.count() * part;
         let (mut lower, mut below) = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! The weights that a DNS service can store, and how shares become such weights.
+//! The weights that a DNS service can store, and the computation of these weights from shares.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,11 @@
 //! The journal: one JSON object per line, and a lock so that two changes never run at the same time.
 //!
-//! A change has a line with the result `started`, which is written before DNS is changed, and a line with the same id
-//! and the result. If the process is killed between the two, the first line remains as a trace.
+//! A change has two lines with the same id. The first line has the result `started`, and is written before DNS is
+//! changed. The second line has the result. If the process is killed between the two lines, the first line remains as a
+//! trace.
 //!
-//! Earlier lines never change. A line that was cut, for example by a full disk, is skipped when the journal is read,
-//! and the next change begins on a new line. The order of the lines counts, not their times, so a clock that jumps does
-//! no harm.
+//! Earlier lines never change. If a line was cut, for example by a full disk, readers skip this line, and the next
+//! change begins on a new line. The order of the lines counts, and not their times. So a clock that jumps does no harm.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::keys::quote;
 use crate::regular_file;
 
-/// The largest number of changes that stay in memory. `history` and `rollback` see these changes.
+/// The largest number of changes that stay in memory. `history` and `rollback` use only these changes.
 const MAX_ENTRIES: usize = 10_000;
 /// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -32,7 +32,7 @@ const MAX_RESULT_BYTES: usize = 8 * 1024;
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// The result of a change that succeeded. After a comma, the result can say what could not be checked.
 pub(crate) const DONE: &str = "done";
-/// The result of a line that notes why no change was made. Nothing was written to DNS.
+/// The result of a line that says why no change was made. Nothing was written to DNS.
 pub(crate) const KEPT: &str = "kept";
 /// The result of a change that has begun.
 pub(crate) const STARTED: &str = "started";
@@ -40,7 +40,7 @@ pub(crate) const STARTED: &str = "started";
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// RFC 3339, in UTC.
+    /// The time in UTC, in the form of RFC 3339.
     pub time: String,
     pub id: String,
     pub who: String,
@@ -64,7 +64,7 @@ impl Entry {
         self.result == STARTED
     }
 
-    /// Returns whether the nodes can have the shares of this change: it succeeded, or its result is not known.
+    /// Returns whether the nodes can have the shares of this change: the change succeeded, or its result is unknown.
     pub(crate) fn counts(&self) -> bool {
         self.is_done() || self.is_unfinished()
     }
@@ -114,7 +114,7 @@ impl Entry {
     }
 }
 
-/// What the journal says.
+/// The content of the journal.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     /// The changes, the oldest first.
@@ -180,12 +180,12 @@ impl Journal {
         for (target, to) in &entry.to {
             let mut left = |shares: Option<&Shares>| match shares {
                 Some(shares) => drop(self.last.insert(target.clone(), shares.clone())),
-                // The journal does not know what the nodes have.
+                // The shares of the nodes are unknown.
                 None => drop(self.last.remove(target)),
             };
             if entry.is_unfinished() {
                 if self.unfinished.insert(target.clone(), entry.clone()).is_some() {
-                    // The earlier change was interrupted. This change has read what the earlier change left.
+                    // The earlier change was interrupted. `from` of this change has the shares that it left.
                     left(entry.from.get(target).and_then(Option::as_ref));
                 }
                 continue;
@@ -219,7 +219,7 @@ fn shown(path: &Path) -> String {
 fn too_large(path: &Path) -> String {
     format!(
         "the journal {} has more than {} MiB, which is the limit; rename the file, and keep it; the next change begins \
-         a new journal, and history and rollback know only the changes in the new journal",
+         a new journal, and history and rollback then use only the changes in the new journal",
         shown(path),
         MAX_FILE_BYTES / 1024 / 1024
     )
@@ -241,8 +241,8 @@ fn appending() -> OpenOptions {
 
 /// Locks a file until the returned value is dropped.
 pub(super) fn lock(path: &Path, who: &str) -> Result<File, Locked> {
-    // The content of the lock file is replaced. If the lock file is a symbolic link, it is not followed, because the
-    // file to which the link points would lose its content.
+    // The content of the lock file is replaced. If the lock file is a symbolic link, the link is not followed.
+    // Otherwise the file to which the link points would lose its content.
     let mut open = appending();
     let open = open.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let mut lock = open.open(path).map_err(Locked::Failed)?;

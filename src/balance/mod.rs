@@ -4,18 +4,22 @@
 //! of DNS services. The DNS service holds the truth: the modes and weights are data in its records. The journal says
 //! who changed what and why.
 //!
-//! A change goes through these files: `balance_file` reads the keys, `dns` reads what the services have, `plan`
-//! computes what to write, `refuse` says what speaks against it, `tables` shows it, and `transaction` writes it and
-//! reads it back, or puts everything back. `journal` notes the result, and `announce` sends the change to the shims.
-//! `change` has the steps from the first reading to the announcement. `figure_source` reads the counters of all shims,
-//! from the shims or from Prometheus, `figures` has their growth between two readings, and `observed_shares` has the
-//! shares that follow from this growth. `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor
-//! files.
+//! A change goes through these files: `balance_file` reads the keys, `dns` reads the records of the services, `plan`
+//! computes the new records, `refuse` lists what speaks against them, and `tables` shows the plan. `transaction` writes
+//! the records and reads them back, or puts everything back. `journal` stores the result, and `announce` sends the
+//! change to the shims. `change` has the steps from the first reading to the announcement.
 //!
-//! `cost` computes what the CDNs bill, `price_keys` reads their prices, `plan_cost` warns about the cost of a plan,
-//! `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges. `watch` asks for changes
-//! when a probe of an edge fails. `ramp` makes several changes, and reads the figures of the shims between them. `page`
-//! is the page of `edgeshim balance serve`.
+//! `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
+//!
+//! `figure_source` reads the counters of all shims, from the shims or from Prometheus. `figures` has the growth of the
+//! counters between two readings, and `observed_shares` has the shares that follow from this growth.
+//!
+//! `cost` computes what the CDNs bill, `price_keys` reads the prices of the CDNs, `plan_cost` warns about the cost of a
+//! plan, `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
+//!
+//! `watch` makes changes when the probes of an edge fail or succeed again. `ramp` makes several changes, and reads the
+//! counters of the shims between two changes. `undo` computes the shares to which a rollback returns. `page` is the
+//! page of `edgeshim balance serve`.
 
 pub(crate) mod announce;
 pub(crate) mod api_call;

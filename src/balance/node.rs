@@ -28,13 +28,13 @@ pub(crate) enum Holding {
     Cname(String),
     /// A record of edgeshim.
     Ours(Record),
-    /// A record with edgeshim's data whose other parts do not fit the data. The text says what does not fit.
+    /// A record that has edgeshim's data, but other parts of the record do not fit the data. The text says which parts.
     Edited(Record, String),
     /// Anything else, with a description.
     Foreign(String),
 }
 
-/// What is under the name of a node, and the form in which the service reports it. A change is undone with this form.
+/// The holding of a node, and `raw`, the form in which the service reports it. To undo a change, `raw` is written back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub holding: Holding,
@@ -49,8 +49,8 @@ impl Found {
         }
     }
 
-    /// Returns the shares in the record. For a plain CNAME, one provider has all clients. Returns `None` if edgeshim
-    /// does not know which providers clients get.
+    /// Returns the shares in the record. For a plain CNAME, one provider has all clients. Returns `None` if it is
+    /// unknown which providers clients get.
     pub(crate) fn shares(&self) -> Option<Shares> {
         match &self.holding {
             Holding::Cname(provider) => {

@@ -1,5 +1,5 @@
-//! The observed shares: how the requests of the last seconds were divided among the CDNs, as all shims (the edgeshim
-//! processes that balance.toml names) have counted them.
+//! The observed shares: how the latest requests were divided among the CDNs. The shims (edgeshim processes) count these
+//! requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,20 +12,21 @@ pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// The observed shares, in per cent. They add up to 100, except for rounding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Observed {
-    /// What was counted.
+    /// What was counted: `edge requests` or `pulls`.
     pub source: &'static str,
     pub shares: BTreeMap<String, f64>,
 }
 
 impl Growth {
-    /// Returns how the requests were divided among these providers. The requests at the CDNs' edges count if they are
-    /// known for each provider that has pulled, else the pulls. `None`: there were no requests.
+    /// Returns how the requests were divided among these providers. If the requests at the edge are known for each
+    /// provider that has pulled, these requests are counted. Otherwise the pulls are counted. `None`: there were no
+    /// requests.
     pub(crate) fn observed(&self, providers: &[&String]) -> Option<Observed> {
         let of = |count: fn(&Counts) -> f64| -> BTreeMap<&String, f64> {
             providers.iter().map(|name| (*name, self.providers.get(*name).map_or(0.0, count))).collect()
         };
         let (pulls, edge) = (of(|counts| counts.pulls), of(|counts| counts.edge_requests));
-        // A CDN that pulls, but has sent no log in this time, has unknown requests at its edge.
+        // If a CDN has pulled, but has sent no log in this time, the requests at its edge are unknown.
         let is_known = |name: &&String| edge[*name] > 0.0 || pulls[*name] <= 0.0;
         let has_requests = edge.values().any(|&count| count > 0.0);
         let (source, counts) =

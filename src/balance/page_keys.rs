@@ -66,14 +66,14 @@ fn host_name(text: &str) -> Checked<String> {
 pub(super) fn check_page(keys: &PageKeys, block: &Section<'_>) {
     let is_bad = |name| block.is_bad(name);
     if keys.token.is_none() && keys.user_header.is_none() && !is_bad("token") && !is_bad("user_header") {
-        let message = "is missing, so that nobody could log in; write token = \"env:BALANCE_TOKEN\", or write \
+        let message = "is missing, so nobody can log in; write token = \"env:BALANCE_TOKEN\", or write \
                        user_header, trusted_proxies and host";
         if block.has("token") { block.reject("token", message) } else { block.missing("token", message) }
     }
     let is_unix = matches!(keys.listen, Listen::Unix(_));
     if keys.user_header.is_some() {
         if keys.trusted_proxies.is_empty() && !is_unix && !is_bad("trusted_proxies") && !is_bad("listen") {
-            let message = "is missing, so that user_header would never be believed; write the addresses of the proxy, \
+            let message = "is missing, so user_header has no effect; write the addresses of the proxy, \
                            for example [\"127.0.0.1\"]";
             if block.has("trusted_proxies") {
                 block.reject("trusted_proxies", message);
@@ -94,7 +94,7 @@ pub(super) fn check_page(keys: &PageKeys, block: &Section<'_>) {
         }
     }
     if keys.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
-        let message = "contains every address, so that everybody could name any user; write only the addresses of \
+        let message = "contains every address, so each client can name any user; write only the addresses of \
                        the proxy";
         block.reject("trusted_proxies", message);
     }
@@ -134,7 +134,7 @@ mod tests {
         assert!(read(&format!("{proxied}listen = \"unix:page.sock\"")).is_ok());
         for (block, part) in [
             ("", "serve.token: is missing"),
-            ("token = \"\"", "nobody could log in"),
+            ("token = \"\"", "nobody can log in"),
             (proxied, "serve.trusted_proxies: is missing"),
             ("user_header = \"X-Remote-User\"\ntrusted_proxies = [\"127.0.0.1\"]", "serve.host: is missing"),
             (&format!("{proxied}trusted_proxies = [\"0.0.0.0/0\"]"), "contains every address"),

@@ -1,5 +1,5 @@
-//! A plan: what a change would write at each node. A plan is a value. It is computed from what was read, shown, checked
-//! by `refuse`, and then written. This file uses no socket and no file.
+//! A plan: the record that a change writes at each node. A plan is a value. It is computed from the present records.
+//! Then the plan is shown, checked by `refuse`, and written. This file uses no socket and no file.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 /// The weight of a provider in a target that gets its first weights.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
-/// What a person or a ramp asks for.
+/// What a change does. A person, a ramp, a rollback or `watch` makes the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A new setting of one provider.
     Set { provider: String, weight: Option<u32>, mode: Option<Mode>, permille: Option<u32> },
     /// The first weights of a target.
     Init,
-    /// The shares before a number of earlier changes.
+    /// Back to the shares before a number of earlier changes.
     Rollback { changes: usize, to: BTreeMap<String, Shares> },
-    /// A probe takes a provider away, or brings it back.
+    /// `watch` takes a provider away, or brings it back.
     Away { provider: String, away: bool },
     /// A step of a ramp, which ends at the share `end`. Both shares are in per cent.
     RampStep { provider: String, share: u32, end: u32 },
-    /// The shares before a ramp or before its last step, after a breach.
+    /// After a breach, back to the shares before a ramp or before its last step.
     RampBack { provider: String, end: u32, to: BTreeMap<String, Shares> },
 }
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for Action {
 /// Why no plan can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The command line asks for something that is not possible.
+    /// The requested change is not possible.
     Usage(String),
     /// The present weights do not allow the action.
     Refused(String),
@@ -204,8 +204,8 @@ fn in_target(target: &TargetKeys, trouble: Trouble) -> Trouble {
     }
 }
 
-/// Returns the present shares of a target, with an entry for each configured provider. If the nodes disagree, the
-/// first node counts, and `refuse` reports the disagreement.
+/// Returns the present shares of a target, with an entry for each configured provider. If the nodes have different
+/// shares, the shares of the first node are used, and `refuse` reports the difference.
 fn present(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     if let Some(node) = nodes.iter().find(|node| node.found.record().is_none()) {
         return Err(Trouble::Refused(format!(
@@ -221,7 +221,8 @@ fn present(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     Ok(with_all_providers(target, shares))
 }
 
-/// Adds the configured providers that the shares do not have, without weight, and removes all others.
+/// Adds each configured provider that is missing in the shares, with the weight 0. Removes the providers that are not
+/// configured.
 fn with_all_providers(target: &TargetKeys, mut shares: Shares) -> Shares {
     shares.0.retain(|name, _| target.providers.contains_key(name));
     for name in target.providers.keys() {
@@ -230,8 +231,9 @@ fn with_all_providers(target: &TargetKeys, mut shares: Shares) -> Shares {
     shares
 }
 
-/// Returns the first shares of a target. If a node has shares already, all nodes get the shares of this node. Else, if
-/// a node is a plain CNAME, the provider of the CNAME keeps all clients. Else all providers get equal shares.
+/// Returns the first shares of a target. If a node has shares already, all nodes get the shares of this node. If no
+/// node has shares, but a node is a plain CNAME, the provider of the CNAME keeps all clients. In all other cases, all
+/// providers get equal shares.
 fn first(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     if let Some(record) = nodes.iter().find_map(|node| node.found.record()) {
         return Ok(with_all_providers(target, record.shares.clone()));
@@ -297,7 +299,7 @@ fn set(
 fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<(), Trouble> {
     if !shares.0.get(provider).is_some_and(|share| share.is_enabled()) {
         return Err(Trouble::Refused(format!(
-            "{provider} has the mode no, so that it gets no share; write also -m obey or -m always"
+            "{provider} has the mode no, so it gets no share; write also -m obey or -m always"
         )));
     }
     let others: Vec<(String, u64)> = shares
@@ -311,7 +313,7 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
     let parts = match others.as_slice() {
         [] if rest > 0 => {
             return Err(Trouble::Refused(format!(
-                "{provider} is the only enabled provider, so that its share is always 100 %; enable another provider \
+                "{provider} is the only enabled provider, so its share is always 100 %; enable another provider \
                  first with -p PROVIDER -m obey"
             )));
         }
@@ -319,7 +321,7 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
         [_] => vec![rest],
         _ if sum == 0 && rest > 0 => {
             return Err(Trouble::Refused(format!(
-                "all other providers have the weight 0, so that they have no ratio to keep; give one of them its \
+                "all other providers have the weight 0, so there is no ratio to keep; give one of them its \
                  share instead, with -p PROVIDER --pct N: {}",
                 others.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
             )));
@@ -332,8 +334,8 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
         } else if let Some(at) = others.iter().position(|(other, _)| other == name) {
             share.weight = parts.get(at).copied().unwrap_or(0);
         } else if let Some(scaled) = (u64::from(share.weight) * u64::from(rest.max(1))).checked_div(sum) {
-            // A disabled provider keeps its ratio to the others too, as far as whole weights allow, so that the ratio
-            // is right when the provider is enabled again.
+            // A disabled provider also keeps its ratio to the other providers, as far as whole weights allow. So the
+            // ratio is right when the provider is enabled again.
             let least = u32::from(share.weight > 0);
             share.weight = u32::try_from(scaled).unwrap_or(PERMILLE).clamp(least, PERMILLE);
         }

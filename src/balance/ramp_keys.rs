@@ -48,12 +48,12 @@ impl Default for RampKeys {
 /// The limits of the guards. `None`: the guard is off.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct GuardKeys {
-    /// The part of the provider's pulls that fail.
+    /// The part of the provider's pulls that end with a 5xx, from 0 to 1.
     pub errors: Option<f64>,
     pub beacons_per_minute: Option<f64>,
-    /// The 95th percentile of the provider's times, divided by that of the others.
+    /// The 95th percentile of the provider's times, divided by the 95th percentile of the other providers' times.
     pub p95_ratio: Option<f64>,
-    /// How much the provider's offload is below that of the others.
+    /// The offload of the other providers minus the provider's offload. Both are parts of 1.
     pub offload_drop: Option<f64>,
 }
 
@@ -147,7 +147,7 @@ fn check_steps(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
                 "goes from {before} to {step} per cent{default}, but max_step allows {max_step} points at a time; \
                  write a step between, or a larger max_step"
             );
-            // Without steps in the file, the small max_step is what the operator wrote.
+            // If the file has no steps, the operator has written only the small max_step.
             if default.is_empty() {
                 block.reject("steps", message);
             } else {

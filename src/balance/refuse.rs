@@ -1,4 +1,4 @@
-//! What a change must not do: the refusals.
+//! The refusals: the reasons why a change is not made.
 
 use super::balance_file::{BalanceFile, ServiceKind};
 use super::journal::Journal;
@@ -47,8 +47,8 @@ fn forced(found: &mut Vec<Refusal>, text: String) {
     found.push(Refusal { text, can_be_forced: true });
 }
 
-/// The last served provider is taken away only with `--force`. With Route 53, and if all weights would be 0, a change
-/// after which no provider is served is always refused.
+/// Checks that a provider is served after the change. Without `--force`, the last served provider is not taken away.
+/// With Route 53, or if all weights would be 0, the change is refused even with `--force`.
 fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusal>) {
     if !target.after.served().is_empty() {
         return;
@@ -90,7 +90,7 @@ fn fraction(shares: &Shares, provider: &str) -> (i128, i128) {
     (i128::from(shares.served_weight(provider)), i128::from(sum.max(1)))
 }
 
-/// A provider's share must not change by more than `max_step` percentage points.
+/// Checks that the share of each provider changes by at most `max_step` percentage points.
 fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool, found: &mut Vec<Refusal>) {
     for provider in target.after.0.keys() {
         let largest = target
@@ -120,7 +120,7 @@ fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool,
     }
 }
 
-/// All nodes of a target, at all services, must have the same shares.
+/// Checks that all nodes of a target, at all services, have the same shares.
 fn disagreement(target: &TargetPlan, found: &mut Vec<Refusal>) {
     let mut with_shares = target.nodes.iter().filter_map(|node| Some((node, &node.node.found.record()?.shares)));
     let Some((first, shares)) = with_shares.next() else { return };
@@ -142,8 +142,8 @@ fn disagreement(target: &TargetPlan, found: &mut Vec<Refusal>) {
     }
 }
 
-/// A name must have an unchanged record of edgeshim, a plain CNAME to a provider, or no record. `balance.toml` must
-/// have each served provider.
+/// Checks the records. Each node must have an unchanged record of edgeshim, a plain CNAME to a provider, or no record.
+/// `balance.toml` must have each served provider.
 fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusal>) {
     let providers = file.target(&target.name).map(|keys| &keys.providers);
     for NodePlan { node, .. } in &target.nodes {
@@ -166,8 +166,8 @@ fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     }
 }
 
-/// Each node must have the shares that the last change in the journal left. After a change without a result, the node
-/// can have the shares before or after the change.
+/// Checks that each node has the shares that the last change in the journal left. If the journal has no result of this
+/// change, the node can have the shares before or after the change.
 fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>) {
     let (left, what) = if let Some(entry) = journal.unfinished.get(&target.name) {
         let before = entry.from.get(&target.name).and_then(Option::as_ref);

@@ -1,4 +1,4 @@
-//! Which places, and so which clients, each provider gets.
+//! Computes which places, and so which clients, each provider gets.
 //!
 //! PowerDNS hashes each client to one of 1000 places in a line, and each place has a provider. A run is a sequence of
 //! neighbouring places with one provider. If the runs were sorted by provider, a small change would shift all later
@@ -14,9 +14,9 @@ const MAX_RUNS: usize = 64;
 /// A provider, and the number of its neighbouring places.
 pub(crate) type Run = (String, u32);
 
-/// Returns the runs for the wanted weights, which add up to 1000 or are empty. As few places as possible have another
-/// provider than in `old`. If `old` does not add up to 1000, or if there would be more than `MAX_RUNS` runs, the runs
-/// are sorted by provider.
+/// Returns the runs for the wanted weights, which add up to 1000 or are empty. As few places as possible get a provider
+/// that differs from the provider in `old`. If `old` does not add up to 1000, or if there would be more than `MAX_RUNS`
+/// runs, the runs are sorted by provider.
 pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run> {
     let sorted = || wanted.iter().map(|(name, weight)| (name.clone(), *weight)).filter(|run| run.1 > 0).collect();
     let total: u64 = old.iter().map(|run| u64::from(run.1)).sum();
@@ -36,7 +36,7 @@ pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run
 enum Side {
     /// The first places go to the provider of the run before.
     Before,
-    /// The last places go to the provider of the run after, or to a provider that is no neighbour.
+    /// The last places go to the provider of the run after, or to a provider whose runs are not neighbours.
     After,
 }
 

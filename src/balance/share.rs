@@ -16,14 +16,14 @@ pub(crate) const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=15;
 /// The sum of the enabled providers' weights after `--pct`.
 pub(crate) const PERMILLE: u32 = 1000;
 
-/// Whether a provider is served, and whether a probe can take it away.
+/// Whether a provider is served, and whether `watch` can take it away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Served, whatever a probe reports.
     Always,
     /// Served, except while it is marked as away.
     Obey,
-    /// As `Obey`. But a provider that went away stays away until its mode or weight is set again.
+    /// As `Obey`, with one difference: a provider that is away stays away until its mode or weight is set again.
     Remove,
     /// Never served.
     No,
@@ -47,7 +47,7 @@ impl Mode {
 pub(crate) struct Share {
     pub mode: Mode,
     pub weight: u32,
-    /// Whether a probe has taken the provider away. The flag has no effect in the modes `always` and `no`.
+    /// Whether `watch` has taken the provider away. The flag has no effect in the modes `always` and `no`.
     pub away: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Waits for several calls at the same time, so that a DNS service or a shim that hangs does not delay the others. The
-//! futures may borrow, which tasks of their own may not.
+//! Runs several futures at the same time, so that a DNS service or a shim that hangs does not delay the others. These
+//! futures may borrow; spawned tasks may not.
 
 use std::pin::Pin;
 use std::task::Poll;

@@ -1,4 +1,4 @@
-//! How a target stands: the weights that its nodes have, and what is not as it should be.
+//! The state of a target: the weights of its nodes, and the problems that stand against a change.
 
 use super::balance_file::{BalanceFile, TargetKeys};
 use super::journal::Journal;
@@ -7,16 +7,16 @@ use super::plan::{Action, NodePlan, Trouble, compute};
 use super::refuse::problems;
 use super::share::Shares;
 
-/// The weights of a target, and what is not as it should be.
+/// The weights of a target, and its problems.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Empty if no node has weights.
     pub shares: Shares,
-    /// The reasons for which a change would be refused, whatever the change is.
+    /// The reasons for which each change would be refused.
     pub problems: Vec<String>,
 }
 
-/// Returns how a target stands.
+/// Returns the state of a target.
 ///
 /// # Errors
 /// Returns why the weights have no meaning.
@@ -26,7 +26,7 @@ pub(crate) fn standing(
     nodes: &[Node],
     journal: &Journal,
 ) -> Result<Standing, Trouble> {
-    // A plan for first weights keeps the weights that the nodes have.
+    // A plan of `init` keeps the weights that the nodes have.
     let plan = compute(file, &[target], nodes, Action::Init)?;
     let mut problems: Vec<String> = problems(file, &plan, journal).into_iter().map(|refusal| refusal.text).collect();
     let planned = plan.targets.first();

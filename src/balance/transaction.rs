@@ -10,10 +10,10 @@ use super::dns::{Answers, Failed, Service, Wanted, Write};
 use super::node::{Found, Holding, Node, place};
 use super::plan::{NodePlan, Plan, TargetPlan};
 
-/// How often the undo of each batch is tried at most.
+/// The largest number of attempts to undo a batch.
 const UNDO_TRIES: u32 = 2;
 
-/// Whether a signal has asked to stop. A change then stops before its next write, and is put back. After the last
+/// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
 /// write, a signal has no effect on the change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(watch::Sender<bool>);
@@ -62,6 +62,8 @@ struct Batch<'p> {
 }
 
 impl<'f> Services<'f> {
+    /// Makes the clients of all services.
+    ///
     /// # Errors
     /// Returns a message if the keys of a service cannot be used.
     pub(crate) fn new(file: &'f BalanceFile, caller: &Caller, interrupt: Interrupt) -> Result<Self, String> {
@@ -114,7 +116,7 @@ impl<'f> Services<'f> {
         let mut error = None;
         let mut tried = 0;
         for batch in &batches {
-            // This lets the task that waits for signals run. So the check below sees a signal that has arrived.
+            // The task that waits for signals runs now. So the check below finds a signal that has arrived.
             tokio::task::yield_now().await;
             if self.interrupt.is_set() {
                 error = Some("interrupted by a signal".to_owned());
@@ -155,8 +157,9 @@ impl<'f> Services<'f> {
         if differences.is_empty() { Outcome::PutBack(error) } else { Outcome::Split { error, differences } }
     }
 
-    /// Waits until the DNS servers of all services have what was written, or until a signal arrives. The records are
-    /// read back before, so this needs no lock. Returns what is not known.
+    /// Waits until the DNS servers of all services have the written records, or until a signal arrives. The change
+    /// needs no lock meanwhile, because its records were read back before. Returns a text for each service whose DNS
+    /// servers may lack the records.
     pub(crate) async fn settle(&self) -> Vec<String> {
         let mut unknown = Vec::new();
         for (name, service) in &self.by_name {
@@ -229,7 +232,7 @@ impl Batch<'_> {
         Ok(unknown)
     }
 
-    /// Writes what was there before. Returns a text for each node that is not as before.
+    /// Writes the records from before the change. Returns a text for each node that is not as before.
     async fn undo(&self) -> Vec<String> {
         let mut differences = Vec::new();
         for _ in 0..UNDO_TRIES {

@@ -1,5 +1,7 @@
-//! What a rollback goes back to. An act of `watch` is not a change of a person: a rollback neither counts nor undoes
-//! it, unless it is asked to. A provider that `watch` has taken away since then stays away, because its edge is down.
+//! Computes the shares to which a rollback returns.
+//!
+//! An act of `watch` is not a change of a person. Without `--with-watch`, a rollback neither counts nor undoes such an
+//! act. If `watch` has taken a provider away since then, the provider stays away, because its edge is down.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +12,20 @@ use super::share::Shares;
 /// What a rollback undoes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Undo<'j> {
-    /// The changes that are undone, the last one first.
+    /// The changes that are undone. The newest is first.
     pub undone: Vec<&'j Entry>,
-    /// The acts of `watch` after the first of these changes that stay, the first one first.
+    /// The acts of `watch` that stay. They were made after the oldest of these changes. The oldest act is first.
     pub kept: Vec<&'j Entry>,
     /// The shares of each target after the rollback.
     pub to: BTreeMap<String, Shares>,
 }
 
-/// Returns what the rollback of the last `changes` changes undoes. `targets` are the names of the targets that are
-/// rolled back; `None` stands for all targets. A change without a result counts too, because DNS can have its shares. A
-/// change that failed does not count.
+/// Returns what a rollback undoes. `changes` is the number of changes to undo. `targets` are the names of the targets
+/// that are rolled back; `None` stands for all targets. A change without a result counts too, because DNS can have its
+/// shares. A change that failed does not count.
 ///
 /// # Errors
-/// Returns a message if there are not so many changes, or if the earlier shares are not known.
+/// Returns a message if the journal has fewer changes, or if the shares before a change are not known.
 pub(crate) fn undo<'j>(
     journal: &'j Journal,
     changes: usize,
@@ -55,7 +57,7 @@ pub(crate) fn undo<'j>(
                         entry.id, entry.time
                     ));
                 };
-                // The first of several changes counts.
+                // If several changes are undone, the shares before the oldest change count.
                 to.entry(target.clone()).or_insert_with(|| shares.clone());
             }
         } else if let Some((provider, away)) = away(entry) {
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn rollback_when_targets_are_named_then_takes_only_their_changes() {
+    fn rollback_when_targets_are_named_then_undoes_only_their_changes() {
         let mut both = entry("a weight", "15 15", "5 15");
         both.from.insert("u".to_owned(), Some(shares("15 15")));
         both.to.insert("u".to_owned(), shares("5 15"));
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn rollback_when_there_are_fewer_changes_or_nothing_before_then_says_so() {
+    fn rollback_when_changes_or_earlier_shares_are_missing_then_message_says_so() {
         let entries = [entry("init", "", "15 15"), entry("a away", "15 15", "15! 15")];
         let journal = journal(&entries);
         let error = undo(&journal, 2, None, false).expect_err("there is one change");

@@ -38,7 +38,8 @@ pub(crate) trait Respond: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// Binds the address. `key` is the configuration key of the address, and `purpose` says what the listener is for.
+/// Binds the address. For messages, `key` is the configuration key of the address, and `purpose` is the purpose of the
+/// listener.
 pub(crate) fn bind_for(listen: &Listen, key: &str, purpose: &str) -> io::Result<Socket> {
     bind(listen).map_err(|error| {
         let remedy = match error.kind() {

@@ -1,5 +1,6 @@
 //! Decides who is allowed to use a listener for operators. A request needs the token as a bearer token, or the cookie
-//! of a session, which a browser gets at its log-in. Also finds the POST requests that a page of another site caused.
+//! of a session. A browser gets this cookie at its log-in. This file also finds the POST requests that a page of
+//! another site has caused.
 //!
 //! The cookie contains the time at which the session ends, and a keyed hash (HMAC-SHA256) of this time and of the
 //! token. The key is random and never leaves the process. So nobody can compute the token from the cookie. A restart of
@@ -44,8 +45,8 @@ impl Pass {
 
 /// The sessions of one listener. No list of sessions is stored: the key is enough to check a cookie.
 pub(crate) struct Sessions {
-    /// The name of the cookie. Browsers send a cookie to all ports of a host. So two listeners need two names, or a
-    /// log-in at one listener would end the session at the other.
+    /// The name of the cookie. Browsers send a cookie to all ports of a host. If two listeners had the same name, a
+    /// log-in at one listener would end the session at the other listener.
     cookie_name: &'static str,
     key: [u8; 32],
 }

@@ -8,7 +8,7 @@ struct Traffic {
     /// The counters of each shim: pulls, and pulls with 5xx, by provider.
     counts: [BTreeMap<String, (u64, u64)>; 2],
     started: [u64; 2],
-    /// The part of fastly's pulls that fail from this share on, in per mille, and the share in per mille.
+    /// The part of fastly's pulls that fail, and the share from which on they fail. Both are in per mille.
     failing: Option<(u64, u32)>,
     /// The part of the pulls of all other providers that fail, in per mille.
     others_failing: u64,
@@ -362,7 +362,7 @@ fn soaking(stage: &Stage) -> Child {
 }
 
 #[test]
-fn ramp_when_interrupted_in_the_soak_then_says_where_it_stands() {
+fn ramp_when_interrupted_in_the_soak_then_reports_its_state() {
     let stage = Stage::new(STEPS);
     let child = soaking(&stage);
     signal(&child, "INT");

@@ -9,7 +9,7 @@ fn weight(desk: &Desk, target: &str) -> u64 {
 }
 
 #[test]
-fn rollback_when_targets_are_named_then_takes_their_changes_only() {
+fn rollback_when_targets_are_named_then_undoes_only_their_changes() {
     let (_dns, desk) = started();
     desk.fine(&["--all", "-p", "fastly", "-w", "14", "--yes"]);
     desk.fine(&["-t", "images", "-p", "fastly", "-w", "13", "--yes"]);

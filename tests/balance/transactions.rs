@@ -152,7 +152,7 @@ fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
 }
 
 #[test]
-fn service_when_silent_after_a_failed_write_then_nodes_are_reported_as_unknown() {
+fn nodes_when_service_is_silent_after_a_failed_write_then_are_reported_as_unknown() {
     let stage = Stage::new();
     let (arrived, go_on) = (Gate::default(), Gate::default());
     stage.plant(1, Plant::Wait(Arc::new(arrived.clone()), Arc::new(go_on.clone())));

@@ -315,7 +315,7 @@ fn api_when_failing_then_failure_is_reported_once_and_change_is_tried_again() {
 }
 
 #[test]
-fn person_when_changing_weights_meanwhile_then_both_changes_are_made() {
+fn weights_when_changed_by_a_person_meanwhile_then_both_changes_are_made() {
     let (dns, edge) = (Dns::start(), Edge::start());
     let desk = desk_of(&dns, &[("fastly", edge.probe())], "");
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
@@ -335,7 +335,7 @@ fn person_when_changing_weights_meanwhile_then_both_changes_are_made() {
     let journal = desk.journal();
     assert_eq!(journal.last().unwrap()["to"]["html"]["akamai"]["weight"], 5);
     assert_eq!(journal.last().unwrap()["to"]["html"]["fastly"]["away"], true);
-    // A person can insist.
+    // With the mode `always`, the provider stays.
     forced(&desk, &["-t", "html", "-p", "fastly", "-m", "always"]);
     edge.wait_probes(5);
     assert!(is_served(&dns, "f"), "{}", watch.stop());

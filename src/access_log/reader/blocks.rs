@@ -13,21 +13,22 @@ use crate::regular_file;
 /// have at most about 30 KiB.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
-/// The most bytes without a newline. `/dev/zero` on standard input, or a gzip file of zeros, would not end.
+/// The largest number of bytes without a newline. Without this limit, `/dev/zero` on standard input would never end.
 const MOST_LINE_BYTES: u64 = 64 << 20;
 
 /// The path that means standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
-/// A log that is read from its start to its end. After the end, [`next`](Self::next) tries to read what was added.
+/// A log that is read from its start to its end. After the end, [`next`](Self::next) tries to read the bytes that were
+/// added since then.
 pub(crate) struct Blocks {
     input: Box<dyn Read>,
     buffer: Box<[u8]>,
     /// The bytes that were read and not returned yet.
     start: usize,
     end: usize,
-    /// The number of bytes that were skipped of a line that is too long. The bytes until the next newline belong to
-    /// this line. 0: no line is being skipped.
+    /// The number of skipped bytes of a line that is too long. The bytes until the next newline belong to this line. 0:
+    /// no line is being skipped.
     skipped: u64,
     is_gzip: bool,
     /// The number of bytes that were read, after decompression.

@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// Each key has a bit in the set of the keys that a line has. A line that lacks one of the keys with the first `NEEDED`
-/// bits is not a line of edgeshim.
+/// The number of keys that each line of edgeshim has. Each key has a bit in the set of the keys of a line. The keys
+/// that each line has are the keys with the first bits.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn line_when_of_another_format_then_rejected() {
+    fn line_when_damaged_or_of_another_format_then_is_rejected() {
         let line = String::from_utf8(written(&record())).unwrap();
         for (from, to) in [
             ("\"id\"", "\"ID\""),

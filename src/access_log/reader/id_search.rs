@@ -8,7 +8,7 @@ use memchr::{memchr, memrchr};
 use super::entry::Entry;
 use super::ncsa::NcsaLine;
 
-/// A line that has to do with the request id.
+/// A line that concerns the request id.
 #[derive(Debug)]
 pub(crate) enum Found<'l> {
     /// The request with this id.
@@ -35,7 +35,7 @@ impl IdSearch {
         Self { id: id.as_bytes().to_vec(), finder: Finder::new(id.as_bytes()).into_owned() }
     }
 
-    /// Calls `found` with each line in `lines` that has to do with the id. `lines` consists of complete lines.
+    /// Calls `found` with each line in `lines` that concerns the id. `lines` consists of complete lines.
     pub(crate) fn search<'l>(&self, lines: &'l [u8], mut found: impl FnMut(&'l [u8], Found<'l>)) {
         let mut rest = lines;
         while let Some(at) = self.finder.find(rest) {
@@ -50,7 +50,7 @@ impl IdSearch {
         }
     }
 
-    /// Returns what a line has to do with the id. `None`: nothing.
+    /// Returns how a line concerns the id. `None`: the line does not concern the id.
     fn judge<'l>(&self, line: &'l [u8]) -> Option<Found<'l>> {
         match Entry::read(line) {
             Ok(entry) if entry.id.decoded().as_bytes() == self.id => Some(Found::Request(entry)),
@@ -74,8 +74,8 @@ impl IdSearch {
     }
 }
 
-/// Returns whether the query of a target has the source of a beacon. In the formats combined and etsy, nothing else
-/// distinguishes beacons from pulls.
+/// Returns whether the query of a target has the source of a beacon. In the formats combined and etsy, only this
+/// parameter distinguishes beacons from pulls.
 fn has_source(target: &[u8]) -> bool {
     parameters(target).any(|pair| pair.starts_with(b"source=") || pair.starts_with(b"beacon_source="))
 }

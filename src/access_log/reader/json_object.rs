@@ -1,5 +1,5 @@
-//! Splits a line with one JSON object into keys and values, without a copy. A value is not decoded before somebody
-//! needs it, because most values of most lines are only skipped.
+//! Splits a line with one JSON object into keys and values, without a copy. A value is decoded only when it is needed,
+//! because most values of most lines are only skipped.
 
 use std::borrow::Cow;
 

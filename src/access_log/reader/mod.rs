@@ -3,13 +3,14 @@
 //!
 //! - [`blocks`] reads a file, a compressed file or standard input in blocks of complete lines.
 //! - [`json_object`] splits a line into keys and values, and [`entry`] gives the values their types.
-//! - [`ncsa`] reads lines of the formats combined and etsy, whose beacons contain the id of a page.
+//! - [`ncsa`] reads lines in the formats combined and etsy. Such lines have no request id, but the line of a beacon has
+//!   the id of a page.
 //! - [`id_search`] finds the lines of one request id.
 //! - [`recount`] adds up the lines, and turns the sums into the counters that edgeshim must have.
 //! - [`stamp`] is the time of a line.
 //!
-//! A log can be hostile or damaged: a client chose many of its texts, and anybody can name any file. So memory is
-//! bounded, a line that cannot be read is an error of this line only, and texts are shown without control characters.
+//! A log can be hostile or damaged: clients choose many of its texts, and a person can name any file. So memory is
+//! bounded, an unreadable line does not stop the reader, and texts are shown without control characters.
 
 pub(crate) mod blocks;
 pub(crate) mod entry;

@@ -51,7 +51,7 @@ pub(crate) struct Recount {
     pub(crate) lines: u64,
     /// The lines before `from`.
     pub(crate) earlier_lines: u64,
-    /// Of the lines that count, those of local endpoints: beacons, load times and logs of CDNs.
+    /// The lines of local endpoints (beacons, load times and logs of CDNs) among the lines that count.
     pub(crate) local_lines: u64,
     pub(crate) beacons: u64,
     /// The first and the last time of the lines that count.
@@ -147,7 +147,7 @@ impl Recount {
         Ok(())
     }
 
-    /// Returns whether a line of a local endpoint is of a beacon that was counted.
+    /// Returns whether a line of a local endpoint is the line of a beacon that edgeshim has counted.
     fn is_beacon(&self, entry: &Entry<'_>) -> bool {
         let target = entry.path.decoded();
         let path = target.split('?').next().unwrap_or_default();
@@ -165,7 +165,7 @@ impl Recount {
                 let counter = counters.entry(metric.series(values)).or_default();
                 *counter = counter.saturating_add(count);
             };
-            // edgeshim counts no other status.
+            // edgeshim counts only pulls with a status in this range.
             if (100..=599).contains(&status.parse().unwrap_or(0)) {
                 add(&PULLS, &[provider, class, status], cell.lines);
             }
@@ -214,8 +214,8 @@ pub(crate) enum Exactness {
 pub(crate) struct Counted {
     name: &'static str,
     labels: &'static [&'static str],
-    /// The ending of the series' name. It is `_count` for a histogram, because a log shows only the number of its
-    /// values.
+    /// The end of the series' name, after the name of the metric. For a histogram, it is `_count`, because a log shows
+    /// only how many values the histogram has. For a counter, it is empty.
     ending: &'static str,
     pub(crate) exactness: Exactness,
 }
@@ -234,9 +234,9 @@ impl Counted {
         format!("{}{}", self.name, self.ending)
     }
 
-    /// Returns the labels under which the log counts a series with these `labels`. `None`: the log has no line for what
-    /// the series counts. The source and the country of a beacon depend on the configuration, so all beacons are one
-    /// sum. Requests that were refused before their head was complete and valid have no line.
+    /// Returns the labels under which the log counts a series with these `labels`. `None`: the log has no lines for
+    /// this series, because a request that was refused before its head was complete and valid has no line. All beacons
+    /// are one sum without labels, because their source and country depend on the configuration.
     pub(crate) fn counted_labels(&self, labels: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
         const WITHOUT_LINE: [Reason; 3] = [Reason::Malformed, Reason::HeaderTimeout, Reason::Flood];
         if self.labels.is_empty() {
@@ -268,7 +268,8 @@ const SHIELD_PULLS: Counted = Counted::new(&describe::SHIELD_PULLS, Exactness::E
 const PROBE_PULLS: Counted = Counted::new(&describe::PROBE_PULLS, Exactness::Early);
 const RETRY_PULLS: Counted = Counted::new(&describe::RETRY_PULLS, Exactness::Early);
 const BEACONS: Counted = Counted { labels: &[], ..Counted::new(&describe::BEACONS, Exactness::AtEnd) };
-/// A line has one fault, and a request can have two: the stand-in or the rest of a replaced body can fail too.
+/// A line has at most one fault, but a request can have two faults. After the first fault, the stand-in can fail too. A
+/// body that a page has replaced can also fail while its rest is read.
 const ORIGIN_FAULTS: Counted = Counted::new(&describe::ORIGIN_FAULTS, Exactness::Approximate);
 /// A line has only the first guard that applied.
 const CACHE_GUARDS: Counted = Counted::new(&describe::CACHE_GUARDS, Exactness::Approximate);
@@ -300,8 +301,8 @@ const ORIGIN_5XX: &str = "origin_5xx";
 
 /// Returns the reason of the refusal that a line reports, as the label of the counter.
 fn refusal(cause: &str, status: &str) -> Option<&'static str> {
-    // The length of a body without Content-Length becomes known only while the body arrives. Then the line has the name
-    // of the fault.
+    // If a request has no Content-Length, edgeshim finds only while the body arrives that the body is too long. Then
+    // the line has the name of the fault, and not the name of the refusal.
     if cause == Cause::RequestTooLarge.as_str() && status == "413" {
         return Some(Reason::BodyTooLarge.as_str());
     }
@@ -393,7 +394,7 @@ mod tests {
             assert!(shown.iter().any(|line| line == expected), "{expected} is missing in {shown:#?}");
         }
         assert!(!shown.iter().any(|line| line.contains("=request_too_large")), "a failure of the client is no fault");
-        assert!(!shown.iter().any(|line| line.contains("=method")), "a local endpoint refuses no pull");
+        assert!(!shown.iter().any(|line| line.contains("=method")), "a line of a local endpoint is not a refused pull");
     }
 
     #[test]

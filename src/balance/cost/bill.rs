@@ -14,7 +14,7 @@ pub(crate) struct Bill {
     pub tariff: Option<Tariff>,
     /// `None`: there are no samples of this CDN in the month, so its traffic is unknown.
     pub outlook: Option<Outlook>,
-    /// The charges if no more traffic comes. `None`: the charges are unknown.
+    /// The charges for the samples so far. `None`: the charges are unknown.
     pub so_far: Option<Charges>,
     /// `None`: the forecast is unknown.
     pub forecast: Option<Projected>,
@@ -101,7 +101,7 @@ fn project(tariff: &Tariff, forecast: Forecast) -> Projected {
     }
 }
 
-/// Returns notes about time without samples, and about what the forecast lacks.
+/// Returns notes about time without samples, and about a forecast or a range that is unknown.
 fn coverage(provider: &str, month: Month, outlook: &Outlook) -> Vec<String> {
     let mut notes = Vec::new();
     let days = |seconds: u64| decimals(seconds.into(), DAY_SECONDS.into());

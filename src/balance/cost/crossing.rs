@@ -1,7 +1,7 @@
-//! Whether a change of shares moves the forecast of a CDN across its commit, or across the end of one of its tiers.
+//! Computes whether a change of shares moves the forecast of a CDN across its commit, or across the end of a tier.
 //!
-//! The samples have the traffic of each CDN, not of each target. So a change is judged as if all traffic had the shares
-//! of the changed target.
+//! The samples have the traffic of each CDN, not of each target. So the computation assumes that all traffic has the
+//! shares of the changed target.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::forecast::Outlook;
 use super::samples::{Samples, Series, Volume};
 use super::tariff::Tariff;
 
-/// Returns a sentence for each CDN whose forecast crosses its commit or the end of a tier in the month of the samples.
-/// If this is not known, returns the reason. `before` and `after` are the weights of the CDNs that are served.
+/// Returns a sentence for each CDN whose forecast for the month of the samples crosses its commit or the end of a tier.
+/// If a forecast is unknown, the sentence says why. `before` and `after` are the weights of the CDNs that are served.
 pub(crate) fn crossings(
     tariffs: &[Tariff],
     samples: &Samples,

@@ -1,9 +1,9 @@
-//! The traffic of a month, of which only a part has samples. The part without samples (the days to come, and gaps) is
-//! filled with the last complete days.
+//! The forecast of the traffic of a month. A part of the month has no samples: the days to come, and gaps. The forecast
+//! fills this part with the traffic of the last complete days.
 //!
-//! The expected traffic is filled with the last seven complete days together. If these days follow each other, each day
-//! of the week counts once. The range has two ends: the low end is filled with the day of these that results in the
-//! least traffic, and the high end with the day that results in the most traffic.
+//! For the expected traffic, the last seven complete days together fill the part. If these days follow each other, each
+//! day of the week counts once. The range has two ends. For the low end, one of these days fills the part: the day that
+//! results in the least traffic. For the high end, the day that results in the most traffic fills the part.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::samples::{Series, Volume};
 
 /// The largest number of days that fill the part without samples.
 const DAYS: usize = 7;
-/// The percentage of a day that must have samples, so that the day is complete.
+/// A day is complete if at least this percentage of the day has samples.
 const COMPLETE_PERCENT: u64 = 95;
 const SLOTS_OF_DAY: u32 = 288;
 
@@ -34,7 +34,7 @@ impl Usage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filling {
     volume: Volume,
-    /// The time of this traffic, in seconds.
+    /// The time in which this traffic came, in seconds.
     covered: u64,
     /// The bytes of each slot.
     slots: Vec<u128>,
@@ -65,7 +65,7 @@ pub(crate) struct Outlook {
     month: Month,
     known: Volume,
     slots: Vec<u128>,
-    /// The time for which a sample stands, in seconds. `None`: there is only one sample.
+    /// The length of the period of a sample, in seconds. `None`: there is only one sample.
     pub step: Option<u64>,
     /// The time with samples, in seconds.
     pub covered: u64,
@@ -131,7 +131,7 @@ impl Outlook {
         self.days.len()
     }
 
-    /// Returns what the samples have. Slots without samples do not count, not even as slots without traffic.
+    /// Returns the traffic of the samples. Slots without samples are left out. They do not count as slots with 0 bytes.
     pub(crate) fn so_far(&self) -> Usage {
         Usage { volume: self.known, p95: percentile(&self.slots, &[], 0) }
     }
@@ -151,8 +151,8 @@ impl Outlook {
         if self.days.is_empty() { self.all.clone() } else { self.days.iter().fold(Filling::default(), Filling::plus) }
     }
 
-    /// Returns the traffic at the end of the month. `None`: there is only one sample, which does not show the time for
-    /// which it stands.
+    /// Returns the forecast of the traffic of the whole month. `None`: there is only one sample, so the length of its
+    /// period is unknown.
     pub(crate) fn forecast(&self) -> Option<Forecast> {
         self.step?;
         if self.missing() == 0 {
@@ -169,8 +169,9 @@ impl Outlook {
     }
 }
 
-/// Returns the 95th percentile of the slots of a month: the largest slot after the top 5 % of the slots are dropped.
-/// The number of dropped slots is rounded down. `missing` slots have the distribution of `filling`.
+/// Returns the 95th percentile of the slots of a month: the largest slot that remains after the top 5 % of the slots
+/// are dropped. The number of dropped slots is rounded down. `missing` is the number of slots without samples. These
+/// slots have the distribution of `filling`.
 fn percentile(known: &[u128], filling: &[u128], missing: u128) -> u128 {
     // A known slot has the weight 1. Each slot of the filling has an equal part of the number of missing slots as its
     // weight. All weights are multiplied by the length of the filling, so that they are whole numbers.

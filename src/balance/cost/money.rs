@@ -56,8 +56,7 @@ impl fmt::Display for Price {
 }
 
 impl Price {
-    /// Returns what a quantity costs, if the quantity `unit` has this price. The amount is rounded once, half up, to a
-    /// millionth.
+    /// Returns what `quantity` costs, if `unit` costs this price. The amount is rounded once, half up, to a millionth.
     pub(crate) fn of(self, quantity: u128, unit: u128) -> Money {
         Money(rounded(quantity.saturating_mul(self.0.into()), unit))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::{Date, Time, UtcDateTime};
 
-/// The length of a slot. CDNs measure traffic in slots of 5 minutes, and bill the 95th percentile of the slots.
+/// The length of a slot. Many CDNs measure traffic in slots of 5 minutes, and bill the 95th percentile of the slots.
 pub(crate) const SLOT_SECONDS: u64 = 300;
 pub(crate) const DAY_SECONDS: u64 = 86_400;
 

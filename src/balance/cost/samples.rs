@@ -1,7 +1,8 @@
 //! Reads samples of traffic, one JSON object per line, and adds them up in the slots of a month.
 //!
-//! A sample is the traffic of one CDN from `time` on. Samples of one CDN in one slot are added, so that a file can have
-//! a line for each service of a CDN. Memory is bounded: a block of the file, and the slots of a month for each CDN.
+//! A sample is the traffic of one CDN in a period that starts at `time`. If one slot has several samples of one CDN,
+//! these samples are added. So a file can have a line for each service of a CDN. Memory is bounded: one block of the
+//! file, and the slots of one month for each CDN.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +24,8 @@ const MAX_PROVIDERS: usize = 100;
 const MAX_MESSAGES: usize = 10;
 const EXAMPLE: &str = r#"{"time": "2026-11-29T02:55:00Z", "provider": "fastly", "bytes": 123456789, "requests": 4567}"#;
 
-/// The members that a sample must have if the price list of the CDN has a price for pulls, or for their bytes.
+/// The members of a sample for pulls and for the bytes of pulls. A sample must have such a member if the price list of
+/// the CDN has a price for it.
 pub(crate) const PULLS: &str = "pulls";
 pub(crate) const PULL_BYTES: &str = "pull_bytes";
 
@@ -66,14 +68,14 @@ impl Volume {
 pub(crate) struct Series(pub BTreeMap<u32, Volume>);
 
 impl Series {
-    /// Returns the number of seconds for which a sample stands: the most frequent distance between two slots. `None`:
-    /// there are fewer than two slots.
+    /// Returns the length of the period of a sample, in seconds: the most frequent distance from a slot with a sample
+    /// to the next. `None`: there are fewer than two slots.
     pub(crate) fn step(&self) -> Option<u64> {
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
         for (one, next) in self.0.keys().zip(self.0.keys().skip(1)) {
             *counts.entry(next - one).or_default() += 1;
         }
-        // Among the distances that are equally frequent, the shortest distance counts.
+        // If several distances are equally frequent, the shortest of them counts.
         let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);
         most.map(|(distance, _)| u64::from(distance) * SLOT_SECONDS)
     }
@@ -93,8 +95,8 @@ impl Samples {
         Self { month, providers: BTreeMap::new(), elsewhere: 0 }
     }
 
-    /// Reads a file, a gzip file, or standard input if the path is `-`. `needed` returns the members that the samples
-    /// of a provider must have beside `time`, `provider`, `bytes` and `requests`.
+    /// Reads a file, which may be compressed with gzip. If the path is `-`, reads standard input. `needed` returns the
+    /// members that the samples of a provider must have beside `time`, `provider`, `bytes` and `requests`.
     ///
     /// # Errors
     /// Returns messages if the file cannot be read, and for the first wrong lines.
@@ -185,12 +187,16 @@ impl Samples {
 
     fn add(&mut self, provider: &str, slot: u32, volume: Volume) -> Result<(), String> {
         if !self.providers.contains_key(provider) && self.providers.len() == MAX_PROVIDERS {
-            return Err(format!("names one provider too many; write samples of at most {MAX_PROVIDERS} providers"));
+            return Err(format!(
+                "has a provider more than the limit; write samples of at most {MAX_PROVIDERS} providers"
+            ));
         }
         let sum = self.providers.entry(provider.to_owned()).or_default().0.entry(slot).or_default();
         let mut after = sum.plus(volume);
         if after.parts().into_iter().any(|part| *part > MAX_SUM) {
-            return Err(format!("makes a sum of 5 minutes larger than {MAX_SUM}; correct the numbers of this slot"));
+            return Err(format!(
+                "makes the sum of its 5 minutes larger than {MAX_SUM}; correct the numbers of these 5 minutes"
+            ));
         }
         *sum = after;
         Ok(())

@@ -12,7 +12,7 @@ pub(crate) const MBPS: u128 = 1_000_000 * 300 / 8;
 /// The number of requests or pulls that have one price.
 const PER_REQUESTS: u128 = 10_000;
 
-/// The part of a price list that has its own price for each GB.
+/// A range of quantities with one price for each GB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tier {
     /// The total at which the tier ends, in bytes. `None`: the tier has no end.
@@ -43,12 +43,12 @@ pub(crate) struct Tariff {
     pub per_pull_gb: Option<Price>,
 }
 
-/// What must be paid, by kind.
+/// The amounts that must be paid, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Charges {
-    /// The traffic, or the commit if the traffic is less, without what `overage` has.
+    /// The amount for the traffic without the amount in `overage`, and at least the amount for the commit.
     pub traffic: Money,
-    /// The traffic above the commit, if it has a price of its own.
+    /// The amount for the traffic above the commit, if this traffic has a price of its own.
     pub overage: Money,
     pub requests: Money,
     pub pulls: Money,
@@ -278,7 +278,7 @@ mod tests {
             for from in edges.iter().map(|edge| edge.saturating_sub(more / 2)).chain([bytes]) {
                 let (less, greater) = (of_tiers(&tiers, from), of_tiers(&tiers, from + more));
                 prop_assert!(less <= greater);
-                // The difference is at most the price of the bytes in the dearest tier, and one millionth of rounding.
+                // The difference is at most the price of the bytes in the dearest tier, plus one millionth of rounding.
                 prop_assert!(greater.0 - less.0 <= more * u128::from(dearest) / GB + 1);
             }
         }

@@ -1,7 +1,7 @@
 //! Signatures of requests to AWS, version 4 (AWS4-HMAC-SHA256).
 //!
-//! The signature is a chain of HMACs over the method, the path, the query, two header fields and a digest of the body.
-//! If the secret or any of these parts differs, the signature differs.
+//! The signature is an HMAC over the method, the path, the query, two header fields and a digest of the body. Its key
+//! comes from the secret, by a chain of HMACs. If the secret or any of these parts differs, the signature differs.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// The access key that signs, and the region and service that the signature is for.
+/// The access key that signs, and the region and the service in the signature.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signer<'k> {
     pub key: &'k str,

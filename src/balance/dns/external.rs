@@ -1,5 +1,5 @@
-//! A program of the operator that reads and writes the weights, for services that edgeshim does not know. For each read
-//! and each write, edgeshim starts the program and sends one JSON object to its standard input.
+//! A program of the operator that reads and writes the weights, for DNS services without a client in edgeshim. For each
+//! read and each write, edgeshim starts the program and sends one JSON object to its standard input.
 //! `deploy/balance/README.md` describes the objects.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::keys::quote;
 /// The largest number of bytes that are read from standard output, and from standard error.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the output is read after the program has ended. A background process of the program can keep the output
-/// open for ever. What the program itself has written is in the pipe, so it arrives within this time.
+/// open for ever. The output of the program itself is already in the pipe, so it arrives within this time.
 const AFTER_END: Duration = Duration::from_secs(1);
 
 /// A program that edgeshim calls in place of the API of a DNS service.
@@ -76,8 +76,8 @@ impl External {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // With a process group of its own, the program does not get the terminal's SIGINT, which would interrupt a
-            // change. The processes that the program starts are in the same group, so all of them can be killed.
+            // The program has a process group of its own. So the terminal's SIGINT does not reach the program in the
+            // middle of a change. The processes that the program starts are in the same group, so all can be killed.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()

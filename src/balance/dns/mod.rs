@@ -21,7 +21,7 @@ use super::balance_file::{ServiceKeys, ServiceKind, TargetKeys};
 use super::grid::Grid;
 use super::node::{Found, Holding, Record};
 
-/// What to write under one name.
+/// A write of one node.
 #[derive(Debug)]
 pub(crate) struct Write<'p> {
     pub node: &'p str,
@@ -34,7 +34,7 @@ pub(crate) struct Write<'p> {
 pub(crate) enum Wanted<'p> {
     /// A new record.
     Record(&'p Record),
-    /// What the service reported before a change.
+    /// The records that the service reported before a change.
     Raw(&'p Value),
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Wanted<'p> {
 pub(crate) enum Failed {
     /// The service has rejected the write, or the write was too large to be sent. Nothing was written.
     Rejected(String),
-    /// It is not known whether the service has written.
+    /// Whether the service has written is unknown.
     Unknown(String),
 }
 
@@ -79,6 +79,8 @@ enum Api {
 }
 
 impl Service {
+    /// Makes the client of a service.
+    ///
     /// # Errors
     /// Returns a message if the keys cannot be used.
     pub(crate) fn new(keys: &ServiceKeys, caller: Caller) -> Result<Self, String> {
@@ -90,7 +92,7 @@ impl Service {
         Ok(Self { api, grid: keys.weight_grid() })
     }
 
-    /// Reads what is under the nodes of a target.
+    /// Reads what the service has under the nodes of a target.
     ///
     /// # Errors
     /// Returns a message if the service fails.
@@ -107,7 +109,7 @@ impl Service {
         Ok(all)
     }
 
-    /// Writes several nodes of a target. PowerDNS and Route 53 write all of them or none.
+    /// Writes several nodes of a target. PowerDNS and Route 53 write either all nodes or no node.
     ///
     /// # Errors
     /// Returns [`Failed`] if the service fails, or if the write is rejected.
@@ -127,10 +129,10 @@ impl Service {
         }
     }
 
-    /// Waits until all DNS servers of the service have what was written. Only Route 53 reports this.
+    /// Waits until all DNS servers of the service have the written records. Only Route 53 reports this.
     ///
     /// # Errors
-    /// Returns why it is not known whether they have it.
+    /// Returns why it is unknown whether all DNS servers have the records.
     pub(crate) async fn settle(&self) -> Result<(), String> {
         match &self.api {
             Api::Route53(service) => service.settle().await,
@@ -139,7 +141,7 @@ impl Service {
     }
 }
 
-/// Returns `Edited` if the weights in DNS do not follow from the modes and weights that a person set. Someone has then
+/// Returns `Edited` if the weights in DNS do not follow from the modes and weights in the record. Then someone has
 /// changed the record without edgeshim.
 fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Holding {
     let Holding::Ours(record) = holding else { return holding };

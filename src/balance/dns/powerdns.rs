@@ -19,7 +19,7 @@ use crate::wire::names::X_API_KEY;
 
 /// The type of a record with a program.
 const LUA: &str = "LUA";
-/// How many lookups are made for each node after a change, each as another client.
+/// The number of lookups for each node after a change. Each lookup has the address of another client.
 const SAMPLES: u32 = 8;
 
 /// A PowerDNS server.
@@ -65,10 +65,12 @@ impl PowerDns {
         let (name, status, zone) = (&self.name, reply.status, &target.zone);
         match status {
             401 | 403 => format!(
-                "{name}: the API rejects the key ({status}); write the value of api-key in pdns.conf as key of the DNS \
-                 service"
+                "{name}: the API rejects the key ({status}); set key of this DNS service to the value of api-key in \
+                 pdns.conf"
             ),
-            404 => format!("{name}: there is no zone {zone}{said}; create the zone, or correct zone in balance.toml"),
+            404 => {
+                format!("{name}: there is no zone {zone}{said}; create the zone, or correct the key zone of the target")
+            }
             409 | 422 => format!("{name}: the API rejects the record ({status}{said})"),
             429 => format!("{name}: too many requests ({status}{said}); try again later"),
             _ => format!("{name}: the API failed ({status}{said})"),
@@ -81,7 +83,7 @@ impl PowerDns {
             .map_err(|error| format!("{}: the zone {} is not JSON ({error})", self.name, target.zone))?;
         let Some(all) = zone.get("rrsets").and_then(Value::as_array) else {
             return Err(format!(
-                "{}: the zone {} has no list of records; is url the API of PowerDNS?",
+                "{}: the response for the zone {} has no list of records; is url the URL of the API of PowerDNS?",
                 self.name, target.zone
             ));
         };
@@ -103,8 +105,9 @@ impl PowerDns {
         self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
     }
 
-    /// Looks the node up as several clients. Each answer must be a CNAME to a served provider, or no CNAME if no
-    /// provider is served. PowerDNS accepts a LUA record whose program fails. Clients then get SERVFAIL.
+    /// Looks the node up with the addresses of several clients. Each answer must be a CNAME to a served provider. If no
+    /// provider is served, the answer must have no CNAME. PowerDNS accepts a LUA record whose program fails. Then
+    /// clients get SERVFAIL.
     pub(super) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
         let address = match self.lookup {
             Some(address) => address,
@@ -165,7 +168,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     };
     let foreign = || Holding::Foreign(format!("another record ({})", described("")));
     let [rrset] = rrsets else {
-        // PowerDNS accepts other records beside a LUA record. The data of the LUA record is still read.
+        // PowerDNS accepts other records beside a LUA record. Then the data of the LUA record is still read.
         let lua = rrsets.iter().find(|rrset| kind(rrset) == LUA).map(|rrset| contents(rrset));
         let lua = lua.as_deref().and_then(|contents| Some(lua::holding(target, contents.first()?)));
         return match lua {
@@ -182,7 +185,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         "CNAME" => target.provider_of(content).map_or_else(foreign, |provider| Holding::Cname(provider.to_owned())),
         LUA => match lua::holding(target, content) {
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
-                Holding::Edited(record, format!("its TTL is not {} s, the ttl in balance.toml", target.ttl.as_secs()))
+                Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
             }
             holding => holding,
         },

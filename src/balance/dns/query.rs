@@ -1,5 +1,5 @@
-//! Lookups as a client's resolver makes them (RFC 1035), with a client subnet (RFC 7871): over UDP, and over TCP if the
-//! answer is too large for UDP.
+//! Lookups of a name, in the form in which a client's resolver makes them (RFC 1035), with a client subnet (RFC 7871).
+//! A lookup uses UDP. If the answer is too large for UDP, the lookup uses TCP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,11 +13,12 @@ const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_OPT: u16 = 41;
 const CLASS_IN: u16 = 1;
-/// The flags of an answer that is incomplete, because it does not fit: QR and TC, in the third byte.
+/// The flags QR and TC, in the third byte. An answer with both flags is incomplete, because it does not fit into a
+/// packet.
 const TRUNCATED: u8 = 0x82;
 /// The option with the client's subnet (RFC 7871 §6).
 const OPTION_SUBNET: u16 = 8;
-/// The largest answer over UDP that the query asks for, in bytes.
+/// The largest answer over UDP that the query allows, in bytes.
 const MAX_ANSWER_BYTES: u16 = 1232;
 /// The largest number of times that a query is sent. A query without an answer is sent again, because UDP loses
 /// packets.
@@ -35,7 +36,7 @@ pub(super) enum Answer {
     Error(String),
 }
 
-/// Asks a server for a name, as a client with a random IPv4 address.
+/// Looks a name up at a server, with a random IPv4 address as the client's address.
 pub(super) async fn cname(server: SocketAddr, name: &str, limit: Duration) -> io::Result<Answer> {
     let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(local).await?;
@@ -87,7 +88,7 @@ async fn over_tcp(server: SocketAddr, query: &[u8], id: u16, name: &str) -> io::
     answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no valid answer over TCP"))
 }
 
-/// Whether a packet is an answer to the query `id` and does not fit into a packet (the flag TC).
+/// Whether a packet is an incomplete answer to the query `id`, because the answer does not fit (the flag TC).
 fn is_truncated(packet: &[u8], id: u16) -> bool {
     packet.starts_with(&id.to_be_bytes()) && packet.get(2).is_some_and(|flags| flags & TRUNCATED == TRUNCATED)
 }
@@ -151,7 +152,8 @@ fn answer(packet: &[u8], id: u16, name: &str) -> Option<Answer> {
     Some(Answer::NoCname)
 }
 
-/// Reads a name, which can point to earlier names (RFC 1035 §4.1.4). Returns the name and the position after it.
+/// Reads a name from a packet. The end of a name can be a pointer to an earlier name (RFC 1035 §4.1.4). Returns the
+/// name, and the position after the name or after its first pointer.
 fn read_name(packet: &[u8], start: usize) -> Option<(String, usize)> {
     let mut name = String::new();
     let (mut at, mut end) = (start, None);
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answer_when_truncated_then_is_asked_for_over_tcp() {
+    async fn answer_over_udp_when_truncated_then_query_is_repeated_over_tcp() {
         let (short, whole) = (packet(0, b""), packet(0, CNAME));
         assert_eq!(asked(short.clone(), None).await.expect("an answer"), Answer::NoCname);
         let answer = asked(truncated(short.clone()), Some(whole)).await;

@@ -1,8 +1,8 @@
 //! The record sets of Route 53: a weighted CNAME for each provider of a node.
 //!
 //! The identifier of a weighted record has the provider, its mode and the weight that a person set, for example
-//! `edgeshim fastly obey 15`. If a probe has taken the provider away, ` away` follows. `Weight` is the weight in DNS,
-//! which is 0 for a provider that is not served.
+//! `edgeshim fastly obey 15`. If `watch` has taken the provider away, ` away` follows. The element `Weight` has the
+//! weight in DNS. It is 0 for a provider that is not served.
 
 use std::collections::BTreeMap;
 
@@ -132,12 +132,12 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
         }
         let cname = target.providers.get(provider).map(|keys| keys.cname.as_str());
         if set.kind != "CNAME" || set.weight.is_none() || !set.others.is_empty() {
-            wrong = Some(format!("the record of {provider} is no weighted CNAME ({})", set.describe()));
+            wrong = Some(format!("the record of {provider} is not a weighted CNAME ({})", set.describe()));
         } else if set.ttl != Some(target.ttl.as_secs()) {
-            wrong = Some(format!("the TTL of {provider} is not {} s, the ttl in balance.toml", target.ttl.as_secs()));
-        // If balance.toml no longer has the provider, `refuse` reports it by its name.
+            wrong = Some(format!("the TTL of {provider} is not {} s, as in balance.toml", target.ttl.as_secs()));
+        // If balance.toml no longer has the provider, `refuse` reports the provider by its name.
         } else if cname.is_some_and(|cname| set.values != [cname]) {
-            wrong = Some(format!("the record of {provider} is {}, and not as in balance.toml", set.describe()));
+            wrong = Some(format!("the record of {provider} is {}, not the cname in balance.toml", set.describe()));
         }
     }
     let beside: Vec<&RecordSet> = sets.iter().filter(|set| share_of(set).is_none()).collect();
@@ -203,8 +203,8 @@ mod tests {
     fn record_sets_when_changed_by_hand_then_are_edited() {
         for (name, text, part) in [
             ("TTL", "61", "the TTL of a is not 60 s"),
-            ("Type", "A", "is no weighted CNAME (A \"a.example.net\")"),
-            ("Weight", "x", "is no weighted CNAME"),
+            ("Type", "A", "is not a weighted CNAME (A \"a.example.net\")"),
+            ("Weight", "x", "is not a weighted CNAME"),
             ("SetIdentifier", "edgeshim b obey 5", "b has two records"),
             ("SetIdentifier", "of another program", "another record is beside it (CNAME \"a.example.net\")"),
         ] {
@@ -219,7 +219,7 @@ mod tests {
         moved.providers.get_mut("a").expect("a").cname = "new.example.net".to_owned();
         let old = sets(&elements(&target(), "img.example.com", &sample()));
         let Holding::Edited(_, what) = holding(&moved, &old) else { panic!("edited") };
-        assert!(what.contains("CNAME \"a.example.net\", and not as in balance.toml"), "{what}");
+        assert!(what.contains("CNAME \"a.example.net\", not the cname in balance.toml"), "{what}");
     }
 
     #[test]

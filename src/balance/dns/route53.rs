@@ -1,8 +1,8 @@
-//! Route 53 of AWS: it lists the record sets of each node with GET, and changes all nodes of a target with one batch,
-//! which Route 53 carries out completely or not at all.
+//! The client of Route 53 of AWS. It lists the record sets of each node with GET, and changes all nodes of a target
+//! with one batch. Route 53 makes all changes of a batch or none.
 //!
 //! A batch deletes each old record set with exactly the content that was read. If someone has changed this record set
-//! since then, Route 53 rejects the batch, so the change of another person is not overwritten.
+//! since the reading, Route 53 rejects the batch. So the change of another person is not overwritten.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,11 +36,11 @@ const MAX_PAGES: u32 = 20;
 /// with UPSERT counts twice.
 const MAX_RECORDS: usize = 1000;
 const MAX_VALUE_BYTES: usize = 32_000;
-/// How often a call is repeated if Route 53 accepts no more requests at the moment, and the wait before the first
-/// repeat. The wait doubles with each repeat, and is multiplied by a random factor from 0.5 to 1.5.
+/// The largest number of repeats of a call while Route 53 accepts no more requests, and the wait before the first
+/// repeat. The wait doubles with each repeat. Each wait is multiplied by a random factor from 0.5 to 1.5.
 const MAX_REPEATS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// How long to wait until all DNS servers of Route 53 have the changes. Usually this takes less than a minute.
+/// The longest wait until all DNS servers of Route 53 have the changes. Usually the wait is shorter than a minute.
 const IN_SYNC_LIMIT: Duration = Duration::from_mins(3);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
@@ -54,7 +54,7 @@ pub(crate) struct Route53 {
     zone_id: String,
     limit: Duration,
     caller: Caller,
-    /// The changes that not all DNS servers of Route 53 have yet.
+    /// The ids of the changes that some DNS servers of Route 53 do not have yet.
     pending: Mutex<Vec<String>>,
 }
 
@@ -84,8 +84,8 @@ impl Trouble {
         Self::Reported { status: reply.status, code: code.to_owned(), text: texts.join(" ").trim().to_owned() }
     }
 
-    /// Returns whether Route 53 has rejected the call only because of other calls: too many, or one that still runs.
-    /// Then the call had no effect.
+    /// Returns whether Route 53 has rejected the call only because there are too many calls, or because an earlier call
+    /// still runs. Then the call had no effect.
     fn is_temporary(&self) -> bool {
         let codes = ["Throttling", "ThrottlingException", "PriorRequestNotComplete"];
         matches!(self, Self::Reported { code, .. } if codes.contains(&code.as_str()))
@@ -120,7 +120,7 @@ impl Trouble {
             }
             "InvalidChangeBatch" => (
                 "Route 53 rejects the change",
-                "if a record is not found, someone has changed it in the meantime; look again, and repeat the command",
+                "if a record was not found, someone has changed it meanwhile; look again, and repeat the command",
             ),
             _ if self.is_temporary() => ("Route 53 accepts no more requests at the moment", "try again later"),
             _ => return format!("Route 53 failed ({name}{text})"),
@@ -147,7 +147,7 @@ impl Route53 {
         })
     }
 
-    /// Makes a call. Repeats it up to `MAX_REPEATS` times while Route 53 accepts no more requests.
+    /// Makes a call. While Route 53 accepts no more requests, repeats the call up to `MAX_REPEATS` times.
     async fn call(&self, method: Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
         let mut wait = FIRST_WAIT;
         for repeat in 0.. {
@@ -158,7 +158,7 @@ impl Route53 {
             if repeat >= MAX_REPEATS || !trouble.is_temporary() {
                 return Err(trouble);
             }
-            // The random factor keeps several programs from repeating their calls at the same time.
+            // Because of the random factor, several programs do not repeat their calls at the same time.
             sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
             wait *= 2;
         }
@@ -222,8 +222,8 @@ impl Route53 {
         Ok(all)
     }
 
-    /// Lists the record sets under a name. Route 53 begins its list with this name, and goes on with the names after it
-    /// in the order of names, so the record sets of other names are left out.
+    /// Lists the record sets under a name. The list of Route 53 begins with this name and continues with later names.
+    /// The record sets of these later names are left out.
     async fn list(&self, node: &str) -> Result<Vec<Element>, String> {
         let path = format!("/hostedzone/{}/rrset", self.zone_id);
         let name = format!("{node}.");
@@ -253,10 +253,7 @@ impl Route53 {
             page.text_of("NextRecordType").unwrap_or_default().clone_into(&mut kind);
             page.text_of("NextRecordIdentifier").unwrap_or_default().clone_into(&mut identifier);
         }
-        Err(format!(
-            "{}: {node} has record sets on more than {MAX_PAGES} pages; remove record sets that nobody needs",
-            self.name
-        ))
+        Err(format!("{}: {node} has record sets on more than {MAX_PAGES} pages; remove unused record sets", self.name))
     }
 
     pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
@@ -287,7 +284,8 @@ impl Route53 {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all DNS servers of Route 53 have the changes. The caller may drop the future, and call again.
+    /// Waits until all DNS servers of Route 53 have the changes. The caller may drop the future, and call this function
+    /// again.
     pub(super) async fn settle(&self) -> Result<(), String> {
         let end = Instant::now() + IN_SYNC_LIMIT;
         loop {
@@ -319,8 +317,8 @@ impl Route53 {
     }
 }
 
-/// Returns the changes of a batch. Record sets that stay equal are left out. All deletions come before the first new
-/// record set, because Route 53 accepts no weighted record beside a record without weight.
+/// Returns the changes of a batch, without the record sets that stay equal. All deletions come before the first new
+/// record set, because Route 53 accepts no weighted record beside a record without a weight.
 fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, String> {
     let (mut deletes, mut upserts) = (Vec::new(), Vec::new());
     for write in writes {
@@ -356,7 +354,7 @@ fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, St
     Ok(deletes.into_iter().map(change("DELETE")).chain(upserts.into_iter().map(change("UPSERT"))).collect())
 }
 
-/// Reads the record sets that [`Route53::read`] has put into a value.
+/// Reads the record sets from [`Found::raw`], where [`Route53::read`] has stored them as XML.
 fn elements_of(raw: &Value) -> Result<Vec<Element>, String> {
     let texts = raw.as_array().map(Vec::as_slice).unwrap_or_default();
     texts.iter().map(|text| Element::parse(text.as_str().unwrap_or_default().as_bytes())).collect()

@@ -1,4 +1,4 @@
-//! What a person asks for on the page: the preview, which writes nothing, and the change.
+//! The preview and the change that a person requests on the page. A preview writes nothing.
 
 use std::sync::atomic::Ordering;
 
@@ -33,11 +33,11 @@ struct Asked {
     mode: Option<String>,
     why: Option<String>,
     force: Option<String>,
-    /// The digest of the preview that the person has confirmed. Only for a change.
+    /// The digest of the preview that the person has confirmed. Only a change needs this key.
     preview: Option<String>,
 }
 
-/// What is asked for, after all values have been checked.
+/// The requested change, after all values have been checked.
 struct Checked {
     targets: Vec<&'static TargetKeys>,
     action: Action,
@@ -63,7 +63,7 @@ fn unplanned(trouble: Trouble) -> Reply {
 }
 
 impl Page {
-    /// Computes a change and says what speaks against it. Writes nothing.
+    /// Computes a change, and lists what speaks against it. Writes nothing.
     pub(super) async fn preview(&self, body: &[u8]) -> Reply {
         let asked = match self.checked(body) {
             Ok(asked) => asked,
@@ -90,13 +90,14 @@ impl Page {
                 return failed(StatusCode::CONFLICT, &[text.to_owned()]);
             };
             let reply = self.make(who, &body).await;
-            // The next reading must show what the change has left.
+            // Because of the new number, the next reading reads the nodes again, and shows the result of the change.
             self.changes.fetch_add(1, Ordering::Relaxed);
             drop(changing);
             reply
         });
         task.await.unwrap_or_else(|_| {
-            let text = "a bug in edgeshim: the change has panicked; edgeshim balance status shows how the nodes stand";
+            let text =
+                "a bug in edgeshim: the change has panicked; edgeshim balance status shows the state of the nodes";
             failed(StatusCode::INTERNAL_SERVER_ERROR, &[text.to_owned()])
         })
     }
@@ -162,7 +163,7 @@ impl Page {
         }
     }
 
-    /// Checks what is asked for.
+    /// Reads and checks the requested change.
     ///
     /// # Errors
     /// Returns what is wrong, and what to write instead.

@@ -15,7 +15,7 @@ use crate::wire::names::HOST;
 
 /// The configuration key of the token.
 pub(super) const TOKEN_KEY: &str = "serve.token";
-/// The name in the journal of a person with the token.
+/// The name that the journal has for a person with the token.
 const WITH_TOKEN: &str = "token";
 /// The longest name of a user, in bytes.
 const MAX_USER_BYTES: usize = 100;
@@ -49,9 +49,9 @@ impl Gate {
 
     /// Returns the user whom a trusted proxy names.
     ///
-    /// The Host must be the configured name. Without this rule, another site could let its own host name resolve to the
-    /// address of this listener (DNS rebinding). Its page could then send this header field from a browser on the
-    /// machine of the proxy.
+    /// The field Host must have the configured name. Without this rule, another site could let its own host name
+    /// resolve to the address of this listener (DNS rebinding). Then a page of that site, in a browser on the machine
+    /// of the proxy, could send the header field that names the user.
     fn named_by_proxy(&self, head: &Parts, peer: Option<IpAddr>) -> Option<String> {
         let (field, host) = (self.keys.user_header.as_ref()?, self.keys.host.as_deref()?);
         let is_trusted = peer.is_none_or(|peer| self.trusted.contains(peer));
@@ -63,7 +63,7 @@ impl Gate {
     }
 }
 
-/// Returns whether the Host of a request is a name, with any port.
+/// Returns whether the field Host of a request has this name, with or without a port.
 fn has_host(head: &Parts, name: &str) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };

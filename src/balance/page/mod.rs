@@ -48,6 +48,8 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Prepares the page. The page is never freed.
+    ///
     /// # Errors
     /// Returns a message if the keys of a DNS service cannot be used, or if there is no source of random numbers.
     pub(crate) fn new(

@@ -24,7 +24,7 @@ use super::Page;
 use super::dns_reads::{DnsReads, Nodes};
 use super::month_bills::{Stamp, stamp};
 
-/// The age from which a reading is replaced.
+/// The age at which a reading is replaced.
 const MAX_AGE: Duration = Duration::from_secs(3);
 /// The time over which the observed shares are measured, and the largest number of looks in this time.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -34,7 +34,7 @@ const HISTORY: usize = 20;
 /// How long a reading waits for the DNS services and the shims. The page asks again every 5 seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The newest reading, and what the next reading needs.
+/// The newest reading, the weights in DNS, and the earlier counters, from which the observed shares are computed.
 #[derive(Debug)]
 pub(super) struct Reading {
     state: Option<Read>,
@@ -45,12 +45,13 @@ pub(super) struct Reading {
 #[derive(Debug)]
 struct Read {
     began: Instant,
-    /// The number of changes of this process before the reading began.
+    /// The number of changes that this process had tried when the reading began.
     changes: u64,
     state: Value,
 }
 
-/// The journal, and the size and the time of its file. The journal is read again if one of them has changed.
+/// The journal, with the size of its file and the time of the file's last change. If one of the two has changed, the
+/// journal is read again.
 pub(super) type KnownJournal = Option<(Stamp, Arc<Journal>)>;
 
 impl Page {
@@ -159,8 +160,8 @@ impl Page {
         })
     }
 
-    /// Returns how the last change of the weights arrives, as the first shim sees it. `null` without shims, or if the
-    /// shim has seen no change.
+    /// Returns how fast the last change of the weights arrives, by the counters of the first shim. Returns `null` if
+    /// there are no shims, or if the shim has found no change.
     ///
     /// # Errors
     /// Returns a message if the shim does not answer as expected.
@@ -196,7 +197,7 @@ impl Reading {
         self.looks.push_back((now, look));
     }
 
-    /// Returns the shares since the oldest look from which the counters have only grown.
+    /// Returns the observed shares since the oldest look after which the growth of the counters is known.
     fn observed(&self, names: &[&String]) -> Option<Observed> {
         let (last, newest) = self.looks.back()?;
         let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);
@@ -227,7 +228,7 @@ fn providers(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) 
     target.providers.iter().map(one).collect()
 }
 
-/// Returns a change for the history: the line of the journal, with the shares as texts.
+/// Returns a change for the history: the values in the journal, and the changed shares as texts.
 fn entry(entry: &Entry) -> Value {
     let mut shares = Vec::new();
     for (target, to) in &entry.to {

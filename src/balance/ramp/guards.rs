@@ -1,5 +1,6 @@
-//! The guards of a ramp: each compares a figure of the provider with a limit, and with the same figure of the others in
-//! the same time. A figure that is above its limit everywhere is not the fault of one CDN, so it is no breach.
+//! The guards of a ramp. Each guard compares a figure of the provider with a limit, and with the same figure of the
+//! other providers in the same time. If the figure is as bad for the other providers, one CDN is not the cause, so
+//! there is no breach.
 
 use crate::balance::figures::{Counts, Growth};
 use crate::balance::ramp_keys::GuardKeys;
@@ -7,18 +8,18 @@ use crate::metrics::arrival::chance;
 
 /// The smallest number of errors, and of beacons, that can be a breach. One failure among ten pulls proves nothing.
 const LEAST_EVENTS: f64 = 5.0;
-/// The smallest number of times, and of requests at the edge, from which a percentile or an offload is computed.
+/// The smallest number of load times or pull times for a percentile, and of requests at the edge for an offload.
 const LEAST_TIMES: f64 = 100.0;
 
-/// What a guard says.
+/// The result of a guard.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
     Fine,
     /// There is no figure. The text says why.
     Unknown(&'static str),
-    /// The figure is above the limit and worse than that of the others.
+    /// The figure is above the limit, and worse than the figure of the other providers.
     Breach {
-        /// Whether the numbers exclude chance. If not, only a second look confirms the breach.
+        /// Whether the numbers exclude chance. If they do not, only a second look confirms the breach.
         is_certain: bool,
     },
 }
@@ -28,7 +29,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Reading {
     pub guard: &'static str,
     pub verdict: Verdict,
-    /// The provider's figure beside that of the others, for people.
+    /// The provider's figure and the figure of the other providers, for people.
     pub figures: String,
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn read(guard: &GuardKeys, compared: Compared<'_>, growth: &Growth) -
     let mut readings = Vec::new();
     readings.extend(guard.errors.map(|limit| errors(limit, &own, &others)));
     readings.extend(guard.beacons_per_minute.map(|limit| beacons(limit, growth.seconds, compared, &own, &others)));
-    // These two figures have no meaning without others.
+    // Without other providers, these two figures have no meaning.
     let has_others = !compared.others.is_empty();
     readings.extend(guard.p95_ratio.filter(|_| has_others).map(|limit| p95(limit, &own, &others)));
     readings.extend(guard.offload_drop.filter(|_| has_others).map(|limit| offload(limit, &own, &others)));
@@ -78,7 +79,8 @@ fn errors(limit: f64, own: &Counts, others: &Counts) -> Reading {
     reading(verdict, format!("errors {} of {} pulls{beside}", per_cent(part), own.pulls))
 }
 
-/// The beacons of the others are those for as many pulls as the provider has.
+/// Reads the guard of beacons. The number of the other providers' beacons is scaled to the number of the provider's
+/// pulls.
 fn beacons(limit: f64, seconds: f64, compared: Compared<'_>, own: &Counts, others: &Counts) -> Reading {
     let reading = |verdict, figures| Reading { guard: "beacons_per_minute", verdict, figures };
     if !compared.has_beacons {
@@ -91,7 +93,7 @@ fn beacons(limit: f64, seconds: f64, compared: Compared<'_>, own: &Counts, other
     let rate = own.beacons * 60.0 / seconds;
     let expected = (others.pulls > 0.0).then(|| others.beacons * own.pulls / others.pulls);
     let beside = expected.map(|beacons| format!(" (others {:.1})", beacons * 60.0 / seconds)).unwrap_or_default();
-    // The number of independent beacons has the standard deviation of its square root.
+    // The standard deviation of a number of independent beacons is the square root of this number.
     let is_worse = expected.is_none_or(|expected| own.beacons - expected > 3.0 * own.beacons.max(expected).sqrt());
     let is_breach = rate > limit && own.beacons >= LEAST_EVENTS && is_worse;
     let verdict = if is_breach { Verdict::Breach { is_certain: true } } else { Verdict::Fine };
@@ -101,16 +103,13 @@ fn beacons(limit: f64, seconds: f64, compared: Compared<'_>, own: &Counts, other
 fn p95(limit: f64, own: &Counts, others: &Counts) -> Reading {
     let reading = |verdict, figures| Reading { guard: "p95_ratio", verdict, figures };
     let has_enough = |times: fn(&Counts) -> f64| times(own) >= LEAST_TIMES && times(others) >= LEAST_TIMES;
-    // What browsers report is what users get. Without enough of these times, the times of the pulls count.
+    // Browsers report the load times that users get. If there are too few load times, the times of the pulls count.
     let (what, of_own, of_others) = if has_enough(|counts| counts.load_times.count()) {
         ("load time", &own.load_times, &others.load_times)
     } else if has_enough(|counts| counts.pull_times.count()) {
         ("pull time", &own.pull_times, &others.pull_times)
     } else {
-        return reading(
-            Verdict::Unknown("there are not 100 times of the provider and of the others"),
-            "p95 unknown".into(),
-        );
+        return reading(Verdict::Unknown("the provider or the others have fewer than 100 times"), "p95 unknown".into());
     };
     let (Some(time), Some(beside)) = (of_own.quantile(0.95), of_others.quantile(0.95)) else {
         return reading(Verdict::Unknown("there are no times"), "p95 unknown".to_owned());
@@ -129,7 +128,7 @@ fn offload(limit: f64, own: &Counts, others: &Counts) -> Reading {
         (counts.edge_requests >= LEAST_TIMES).then(|| (1.0 - counts.pulls / counts.edge_requests).max(0.0))
     };
     let (Some(part), Some(beside)) = (of(own), of(others)) else {
-        let why = "the shims have not got the logs of 100 requests at the edges of the provider and of the others";
+        let why = "the shims have logs of fewer than 100 requests at the edge of the provider or of the others";
         return reading(Verdict::Unknown(why), "offload unknown".to_owned());
     };
     let verdict = if beside - part > limit { Verdict::Breach { is_certain: false } } else { Verdict::Fine };
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_when_above_the_limit_then_are_a_breach_only_if_worse_than_the_others() {
+    fn errors_when_above_the_limit_then_are_a_breach_only_if_worse_than_errors_of_others() {
         let breach = Verdict::Breach { is_certain: true };
         for (own, others, expected) in [
             (counts(1000.0, 50.0), Some(counts(9000.0, 9.0)), breach.clone()),
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn beacons_when_compared_then_traffic_of_the_others_is_scaled() {
+    fn beacons_when_compared_then_beacons_of_others_are_scaled_to_the_pulls() {
         let guard = GuardKeys { errors: None, beacons_per_minute: Some(50.0), ..ERRORS };
         let with = |pulls, beacons| Counts { beacons, ..counts(pulls, 0.0) };
         let breach = Verdict::Breach { is_certain: true };
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn p95_when_times_are_too_few_then_is_not_known() {
+    fn p95_when_100_times_are_known_then_is_compared_and_otherwise_is_unknown() {
         let guard = GuardKeys { errors: None, p95_ratio: Some(1.2), ..ERRORS };
         let with = |count: f64, slow: f64| Counts {
             pull_times: times(&[(0.1, count - slow), (1.0, count), (f64::INFINITY, count)]),
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn offload_when_below_that_of_the_others_then_is_a_breach() {
+    fn offload_when_more_than_the_limit_below_others_then_is_a_breach() {
         let guard = GuardKeys { errors: None, offload_drop: Some(0.1), ..ERRORS };
         let with = |edge_requests, pulls| Counts { edge_requests, ..counts(pulls, 0.0) };
         let breach = Verdict::Breach { is_certain: false };

@@ -10,19 +10,19 @@ use crate::balance::share::Shares;
 pub(crate) struct Stopped {
     /// The share at which the ramp ends, in per cent.
     pub end: u32,
-    /// The shares before the ramp, by target. `None`: the ramp was put back, so it begins again.
+    /// The shares before the ramp, by target. `None`: the weights were put back, so the ramp begins again.
     pub start: Option<BTreeMap<String, Shares>>,
     /// The shares before the last step.
     pub previous: Option<BTreeMap<String, Shares>>,
-    /// The number of steps that were made since the start.
+    /// The number of steps that the ramp has made.
     pub steps: usize,
 }
 
-/// Finds the last change of these targets, which must be a part of a ramp of this provider. The changes of `watch`,
-/// which takes providers away and brings them back, do not count.
+/// Finds the last change of these targets, which must be part of a ramp of this provider. Changes of `watch` do not
+/// count.
 ///
 /// # Errors
-/// Returns a message if the last change is another.
+/// Returns a message if the last change is not part of such a ramp.
 pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Result<Stopped, String> {
     let is_ours = |entry: &&Entry| {
         let is_of_watch = matches!(entry.action.as_str(), "away" | "back");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_last_change_is_a_step_then_start_is_before_its_first_step() {
+    fn ramp_when_last_change_is_a_step_then_start_has_the_shares_before_the_first_step() {
         let set = Action::Set { provider: "a".to_owned(), weight: None, mode: None, permille: Some(3) };
         let failed = Entry { result: "put back: 500".to_owned(), ..step(25, 100) };
         let changes = vec![entry(&set, 0, 3, "done"), step(1, 3), step(5, 10), step(10, 50), failed];
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_watch_has_made_changes_since_its_start_then_start_is_before_its_first_step() {
+    fn ramp_when_watch_has_made_changes_meanwhile_then_they_do_not_count() {
         let away = |away| entry(&Action::Away { provider: "b".to_owned(), away }, 50, 50, "done");
         let changes = vec![step(1, 3), step(5, 10), away(true), away(false), step(10, 50), away(true)];
         let of = |weight| Some([("images".to_owned(), shares(weight))].into());
@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn ramp_when_it_was_put_back_then_begins_again_with_the_same_end() {
+    fn ramp_when_weights_were_put_back_then_begins_again_with_the_same_end() {
         let to = [("images".to_owned(), shares(3))].into();
         let back = entry(&Action::RampBack { provider: "a".to_owned(), end: 50, to }, 10, 3, "done");
         assert_eq!(found(vec![step(1, 3), back]), Ok(Stopped { end: 50, start: None, previous: None, steps: 0 }));
     }
 
     #[test]
-    fn ramp_when_last_change_is_another_then_is_not_resumed() {
+    fn ramp_when_last_change_is_not_its_step_then_is_not_resumed() {
         let set = Action::Set { provider: "a".to_owned(), weight: Some(1), mode: None, permille: None };
         assert!(found(vec![step(1, 3), entry(&set, 10, 3, "done")]).is_err());
         assert!(found(Vec::new()).is_err());

@@ -1,8 +1,9 @@
-//! Decides what a ramp does next, after each look at the figures. Pure: the caller passes the figures and the time.
+//! Decides what a ramp does next, after each look at the figures. This file uses no socket and no clock: the caller
+//! passes the figures and the time.
 //!
-//! A step has two phases. First the observed share must arrive at the wanted one, because clients keep old DNS entries.
-//! Then the soak begins: the guards must hold for a while. The guards watch both phases. Time without figures is no
-//! part of the soak.
+//! A step has two phases. In the first phase, the observed share moves to the wanted share. This takes time, because
+//! clients keep old DNS entries. The second phase is the soak: the guards must hold for the time `soak`. The guards are
+//! read in both phases. Time without figures is not part of the soak.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use crate::balance::figures::Growth;
 use crate::balance::ramp_keys::RampKeys;
 use crate::metrics::arrival::{PARTS, arrival};
 
-/// The guards read the last looks as well as all looks of the step. So a sudden failure is seen at once, and a slow one
-/// too.
+/// The number of looks that are read together. The guards read these last looks, and also all looks of the step. So
+/// both a sudden failure and a slow failure are found.
 const RECENT_LOOKS: usize = 4;
-/// The smallest distance from the wanted share that counts as arrived, in percentage points, and relative to the share.
+/// A share has arrived if its distance from the wanted share is at most the larger of these two: so many percentage
+/// points, and so large a part of the wanted share.
 const NEAR_POINTS: f64 = 2.0;
 const NEAR_PART: f64 = 0.1;
 
@@ -26,7 +28,7 @@ pub(crate) enum Next {
     Look,
     /// The step has passed.
     Passed,
-    /// A guard is broken: the weights go back. The text has the figures.
+    /// A guard is broken: the weights are put back. The text has the figures.
     PutBack(String),
     /// The ramp stops, and the weights stay. The text says why.
     Stop(String),
@@ -41,21 +43,23 @@ pub(crate) struct Step<'k> {
     others: Vec<String>,
     /// All providers of the target.
     all: Vec<String>,
-    /// The wanted share before the step and after it, in per cent. `None`: the step was made by an earlier process.
+    /// The share before the step, in per cent. `None`: an earlier process made the step.
     before: Option<f64>,
+    /// The wanted share after the step, in per cent.
     share: u32,
     began: Duration,
     recent: VecDeque<Growth>,
     total: Growth,
-    /// For each look: the seconds since the step, and the pulls and requests at the edge of the provider and of all.
+    /// For each look: the seconds since the step, the pulls and the requests at the edge of the provider, and the pulls
+    /// and the requests at the edge of all providers.
     looks: Vec<(f64, [f64; 2], [f64; 2])>,
     arrived: Option<Duration>,
     soaked: Duration,
     /// When the last figures arrived.
     seen: Duration,
-    /// The guards that were broken at the last look, but not certainly.
+    /// The guards that the last look showed as broken. Some of these breaches can be chance.
     suspects: Vec<&'static str>,
-    /// What the last look has shown.
+    /// A description of the last look.
     report: String,
 }
 
@@ -90,7 +94,7 @@ impl<'k> Step<'k> {
         }
     }
 
-    /// Takes the growth of the counters since the last look, or why there is none.
+    /// Takes the growth of the counters since the last look, or the reason why the growth is unknown.
     pub(crate) fn look(&mut self, now: Duration, growth: Result<&Growth, &str>, has_beacons: bool) -> Next {
         let growth = match growth {
             Ok(growth) if growth.sum(self.all.iter()).pulls > 0.0 => growth,
@@ -115,7 +119,7 @@ impl<'k> Step<'k> {
         }
         let own = recent.of(&self.provider);
         if own.pulls + own.edge_requests <= 0.0 {
-            return self.without_figures(now, "the provider gets no requests any more");
+            return self.without_figures(now, "the provider no longer gets requests");
         }
         self.seen = now;
         self.soaked += Duration::from_secs_f64(growth.seconds.max(0.0));
@@ -128,7 +132,7 @@ impl<'k> Step<'k> {
             Verdict::Fine | Verdict::Breach { .. } => None,
         });
         match unknown {
-            // A breach that only the next look can confirm must not pass.
+            // A step must not pass while the next look can confirm a breach.
             None if !self.suspects.is_empty() => Next::Look,
             None => Next::Passed,
             Some((guard, why)) if self.soaked >= self.keys.soak * 2 => Next::Stop(format!(
@@ -153,7 +157,7 @@ impl<'k> Step<'k> {
         }
     }
 
-    /// A look without figures shows neither a breach nor health.
+    /// Takes a look without figures. Such a look shows neither a breach nor that the guards hold.
     fn without_figures(&mut self, now: Duration, why: &str) -> Next {
         let blind = now.saturating_sub(self.seen);
         self.report = format!("holding, no figures for {}: {why}", time(blind));
@@ -187,8 +191,8 @@ impl<'k> Step<'k> {
         ))
     }
 
-    /// Returns the figures of the broken guards. A guard whose figures can be chance is broken if it is broken at two
-    /// looks in succession.
+    /// Returns the figures of the broken guards. If the figures of a guard can be chance, the guard is broken only
+    /// after a breach at two looks in a row.
     fn breach(&mut self, last: &[Reading], total: &[Reading]) -> Option<String> {
         let earlier = std::mem::take(&mut self.suspects);
         let mut broken = Vec::new();
@@ -213,7 +217,7 @@ impl<'k> Step<'k> {
         &self.report
     }
 
-    /// Describes how fast the share has arrived. `None`: the change was not measured from its start.
+    /// Describes how fast the share has arrived. `None`: the step was not measured from its start.
     pub(crate) fn convergence(&self) -> Option<String> {
         let before = self.before? / 100.0;
         let wanted = f64::from(self.share) / 100.0;
@@ -234,7 +238,8 @@ impl<'k> Step<'k> {
     }
 }
 
-/// Returns the figures of all guards for people: of the last looks if they are known, else of the step.
+/// Returns the figures of all guards for people: the figures of the last looks. If these are unknown, returns the
+/// figures of the step.
 fn figures(last: &[Reading], total: &[Reading]) -> String {
     let of = |(last, total): (&Reading, &Reading)| match last.verdict {
         Verdict::Unknown(_) => format!("; {}", total.figures),
@@ -243,8 +248,8 @@ fn figures(last: &[Reading], total: &[Reading]) -> String {
     last.iter().zip(total).map(of).collect()
 }
 
-/// Returns the shares of the steps above the present share, up to the share `end`. The present share is in hundredths
-/// of a per cent, and all others are in per cent.
+/// Returns the shares of the steps above the present share, up to the share `end`. `present` is in hundredths of a per
+/// cent; `end` and the steps are in per cent.
 pub(crate) fn steps(keys: &RampKeys, present: u32, end: u32) -> Vec<u32> {
     let between = keys.steps.iter().copied().filter(|&step| step * 100 > present && step < end);
     between.chain((end * 100 > present).then_some(end)).collect()

@@ -1,4 +1,4 @@
-//! The timetable of a ramp: when each step can begin, and when it must.
+//! The timetable of a ramp: the earliest and the latest time at which each step begins.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use super::progress::time;
 use crate::balance::ramp_keys::{OnBreach, RampKeys};
 use crate::balance::tables::aligned;
 
-/// Writes the timetable, what a breach puts back, and the guards. `inside`: the share of the step that an earlier ramp
-/// has made, and whose soak is repeated. A step takes at least one look and the soak. A step of which figures are
-/// missing can take longer than the timetable says.
+/// Writes the timetable, the weights that a breach puts back, and the guards. `inside` is the share of a step that an
+/// earlier process has made. The soak of this step is repeated. A step takes at least one look and the soak. If figures
+/// are missing, a step can take longer than the timetable says.
 pub(crate) fn timetable(keys: &RampKeys, made: usize, inside: Option<&str>, remaining: &[u32]) -> String {
     let (shortest, longest) = (keys.every + keys.soak, keys.arrive + keys.soak);
     let mut rows = vec![["step", "share", "not before", "not after"].map(str::to_owned).to_vec()];
@@ -46,7 +46,7 @@ mod tests {
     use crate::balance::ramp_keys::GuardKeys;
 
     #[test]
-    fn timetable_when_a_ramp_is_resumed_then_begins_with_the_step_that_was_made() {
+    fn timetable_when_a_ramp_is_resumed_then_begins_with_the_last_step_that_was_made() {
         let guard = GuardKeys { errors: Some(0.01), ..GuardKeys::default() };
         let keys = RampKeys { guard, on_breach: OnBreach::Previous, ..RampKeys::default() };
         assert_eq!(

@@ -16,17 +16,17 @@ use crate::balance::transaction::{Interrupt, Services};
 /// How many acts can wait for their announcement.
 pub(crate) const MAX_UNANNOUNCED: usize = 64;
 
-/// Something to tell the operator.
+/// A message for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct News {
     pub text: String,
     pub is_problem: bool,
 }
 
-/// Tells the operator something.
+/// Shows a message to the operator.
 pub(crate) type Tell<'f> = &'f dyn Fn(&News);
 
-/// The journal as it was read, with the size and the time of the file.
+/// The journal as it was read, with the size of the file and the time of the file's last change.
 type ReadJournal = ((u64, Option<SystemTime>), Rc<Journal>);
 
 /// What the targets share.
@@ -35,7 +35,7 @@ pub(crate) struct Shared<'f> {
     pub(super) caller: &'f Caller,
     pub(super) services: &'f Services<'f>,
     pub(super) tell: Tell<'f>,
-    /// This clock does not jump.
+    /// The start of the watch, on a clock that does not jump.
     start: Instant,
     journal: RefCell<Option<ReadJournal>>,
     turn: Mutex<()>,
@@ -53,13 +53,13 @@ impl<'f> Shared<'f> {
         self.start.elapsed()
     }
 
-    /// Waits until no other target of this watch writes. The journal has one lock, and a target that finds the lock
-    /// taken would have to wait for its next round.
+    /// Waits until no other target of this watch writes. The journal has one lock. A target that finds this lock taken
+    /// would have to wait for its next round.
     pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// Reads the journal, if the file has changed.
+    /// Returns the journal. Reads the file only if the file has changed.
     pub(super) fn journal(&self) -> Result<Rc<Journal>, String> {
         let path = &self.file.journal;
         let metadata = std::fs::metadata(path).ok();
@@ -72,12 +72,12 @@ impl<'f> Shared<'f> {
         Ok(Rc::clone(&kept.insert((stamp, journal)).1))
     }
 
-    /// Notes that records were written.
+    /// Wakes `settle_writes`, because records were written.
     pub(super) fn has_written(&self) {
         self.has_written.notify_one();
     }
 
-    /// Waits after each write until the DNS servers have the records, until a signal arrives.
+    /// After each write, waits until the DNS servers have the records. Ends when a signal arrives.
     pub(crate) async fn settle_writes(&self, stop: &Interrupt) {
         let settled = async {
             loop {
@@ -92,13 +92,14 @@ impl<'f> Shared<'f> {
         }
     }
 
-    /// Waits until the DNS servers have the records, or until a signal arrives, and warns if they may not have them.
+    /// Waits until the DNS servers have the records, or until a signal arrives. Warns if the DNS servers may lack the
+    /// records.
     pub(crate) async fn settle(&self) {
         self.services.settle().await.iter().for_each(|text| self.warn(text));
     }
 
-    /// Announces acts to the shims, one after the other, until all senders are gone. After a signal, there is only a
-    /// warning for each act.
+    /// Announces acts to the shims, one after the other, until all senders are dropped. After a signal, each act gets
+    /// only a warning.
     pub(crate) async fn announce_acts(&self, mut acts: mpsc::Receiver<Entry>, stop: &Interrupt) {
         while let Some(entry) = acts.recv().await {
             tokio::select! {

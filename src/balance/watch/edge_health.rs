@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-/// An edge that goes down for the third time needs twice as many successes as before, then four times as many, and so
-/// on, up to this factor.
+/// The largest factor for `up_after`. After an edge has gone down for the third time, it needs twice `up_after`
+/// successes to be up again, after the fourth time four times as many, and so on.
 const MAX_FACTOR: u32 = 32;
-/// After so many times `up_after` successes in a row, the earlier failures of an edge are forgotten.
+/// After this number times `up_after` successes in a row, the earlier failures of an edge are forgotten.
 const FORGOTTEN_AFTER: u32 = 64;
 
 /// How many probes in a row change what is known about an edge.
@@ -35,12 +35,12 @@ pub(crate) struct Health {
     /// How many of the last probes succeeded in a row, and how many failed in a row. One of the two is 0.
     pub successes: u32,
     pub failures: u32,
-    /// How often the edge went down, since the failures were forgotten.
+    /// How many times the edge has gone down since its failures were last forgotten.
     times_down: u32,
 }
 
 impl Health {
-    /// Counts the result of a probe. Returns whether the edge is up or down now, and was not before.
+    /// Counts the result of a probe. Returns whether `sight` has changed.
     pub(crate) fn count(&mut self, is_success: bool, limits: Limits) -> bool {
         let before = self.sight;
         if is_success {
@@ -66,15 +66,15 @@ impl Health {
         has_changed
     }
 
-    /// Returns how many successes in a row the edge needs to be up.
+    /// Returns how many successes in a row the edge needs until it is up.
     pub(crate) fn needed(&self, limits: Limits) -> u32 {
         let factor = 1_u32.checked_shl(self.times_down.saturating_sub(2)).unwrap_or(MAX_FACTOR).min(MAX_FACTOR);
         limits.up_after.saturating_mul(factor)
     }
 }
 
-/// Whether a round says nothing about the edges: no probe succeeded, and edges of several providers that were not down
-/// failed at the same time. The likely cause is the network of this machine.
+/// Whether a round gives no information about the edges: no probe succeeded, and among the edges that were not down are
+/// edges of several providers. The likely cause is the network of this machine.
 pub(crate) fn is_blind<'p>(results: impl IntoIterator<Item = (&'p str, Sight, bool)>) -> bool {
     let mut failing = BTreeSet::new();
     for (provider, sight, is_success) in results {
@@ -124,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn edge_when_failing_many_times_then_change_is_reported_once() {
+    fn edge_when_more_probes_fail_than_needed_then_change_is_reported_once() {
         let mut health = Health::default();
         let changes: Vec<bool> = "-----".chars().map(|probe| health.count(probe == '+', LIMITS)).collect();
         assert_eq!(changes, [false, false, true, false, false]);
     }
 
     #[test]
-    fn edge_when_going_down_many_times_then_must_be_up_longer() {
+    fn edge_when_going_down_many_times_then_needs_more_successes() {
         let mut health = Health::default();
         let mut needed = Vec::new();
         for _ in 0..9 {

@@ -1,5 +1,5 @@
-//! Probes: one GET for each edge. An edge is fine if the status of the response is from 200 to 399, and if the response
-//! is complete, or its first 64 KiB have arrived, within the time limit. Redirections are not followed.
+//! Probes: one GET for each edge. A probe succeeds if the status of the response is from 200 to 399, and if the whole
+//! response, or its first 64 KiB, arrived within the time limit. Redirections are not followed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const MAX_TEXT: usize = 300;
 /// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Probed {
-    /// The status of the response, or why there is none.
+    /// The status of the response, or why there is no response.
     pub answer: Result<u16, String>,
     pub took: Duration,
 }
@@ -40,7 +40,7 @@ impl fmt::Display for Probed {
     }
 }
 
-/// Probes all URLs at the same time. Returns the results in the order of the URLs.
+/// Probes all URLs, up to `AT_ONCE` of them at the same time. Returns the results in the order of the URLs.
 pub(crate) async fn probe_all(urls: Vec<ProbeUrl>, limit: Duration, is_verbose: bool) -> Vec<Probed> {
     let lost = Probed { answer: Err("the probe was not made".to_owned()), took: Duration::ZERO };
     let mut results = vec![lost; urls.len()];
@@ -70,7 +70,7 @@ pub(crate) async fn probe_all(urls: Vec<ProbeUrl>, limit: Duration, is_verbose: 
     results
 }
 
-/// The names in a certificate of a server can be in the text.
+/// Makes a text fit for a terminal. The text can contain names from the certificate of a server.
 fn shown(text: &str) -> String {
     text.chars().filter(|&character| !character.is_control() && !is_active(character)).take(MAX_TEXT).collect()
 }

@@ -1,13 +1,13 @@
 //! Probes the edges of the CDNs, takes a provider away in DNS while its edge is down, and brings it back.
 //!
 //! `edge_probe` sends the requests, `edge_health` counts the results, and `next_act` says what to do about a target.
-//! `tries` says when to try and what to report. These decisions use no clock and no socket. `watched_edges` makes the
+//! `tries` says when to try and what to report. These three files use no clock and no socket. `watched_edges` makes the
 //! rounds of probes and publishes what is known about each edge. Each `watched_target` makes the acts of one target, in
 //! a future of its own. `between_targets` has what all targets share, and what follows an act.
 //!
-//! A DNS service or a shim that is slow delays neither the probes nor the other targets. There is no queue of acts: a
-//! target that is ready looks at the latest results, whatever was in between. Nothing but the counts is kept: the modes
-//! and the flags are read from DNS before each act, so a person or another process can change them at any time.
+//! A slow DNS service or a slow shim delays neither the probes nor the other targets. There is no queue of acts: when a
+//! target is ready, it uses only the latest results. Only the counts of the probes are kept. The modes and the flags
+//! are read from DNS before each act, so a person or another process can change them at any time.
 
 pub(crate) mod between_targets;
 mod edge_health;

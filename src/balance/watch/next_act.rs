@@ -8,17 +8,17 @@ use crate::balance::share::{Mode, Shares};
 pub(crate) enum Next {
     /// Everything is as the modes say.
     Nothing,
-    /// This provider is up again.
+    /// Bring this provider back: its edge is up again.
     Back(String),
-    /// This provider is down.
+    /// Take this provider away: its edge is down.
     Away(String),
-    /// These providers are down, but no other provider is served.
+    /// Keep these providers: their edges are down, but so are the edges of all providers that are served.
     Keep(Vec<String>),
 }
 
 /// Returns what to do next. `sight` returns what is known about the edge of a provider.
 ///
-/// Providers return first, so that another provider can go away then.
+/// A provider that is up returns first. After its return, another provider can go away.
 pub(crate) fn next(shares: &Shares, sight: impl Fn(&str) -> Sight) -> Next {
     let returned = |(name, share): &(&String, &crate::balance::share::Share)| {
         share.mode == Mode::Obey && share.away && sight(name) == Sight::Up
@@ -34,8 +34,8 @@ pub(crate) fn next(shares: &Shares, sight: impl Fn(&str) -> Sight) -> Next {
         .map(|(name, _)| name)
         .collect();
     let Some(first) = failing.first() else { return Next::Nothing };
-    // Clients that leave an edge need an edge that is not down. If there is none, all edges that are served keep their
-    // clients: the edge that recovers first then has clients at once.
+    // Clients that leave an edge need another edge that is not down. If all edges are down, each edge keeps its
+    // clients. The edge that recovers first then has clients at once.
     if shares.served().into_keys().all(|name| sight(name) == Sight::Down) {
         return Next::Keep(failing.into_iter().cloned().collect());
     }

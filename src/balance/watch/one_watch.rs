@@ -1,4 +1,5 @@
-//! One watch for a journal. Two watches with different views of an edge would undo each other's changes for ever.
+//! A lock, so that only one watch runs for each journal. Two watches whose probes have different results would undo
+//! each other's changes again and again.
 
 use std::fs::File;
 use std::path::PathBuf;

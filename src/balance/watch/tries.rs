@@ -1,24 +1,24 @@
-//! When a target is read again, and which troubles are reported. A trouble is reported when it begins, and when it has
-//! ended, but not in each round. This file uses no clock: the time since the start is an argument.
+//! Decides when a target is read again, and which troubles are reported. A trouble is reported when it begins and when
+//! it has ended, but not in each round. This file uses no clock: the time since the start is an argument.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often a target is read if nothing happens. A person can have changed a mode meanwhile.
+/// The time between two readings of a target if nothing happens. A person can have changed a mode meanwhile.
 const READ_EVERY: Duration = Duration::from_mins(1);
 /// The longest time between two tries to write. Each try adds two lines to the journal.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// Another change is reported as a trouble if it is in the way for so many rounds.
+/// The number of rounds in a row in which someone else changes the weights, before this is reported as a trouble.
 const BUSY_ROUNDS: u32 = 3;
 
-/// What is in the way.
+/// What prevents an act on a target, or would prevent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Trouble {
     /// A DNS service cannot be read.
     Unreadable,
-    /// Nothing is to do, but a change would be refused.
+    /// The target needs no act now, but each act would be refused.
     Unfit,
-    /// A change is refused.
+    /// The act that the target needs is refused.
     Refused,
     /// Someone else changes the weights.
     Busy,
@@ -42,7 +42,8 @@ impl Tries {
         now >= self.next
     }
 
-    /// What is known about an edge of the target has changed. If the edge is down, a trouble is reported again.
+    /// Makes the target due at once, because an edge of the target has changed its state. If the edge is down now, a
+    /// trouble is reported again.
     pub(crate) fn hurry(&mut self, is_down: bool) {
         self.next = Duration::ZERO;
         if is_down {
@@ -50,25 +51,25 @@ impl Tries {
         }
     }
 
-    /// Everything is as it should be. Returns whether a trouble was reported before.
+    /// Stores that the target needs no act and has no trouble. Returns whether a trouble was reported before.
     pub(crate) fn rest(&mut self, now: Duration) -> bool {
         let had_trouble = !self.reported.is_empty();
         *self = Self { next: now.saturating_add(READ_EVERY), ..Self::default() };
         had_trouble
     }
 
-    /// A change was made. The target is read again at once. Returns whether a trouble was reported before.
+    /// Stores that a change was made. The target is read again at once. Returns whether a trouble was reported before.
     pub(crate) fn made(&mut self) -> bool {
         let had_trouble = self.rest(Duration::ZERO);
         self.next = Duration::ZERO;
         had_trouble
     }
 
-    /// Something is in the way. Returns whether to report it.
+    /// Stores a trouble, and the time of the next try. Returns whether to report the trouble.
     pub(crate) fn hindered(&mut self, trouble: Trouble, now: Duration, every: Duration) -> bool {
         self.busy = if trouble == Trouble::Busy { self.busy.saturating_add(1) } else { 0 };
         if trouble == Trouble::Failed {
-            // The first pause is over in the next round.
+            // The first pause is half of `every`, so it is over in the next round.
             let pause = every.saturating_mul(1_u32.checked_shl(self.failed).unwrap_or(u32::MAX)) / 2;
             self.failed = self.failed.saturating_add(1);
             self.next = now.saturating_add(pause.min(LONGEST_PAUSE.max(every / 2)));
@@ -97,7 +98,7 @@ mod tests {
         assert!(target.hindered(Trouble::Refused, EVERY, EVERY));
         assert!(!target.hindered(Trouble::Unreadable, EVERY, EVERY), "the troubles alternate");
         target.hurry(true);
-        assert!(target.hindered(Trouble::Unreadable, EVERY, EVERY), "an edge is down since then");
+        assert!(target.hindered(Trouble::Unreadable, EVERY, EVERY), "an edge has gone down since the first report");
         assert!(target.rest(EVERY));
         assert!(!target.rest(EVERY));
     }

@@ -18,7 +18,7 @@ struct Edge {
     last: Option<Probed>,
 }
 
-/// What the targets know about an edge.
+/// What the targets get about an edge.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub sight: Sight,
@@ -37,6 +37,8 @@ pub(crate) struct Edges<'f> {
 }
 
 impl<'f> Edges<'f> {
+    /// Collects the edges of all targets.
+    ///
     /// # Errors
     /// Returns a message if no provider of the targets has a probe.
     pub(crate) fn new(
@@ -62,7 +64,7 @@ impl<'f> Edges<'f> {
         Ok(Self { keys, is_verbose, tell, list, is_blind: false, seen })
     }
 
-    /// Says what is watched, and what is not.
+    /// Reports how many edges are watched, and which providers are not watched.
     pub(crate) fn introduce(&self, targets: &[&TargetKeys]) {
         let every = self.keys.every.as_millis();
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
@@ -84,7 +86,7 @@ impl<'f> Edges<'f> {
         (self.tell)(&News { text, is_problem: true });
     }
 
-    /// Returns the number of each provider's edge. A provider without a probe has none.
+    /// Returns the number of each provider's edge. A provider without a probe has no edge here.
     pub(super) fn numbers(&self, target: &TargetKeys) -> BTreeMap<String, usize> {
         let number = |(provider, url): (&str, &ProbeUrl)| {
             let at = self.list.iter().position(|edge| edge.provider == provider && edge.url == *url)?;
@@ -93,7 +95,8 @@ impl<'f> Edges<'f> {
         probes(target).filter_map(number).collect()
     }
 
-    /// Returns what is known about the edges, in the order of their numbers. It changes after each round.
+    /// Returns a receiver of what is known about the edges, in the order of their numbers. The value changes after each
+    /// round.
     pub(super) fn seen(&self) -> watch::Receiver<Vec<Seen>> {
         self.seen.subscribe()
     }

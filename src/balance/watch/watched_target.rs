@@ -1,7 +1,7 @@
-//! One target of a watch: after each round of probes, it is brought into the state that the modes ask for.
+//! One target of a watch. After each round of probes, the target is brought into the state that the modes define.
 //!
-//! Each step reads DNS anew. So a person or a ramp may change the weights at any time: the act is then given up, and
-//! made in the next round if it is still needed.
+//! Each step reads DNS anew. So a person or a ramp may change the weights at any time. Then the act is given up. If the
+//! act is still needed in the next round, it is made then.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -24,25 +24,26 @@ use crate::balance::share::{Mode, Shares};
 /// Who makes the changes, in the journal.
 pub(crate) const WHO: &str = "watch";
 
-/// The longest figures in the journal, in characters. A line of the journal has a limit.
+/// The longest text about probes in a line of the journal, in characters. The length of a line is limited.
 const MAX_WHY: usize = 5_000;
 
-/// What a step has found: the trouble, and the texts about it.
+/// Why a step failed: the trouble, and the texts about it.
 type Hindrance = (Trouble, Vec<String>);
 
+/// One target of a watch.
 pub(crate) struct Target<'f> {
     shared: &'f Shared<'f>,
     keys: &'f TargetKeys,
-    /// The number of each provider's edge. A provider without a probe has none.
+    /// The number of each provider's edge. A provider without a probe has no edge here.
     edges: BTreeMap<String, usize>,
     seen: watch::Receiver<Vec<Seen>>,
     /// What was known about the edges in the last round that this target has looked at.
     sights: BTreeMap<usize, Sight>,
     acts: mpsc::Sender<Entry>,
     tries: Tries,
-    /// The providers that are down, but stay because no other provider is served.
+    /// The providers that are down, but stay because all providers that are served are down.
     kept: Vec<String>,
-    /// Whether the journal has the line about these providers.
+    /// Whether the journal has the line about `kept`.
     is_noted: bool,
     /// The providers that are away. `None`: the weights have not been read.
     away: Option<Vec<String>>,
@@ -86,7 +87,7 @@ impl<'f> Target<'f> {
         }
     }
 
-    /// Says which providers are away. Returns `None` if no provider is away.
+    /// Describes which providers are away. Returns `None` if no provider is away.
     pub(crate) fn standing(&self) -> Option<String> {
         let name = &self.keys.name;
         match self.away.as_deref() {
@@ -110,8 +111,8 @@ impl<'f> Target<'f> {
         }
     }
 
-    /// Reads the target, if it is due, and returns the act that it needs. Changes nothing in DNS, so the caller may
-    /// drop the future.
+    /// Reads the target if it is due, and returns the act that the target needs. Changes nothing in DNS, so the caller
+    /// may drop the future.
     pub(crate) async fn look(&mut self) -> Option<Act<'f>> {
         if !self.tries.is_due(self.shared.now()) {
             return None;
@@ -160,7 +161,7 @@ impl<'f> Target<'f> {
         self.prepare(provider, away, shares).await.map(Some)
     }
 
-    /// Plans the act on one provider.
+    /// Plans an act: takes one provider away, or brings it back.
     async fn prepare(&self, provider: String, away: bool, shares: Shares) -> Result<Act<'f>, Hindrance> {
         let change = Change {
             file: self.shared.file,
@@ -188,7 +189,8 @@ impl<'f> Target<'f> {
         Ok(Act { change, planned, provider, away, shares })
     }
 
-    /// Begins an act, if the latest probes still ask for it. Changes nothing in DNS, so the caller may drop the future.
+    /// Begins an act, if the act still follows from the latest probes. Changes nothing in DNS, so the caller may drop
+    /// the future.
     pub(crate) async fn begin(&mut self, act: &Act<'f>) -> Option<Begun<'f>> {
         let turn = self.shared.turn().await;
         let writer = match act.change.begin(&act.planned).await {
@@ -199,7 +201,7 @@ impl<'f> Target<'f> {
                 return None;
             }
         };
-        // Rounds of probes have ended while this target read and waited for its turn.
+        // Rounds of probes can have ended while this target was read and waited for its turn.
         let is_still_needed = match self.next(&act.shares) {
             Next::Away(provider) => act.away && provider == act.provider,
             Next::Back(provider) => !act.away && provider == act.provider,
@@ -232,7 +234,7 @@ impl<'f> Target<'f> {
         true
     }
 
-    /// Notes that the last provider which is served is down, but stays.
+    /// Reports, and writes into the journal, that these providers are down but stay.
     async fn keep(&mut self, names: &[String], shares: &Shares) -> Result<(), Hindrance> {
         if self.kept != names {
             self.kept = names.to_vec();
@@ -277,11 +279,11 @@ impl<'f> Target<'f> {
         Ok(())
     }
 
-    /// Checks whether a change would be refused, so that the operator knows it before an edge is down.
+    /// Checks whether a change would be refused, so that the operator gets the reason before an edge is down.
     fn check(&self, nodes: &[Node], unable: Trouble) -> Result<(), Hindrance> {
         let file = self.shared.file;
         let journal = self.journal(unable)?;
-        // A plan for first weights keeps the weights that the nodes have.
+        // A plan of `init` keeps the weights that the nodes have.
         let texts: Vec<String> = match compute(file, &[self.keys], nodes, Action::Init) {
             Ok(plan) => problems(file, &plan, &journal).into_iter().map(|problem| problem.text).collect(),
             Err(plan::Trouble::Usage(text) | plan::Trouble::Refused(text)) => vec![text],
@@ -337,7 +339,7 @@ fn sight(seen: &[Seen], edge: usize) -> Sight {
     seen.get(edge).map_or(Sight::Unknown, |seen| seen.sight)
 }
 
-/// Returns the providers that are away, with their modes.
+/// Returns the providers that are away. Each text has the name and the mode.
 fn away_of(shares: &Shares) -> Vec<String> {
     let away = shares.0.iter().filter(|(_, share)| share.away && matches!(share.mode, Mode::Obey | Mode::Remove));
     away.map(|(name, share)| format!("{name} ({})", share.mode.name())).collect()

@@ -52,8 +52,8 @@ pub(super) enum BalanceCommand {
             targets are undone, and only for these targets.\n\
             Acts of watch (away, back) are neither counted nor undone, unless --with-watch is written: a provider \
             that watch has taken away since then stays away until watch brings it back.\n\
-            max_step does not limit a rollback. A rollback is a change too, so a second rollback takes the first \
-            rollback back.\n\n\
+            max_step does not limit a rollback. A rollback is a change too, so a second rollback undoes the first \
+            rollback.\n\n\
             Examples:\n  \
             edgeshim balance rollback --why 'too early'\n  \
             edgeshim balance rollback 2 -t images"

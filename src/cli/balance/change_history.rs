@@ -24,7 +24,7 @@ pub(super) fn history(file: &BalanceFile, flags: &HistoryFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reports lines of the journal that are not changes, and changes without a result.
+/// Warns about lines of the journal that are not changes, and about changes whose result is not in the journal.
 pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     if let Some(line) = journal.first_bad_line {
         let more = match journal.bad_lines {

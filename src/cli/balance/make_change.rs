@@ -19,14 +19,14 @@ use crate::balance::transaction::Services;
 use crate::balance::undo::{Undo, undo};
 use crate::cli::terminal::print;
 
-/// What the command line asks for.
+/// The change that the command line requests.
 pub(super) enum Request {
     Set { provider: String, weight: Option<u32>, mode: Option<Mode>, permille: Option<u32> },
     Init,
     Rollback { changes: u16, with_watch: bool },
 }
 
-/// Makes the change that the command line asks for. A rollback without targets concerns all targets.
+/// Makes the change that the command line requests. A rollback without targets concerns all targets.
 pub(super) fn run(file: &BalanceFile, way: &Way, targets: &[&TargetKeys], request: Request) -> Result {
     let Way { out, confirm, common } = way;
     let out = out.as_deref();
@@ -92,7 +92,7 @@ fn target<'f>(file: &'f BalanceFile, name: &str, undo: &Undo<'_>) -> Result<&'f 
     })
 }
 
-/// Says which changes a rollback undoes, and which acts of `watch` it leaves.
+/// Describes the changes that a rollback undoes, and the acts of `watch` that stay.
 fn described(undo: &Undo<'_>) -> String {
     let lines = |entries: &[&Entry]| {
         let lines: Vec<String> = entries.iter().map(|entry| format!("  {}\n", line(entry))).collect();
@@ -105,7 +105,8 @@ fn described(undo: &Undo<'_>) -> String {
     format!("Changes that are undone:\n{}{kept}\n", lines(&undo.undone))
 }
 
-/// Shows a change, asks, and makes it. Returns nothing if there is nothing to change, or for `--dry-run`.
+/// Shows a change, asks the question, and makes the change. Returns `None` if there is nothing to change, and for
+/// `--dry-run`.
 async fn make(
     change: &Change<'_>,
     action: Action,

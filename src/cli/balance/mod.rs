@@ -37,7 +37,7 @@ use crate::balance::plan::Trouble;
 /// The result of a command: the exit code, or what went wrong.
 type Result<T = ExitCode> = std::result::Result<T, Failure>;
 
-/// Why a command did not do what it was asked for.
+/// Why a command has failed.
 #[derive(Debug)]
 enum Failure {
     /// The command line or the configuration is wrong.
@@ -144,7 +144,7 @@ fn without_command(flags: Flags) -> Result {
     make_change::run(&file, &flags.way, &targets, request)
 }
 
-/// Each target must have the provider.
+/// Checks that each target has the provider.
 fn check_provider(targets: &[&TargetKeys], provider: &str) -> Result<()> {
     let Some(target) = targets.iter().find(|target| !target.providers.contains_key(provider)) else { return Ok(()) };
     let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();

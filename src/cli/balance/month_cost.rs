@@ -39,7 +39,7 @@ pub(super) fn cost(file: &BalanceFile, flags: &CostFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Warns about the commits and tiers that a change crosses, or that its cost is unknown.
+/// Prints a warning for each commit and each end of a tier that a change crosses, and if the cost is unknown.
 pub(super) fn warn_about_cost(file: &BalanceFile, plan: &Plan) {
     for warning in warnings(file, plan) {
         complain!("warning: {warning}");

@@ -23,7 +23,7 @@ use crate::balance::tables::{shown_json, table};
 use crate::balance::transaction::Services;
 use crate::cli::terminal::{WRONG, print};
 
-/// The weights of one target, and what is not as it should be.
+/// The weights of one target, and its problems.
 struct Present<'f> {
     target: &'f TargetKeys,
     shares: Shares,
@@ -69,7 +69,7 @@ pub(super) fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the weights of each target, its last change, and what is not as it should be.
+/// Shows the weights of each target, its last change, and its problems.
 pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys], as_json: bool) -> Result {
     let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
     warn_about(file, &journal);
@@ -107,7 +107,7 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
 }
 
-/// Returns which weights the nodes have after a change without a result.
+/// Describes the weights that the nodes have after a change whose result is not in the journal.
 fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     let name = &present.target.name;
     let agrees = |shares: &Shares| shares.agrees_with(&present.shares);
@@ -122,7 +122,7 @@ fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     }
 }
 
-/// Reads the targets. Each problem would also be a reason to refuse a change.
+/// Reads the targets. Because of a problem, each change of the target would be refused.
 fn read<'f>(
     file: &'f BalanceFile,
     common: &Common,

@@ -1,4 +1,4 @@
-//! `edgeshim balance ramp`: raises the share of a provider step by step, and goes back if a guard is broken.
+//! `edgeshim balance ramp`: raises the share of a provider step by step. If a guard is broken, puts the weights back.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -37,11 +37,12 @@ type ByTarget = BTreeMap<String, Shares>;
 /// A ramp that runs.
 struct Ramp<'f> {
     change: Change<'f>,
-    /// The services for putting back. A signal does not stop these changes, because a half that is put back is worse.
+    /// The services for putting the weights back. A signal does not stop such a change, because nodes with different
+    /// weights would be worse.
     patient: &'f Services<'f>,
     provider: String,
     end: u32,
-    /// The shares before the ramp, before the last step, and after it.
+    /// The shares before the ramp, before the last step, and after the last step.
     start: ByTarget,
     previous: ByTarget,
     present: ByTarget,
@@ -89,7 +90,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
-        // After a stop in a step, the share of this step has to arrive and to soak first.
+        // If the earlier ramp stopped in a step, the share of this step must arrive and soak first.
         let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
         if hundredths > end * 100 {
             return Err(Failure::failed(format!(
@@ -163,7 +164,7 @@ fn present_share(plan: &Plan, provider: &str) -> Result<(ByTarget, u32)> {
     Ok((all, found.unwrap_or(0)))
 }
 
-/// No step may be larger than `max_step`: it would be refused in the middle of the ramp.
+/// Checks that no step is larger than `max_step`. Such a step would be refused in the middle of the ramp.
 fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
     let mut before = present;
     for step in remaining {
@@ -192,7 +193,7 @@ impl Ramp<'_> {
         self.change.targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(" -t ")
     }
 
-    /// Prints the steps and when each of them can begin.
+    /// Prints the timetable of the steps.
     fn print_timetable(&self, remaining: &[u32], is_inside: bool) {
         let keys = &self.change.file.ramp;
         let share = per_cent(self.share);
@@ -205,7 +206,7 @@ impl Ramp<'_> {
         }
     }
 
-    /// Warns of what makes the figures less useful.
+    /// Prints warnings about causes of misleading figures.
     fn warn(&self, sight: &Sight) {
         let file = self.change.file;
         let is_other = |target: &&TargetKeys| !self.change.targets.iter().any(|one| one.name == target.name);
@@ -228,7 +229,7 @@ impl Ramp<'_> {
     /// Makes and watches one step after the other.
     async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
         if is_inside {
-            // The share is a step of the earlier ramp, or between two steps if DNS was changed in the last moment.
+            // The share is a step of the earlier ramp. It is between two steps if someone has just changed DNS.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
             let share = self.share.round() as u32;
             say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
@@ -275,7 +276,8 @@ impl Ramp<'_> {
         self.share = share;
     }
 
-    /// The weights must still be those that the ramp has written. If a person has changed them, the person decides.
+    /// Checks that the weights are still those that the ramp has written. The ramp does not overwrite the change of a
+    /// person.
     fn check_unchanged(&self, plan: &Plan) -> Result<()> {
         for target in &plan.targets {
             let both = target.before.as_ref().zip(self.present.get(&target.name));
@@ -335,8 +337,9 @@ impl Ramp<'_> {
         Parties { provider: self.provider.clone(), others, all }
     }
 
-    /// Puts the weights back after a breach. Goes on until it succeeds, until another attempt is useless, or until a
-    /// signal arrives: clients get faults meanwhile, and the DNS service can fail for hours.
+    /// Puts the weights back after a breach. Repeats this until an attempt succeeds, until another attempt is useless,
+    /// or until a signal arrives. The number of attempts is not limited, because clients get faults meanwhile, and the
+    /// DNS service can fail for hours.
     async fn put_back(&mut self, why: &str, stop: &Stop) -> Result {
         let pause = self.change.file.ramp.every.min(LONGEST_PAUSE);
         let why = format!("breach at {}: {why}", per_cent(self.share));
@@ -374,8 +377,8 @@ impl Ramp<'_> {
         }
     }
 
-    /// Puts the weights back. An error says also whether another attempt is useless. Each node must have the weights
-    /// before or after this change.
+    /// Puts the weights back. An error also says whether another attempt is useless. Each node must have the weights
+    /// from before or from after this change.
     async fn try_put_back(&self, why: &str, is_repeated: bool) -> std::result::Result<Made, (bool, Vec<String>)> {
         let again = |texts| (false, texts);
         let change = Change {
@@ -388,7 +391,7 @@ impl Ramp<'_> {
                 Some(asked) => format!("{why} ({asked})"),
                 None => why.to_owned(),
             }),
-            // The attempt before can have left nodes that disagree.
+            // The earlier attempt can have left nodes with different weights.
             force: is_repeated.then(|| "the attempt before has failed".to_owned()),
         };
         let journal = Journal::read(&change.file.journal).map_err(|error| again(vec![error]))?;
@@ -409,7 +412,7 @@ impl Ramp<'_> {
             if !target.nodes.iter().all(is_known) {
                 return Err((true, vec![changed_by_others(&target.name)]));
             }
-            // A provider that was taken away since then stays away.
+            // A provider that is away now stays away.
             let found = target.nodes.first().and_then(|node| node.node.found.shares()).unwrap_or_default();
             for (name, share) in to.get_mut(&target.name).into_iter().flat_map(|shares| &mut shares.0) {
                 share.away = found.0.get(name).is_some_and(|found| found.away);
@@ -422,15 +425,15 @@ impl Ramp<'_> {
         }
         let objections = change.objections(&planned.plan, &journal);
         if !objections.refused.is_empty() {
-            // Another change can be in progress, for example of `watch`. The next attempt reads everything again, and
-            // overrules what can be overruled.
+            // Another change can be in progress, for example of `watch`. The next attempt reads everything again, with
+            // `force`.
             return Err((is_repeated, objections.refused));
         }
         let writer = change.begin(&planned).await.map_err(again)?;
         change.make(&planned, writer).await.map_err(again)
     }
 
-    /// Says where the ramp stands after a failure or a signal, and how to go on.
+    /// Returns the messages after a failure or a signal: the state of the ramp, and how to go on.
     fn stopped(&self, failure: Failure) -> Result {
         let mut texts = texts(failure);
         let (targets, provider) = (self.targets(), &self.provider);
@@ -461,7 +464,8 @@ fn texts(failure: Failure) -> Vec<String> {
     }
 }
 
-/// Whether both give each provider the same mode and weight. A probe can take a provider away during a ramp.
+/// Whether both have the same mode and weight for each provider. The flags of providers that are away can differ,
+/// because `watch` can take a provider away during a ramp.
 fn has_same_weights(one: &Shares, other: &Shares) -> bool {
     let present = |shares: &Shares| {
         let mut shares = shares.clone();
@@ -478,7 +482,7 @@ fn changed_by_others(target: &str) -> String {
     )
 }
 
-/// Returns the growth since the base. The new counters become the base, unless a shim is missing in them.
+/// Returns the growth since the base. The new counters become the base, unless they lack a shim of the old base.
 fn growth(
     base: &mut Option<(Sight, Instant)>,
     found: std::result::Result<Sight, String>,

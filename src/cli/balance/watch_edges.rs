@@ -23,7 +23,7 @@ use crate::balance::watch::watched_target::Target;
 use crate::cli::notify::notify;
 use crate::cli::terminal::{WRONG, print};
 
-/// Watches until a signal arrives. `once` only probes each edge once.
+/// Watches until a signal arrives. With `once`, only probes each edge once.
 pub(super) fn watch(file: &BalanceFile, common: &Common, targets: &[&TargetKeys], once: bool) -> Result {
     let caller = Caller { is_verbose: common.verbose };
     with_runtime(async {
@@ -50,7 +50,7 @@ pub(super) fn watch(file: &BalanceFile, common: &Common, targets: &[&TargetKeys]
             shared.settle_writes(&stop.interrupt),
             shared.announce_acts(acts, &stop.interrupt),
         );
-        // After the signal, this only warns of the writes that may not be everywhere.
+        // After the signal, `settle` does not wait. It only warns of writes that some DNS servers may lack.
         shared.settle().await;
         let standings: Vec<String> = standings.into_iter().flatten().collect();
         let standing = if standings.is_empty() { "no provider is away".to_owned() } else { standings.join("; ") };
@@ -94,7 +94,7 @@ async fn follow(mut target: Target<'_>, stop: &Stop) -> Option<String> {
     target.standing()
 }
 
-/// Shows news.
+/// Shows a message.
 fn tell(news: &News) {
     if news.is_problem {
         complain!("{}", news.text);

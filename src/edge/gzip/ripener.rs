@@ -42,7 +42,7 @@ const QUEUE: usize = 256;
 const SLEEP: u32 = 3;
 /// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
-/// The longest pause in which the thread keeps a half-made form in memory. After a longer pause, the thread makes the
+/// The longest pause in which the thread keeps an incomplete form in memory. After a longer pause, the thread makes the
 /// form from the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The sleep while the rest of the process is busy.
@@ -159,7 +159,7 @@ impl Drop for Ripener {
     }
 }
 
-/// What the thread works with.
+/// The values that the thread uses for its work.
 struct Work<'a> {
     queue: &'a Queue,
     ripened: &'a Table<RipeCoding, Counter>,
@@ -193,8 +193,8 @@ fn run(twins: &Weak<Twins>, work: &Work<'_>) {
 /// Compresses the body of one twin again, and sets the stage of the twin.
 fn ripen(twins: &Arc<Twins>, key: Key, work: &Work<'_>) {
     let Some(twin) = twins.find(&key).filter(|twin| twin.stage == Stage::Queued) else { return };
-    // The compressors are the code of others, and the origin chooses their input. A panic in a compressor must not end
-    // the thread. The twin is then ripe, so the input is not tried again.
+    // The compressors are not code of edgeshim, and the origin chooses their input. A panic in a compressor must not
+    // end the thread. After a panic, the twin counts as ripe, so the input is not tried again.
     let stage = catch_unwind(AssertUnwindSafe(|| make_forms(twins, key, &twin, work))).unwrap_or_else(|_| {
         tracing::error!("compressing a twin again has failed; the twin stays as it is");
         Stage::Ripe
@@ -330,8 +330,9 @@ fn sum(reader: &mut dyn Read) -> io::Result<(u64, u32)> {
 /// The rhythm of work and sleep for one twin.
 struct Pace<'a> {
     work: &'a Work<'a>,
-    /// The CPU time of the thread at the start of the work on this twin, and at the end of the last sleep.
+    /// The CPU time of the thread at the start of the work on this twin.
     begun: Duration,
+    /// The CPU time of the thread at the end of the last sleep.
     worked: Duration,
 }
 
@@ -378,7 +379,8 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// Whether the process is busy, which used the CPU time `used` in the time `elapsed` while the thread slept.
+/// Whether the process is busy. The thread slept for the time `elapsed`. In this time, the rest of the process used the
+/// CPU time `used`.
 fn is_busy(used: Duration, elapsed: Duration) -> bool {
     let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u128);
     used.as_micros() * 100 > elapsed.as_micros() * cpus * BUSY_PERCENT

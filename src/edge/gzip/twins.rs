@@ -20,8 +20,7 @@ use quick_cache::sync::Cache;
 
 use crate::ids::label;
 
-/// The longest body that can have a twin, in bytes. For a longer body the comparison would hold the head back for too
-/// long.
+/// The longest body that can have a twin, in bytes. For a longer body, the head would wait too long for the comparison.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
 /// The memory that a twin needs in addition to its compressed bytes, in bytes.
 const OVERHEAD_BYTES: u64 = 192;
@@ -34,7 +33,7 @@ label! {
         /// There is no twin, or the body was not compared with the twin. A body is not compared if the body fails, if
         /// the body arrives too slowly, or if bodies in flight use too much memory.
         Miss = "miss",
-        /// There is a twin, but the twin was made from a different body than the origin has sent now.
+        /// There is a twin, but the origin has now sent a body that differs from the body of the twin.
         Changed = "changed",
     }
 }
@@ -50,7 +49,7 @@ pub(super) struct Key {
 /// Whether a twin has been compressed again (`ripener.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The twin was made while a response was sent.
+    /// The twin has only the gzip form from its first response, and the ripener does not have its key.
     Green,
     /// The ripener has the key of the twin: in its queue, or while it compresses the body of the twin. Further pulls do
     /// not put the key into the queue again.

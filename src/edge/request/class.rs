@@ -285,8 +285,8 @@ impl Matcher {
     }
 }
 
-/// Returns the text before and after the `*` of a pattern with one `*` and no other special character, or `None` for any
-/// other pattern.
+/// Returns the text before and after the `*` of a pattern with one `*` and no other special character. Returns `None`
+/// for any other pattern.
 fn around_star(pattern: &str) -> Option<(&str, &str)> {
     let (start, end) = pattern.split_once('*')?;
     let special = ['*', '?', '[', ']', '{', '}', '\\', '!'];

@@ -29,11 +29,11 @@ fn growth(own: Counts, others: Counts) -> Growth {
 /// What a look finds.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
-    /// 100 pulls of the provider of 1000, of which so many fail, and so many of the 900 pulls of the others.
+    /// The provider has 100 pulls and the other provider has 900. The values are the failed pulls of the two providers.
     Failing(f64, f64),
-    /// The share is so high, in per cent, without failures.
+    /// The share of the provider, in per cent. No pull fails.
     Share(f64),
-    /// The shim has restarted or is missing.
+    /// A shim was restarted or is missing.
     None,
     /// No shim has counted a pull.
     Idle,
@@ -56,7 +56,8 @@ fn parties(others: &[&str]) -> Parties {
     Parties { provider: "a".to_owned(), others: names(others), all: names(&["a", "b"]) }
 }
 
-/// Passes these looks to a step to 10 %. Returns the decision at the last look. All earlier ones must be to look again.
+/// Passes these looks to a step to 10 %. Returns the decision at the last look. Each earlier decision must be to look
+/// again.
 fn after(keys: &RampKeys, looks: &[Seen]) -> Next {
     let mut step = Step::new(keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
     let mut next = Next::Look;
@@ -84,7 +85,7 @@ fn step_when_guards_hold_for_the_soak_then_passes() {
 }
 
 #[test]
-fn step_when_a_guard_is_broken_then_is_put_back_at_this_look() {
+fn step_when_a_guard_is_broken_then_weights_are_put_back_at_this_look() {
     let keys = keys(ERRORS);
     let bad = Failing(20.0, 0.0);
     for looks in [
@@ -103,9 +104,9 @@ fn step_when_a_guard_is_broken_then_is_put_back_at_this_look() {
 }
 
 #[test]
-fn step_when_failures_are_few_or_everywhere_then_is_not_put_back() {
+fn step_when_failures_are_few_or_everywhere_then_passes() {
     let keys = keys(ERRORS);
-    // One failure of 100 is the limit, and not above it.
+    // One failure of 100 equals the limit, and is not above the limit.
     assert_eq!(after(&keys, &[Failing(1.0, 0.0); 5]), Next::Passed);
     assert_eq!(after(&keys, &[Failing(4.0, 0.0), FINE, FINE, FINE, FINE]), Next::Passed);
     // The other provider fails as often, so the origin is the cause.
@@ -115,7 +116,7 @@ fn step_when_failures_are_few_or_everywhere_then_is_not_put_back() {
 #[test]
 fn figures_when_missing_then_step_holds_and_then_stops() {
     let keys = keys(ERRORS);
-    // Looks without figures are no part of the soak.
+    // Looks without figures are not part of the soak.
     assert_eq!(after(&keys, &[FINE, FINE, Missing, Idle, FINE, FINE]), Next::Look);
     assert_eq!(after(&keys, &[FINE, FINE, Missing, Idle, FINE, FINE, FINE]), Next::Passed);
     for blind in [Missing, Idle] {
@@ -124,7 +125,7 @@ fn figures_when_missing_then_step_holds_and_then_stops() {
         let next = after(&keys, &[blind; 4]);
         assert!(matches!(next, Next::Stop(_)), "{next:?}");
     }
-    // A restart beside failures does not hide them.
+    // A restart does not hide the failures after it.
     assert!(put_back(&after(&keys, &[FINE, Missing, Failing(20.0, 0.0)])));
 }
 
@@ -135,7 +136,7 @@ fn share_when_it_has_not_arrived_in_time_then_ramp_stops() {
     assert!(matches!(&next, Next::Stop(text) if text.contains("5.0 %") && text.contains("10 %")), "{next:?}");
     // Two points below the wanted share is near enough.
     assert_eq!(after(&keys, &[Share(8.0), FINE, FINE, FINE, FINE]), Next::Passed);
-    // At a small share, nothing is near enough, but a provider without requests has not arrived.
+    // A share of 0 % is near enough to 1 %. But without any request, the share has not arrived.
     let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 1, Duration::ZERO);
     let none = growth(Counts::default(), counts(1000.0, 0.0));
     let nexts: Vec<Next> = (1..=6).map(|look| step.look(Duration::from_secs(look * EVERY), Ok(&none), true)).collect();
@@ -143,10 +144,10 @@ fn share_when_it_has_not_arrived_in_time_then_ramp_stops() {
 }
 
 #[test]
-fn provider_when_its_requests_end_in_the_soak_then_ramp_stops() {
+fn requests_of_provider_when_ending_during_the_soak_then_ramp_stops() {
     let keys = keys(ERRORS);
     let silent = Share(0.0);
-    // The last four looks have pulls of the provider until the fourth silent look.
+    // Until the fourth look without pulls of the provider, the last four looks together have pulls of the provider.
     let mut looks = vec![FINE];
     looks.extend([silent; 8]);
     let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
@@ -159,7 +160,7 @@ fn provider_when_its_requests_end_in_the_soak_then_ramp_stops() {
             break;
         }
     }
-    assert!(matches!(&last, Next::Stop(text) if text.contains("no requests")), "{last:?}");
+    assert!(matches!(&last, Next::Stop(text) if text.contains("no longer gets requests")), "{last:?}");
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn guard_when_it_has_no_figures_then_step_holds_and_then_stops() {
 }
 
 #[test]
-fn slow_times_when_seen_at_two_looks_then_are_a_breach() {
+fn slow_times_when_seen_at_two_looks_in_a_row_then_weights_are_put_back() {
     let keys = keys(GuardKeys { errors: None, p95_ratio: Some(1.2), ..ERRORS });
     let with = |slow: f64| {
         let own = Counts { pull_times: times(&[(0.1, 100.0 - slow), (1.0, 100.0)]), ..counts(100.0, 0.0) };
@@ -184,7 +185,7 @@ fn slow_times_when_seen_at_two_looks_then_are_a_breach() {
 }
 
 #[test]
-fn provider_when_it_has_no_others_then_absolute_limits_count() {
+fn provider_when_it_has_no_others_then_only_absolute_limits_count() {
     let keys = keys(GuardKeys { p95_ratio: Some(1.2), offload_drop: Some(0.1), ..ERRORS });
     let run = |failed: f64| {
         let mut step = Step::new(&keys, parties(&[]), Some(75.0), 100, Duration::ZERO);
@@ -219,7 +220,7 @@ fn convergence_when_share_arrives_in_parts_then_times_are_right() {
 }
 
 #[test]
-fn steps_when_share_or_end_is_between_two_steps_then_begin_above_and_end_there() {
+fn steps_when_share_or_end_is_between_two_steps_then_begin_above_the_share_and_end_at_the_end() {
     let keys = RampKeys { steps: vec![1, 5, 10, 25, 50], ..RampKeys::default() };
     for (present, end, expected) in [
         (0, 50, vec![1, 5, 10, 25, 50]),
