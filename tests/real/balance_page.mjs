@@ -47,13 +47,18 @@ const row = (page, target, provider) => page.locator(`section[aria-labelledby="t
 const shares = async (page, target) => Object.fromEntries(await page.locator(`section[aria-labelledby="target-${target}"] > table tbody tr`).evaluateAll((rows) =>
   rows.map((row) => [row.querySelector('th').textContent, row.querySelector('td strong').textContent])))
 
-// The per cent of the page equals the per cent of the table that the command prints.
+// The per cent of the page equals the per cent of the command.
 async function equalsCommand(page, target) {
-  const printed = Object.fromEntries(balance('-t', target, '--show').split('\n').slice(2).filter(Boolean).map((line) => {
-    const [name, , , share] = line.trim().split(/\s{2,}/)
-    return [name, share]
-  }))
-  assert.deepEqual(await shares(page, target), printed)
+  const printed = Object.entries(JSON.parse(balance('-t', target, '--json'))[target])
+  assert.deepEqual(await shares(page, target), Object.fromEntries(printed.map(([name, { pct }]) => [name, `${pct.toFixed(1)} %`])))
+}
+
+// The bill of the page equals the bill of the command.
+async function costEqualsCommand(page) {
+  const cells = await page.locator('#bills tbody tr').filter({ has: page.locator('th:text-is("fastly")') }).locator('td').allInnerTexts()
+  const printed = balance('cost').split('\n').find((line) => line.trim().startsWith('fastly'))
+  assert.ok(cells.length > 0)
+  for (const cell of cells.map((text) => text.trim()).filter(Boolean)) assert.ok(printed.includes(cell), `${cell} is not in ${printed}`)
 }
 
 // Observed shares, the preview, the change and the result, without a mouse.
@@ -63,6 +68,7 @@ async function keyboard() {
   assert.match(await row(page, 'images', 'akamai').locator('td.observed').innerText(), /^[45]\d\.\d %$/)
   await look(page, 'start')
   await equalsCommand(page, 'images')
+  await costEqualsCommand(page)
   const until = async (wanted) => {
     for (let step = 0; step < 60; step += 1) {
       await page.keyboard.press('Tab')
@@ -75,6 +81,9 @@ async function keyboard() {
   for (let step = 0; step < 7; step += 1) await page.keyboard.press('ArrowRight')
   await page.locator('.preview .fine').waitFor()
   assert.match((await page.locator('.preview tbody tr').nth(2).innerText()).replace(/\s+/g, ' '), /fastly obey 15 → 400 33\.3 % → 40\.0 % \+6\.7 points/)
+  // The change is allowed, so the warning does not look like a refusal.
+  assert.match(await page.locator('.preview .warned').innerText(), /crosses a commit or a tier is unknown, because .*edgecast has no samples/)
+  assert.equal(await page.locator('.preview .refused').count(), 0)
   await look(page, 'preview')
   await until('why-images')
   await page.keyboard.type('keyboard only')
