@@ -1238,7 +1238,8 @@ fn observed_shares_when_shims_count_pulls_then_are_shown_beside_the_wanted_share
         let line = |name: &str, count: u32| {
             format!("edgeshim_pulls_total{{provider=\"{name}\",class=\"html\",code=\"200\"}} {}\n", count * *looks)
         };
-        let text = line("akamai", 70) + &line("fastly", 30) + &line("none", 5);
+        let started = "edgeshim_start_timestamp_seconds 1\n".to_owned();
+        let text = started + &line("akamai", 70) + &line("fastly", 30) + &line("none", 5);
         respond(request, conn, 200, &[], text.as_bytes())
     });
     let config = format!("{}{}", dns.service("pdns"), target("html", "\"pdns\"", "\"www.example.com\""));
