@@ -23,7 +23,7 @@ pub struct OriginBody {
     deadline: clock::Deadline,
     client: Arc<Client>,
     bytes: u64,
-    /// For the body of a stand-in: the number of bytes that the origin sent before the stand-in was asked.
+    /// For the body of a stand-in: the number of bytes that the origin sent before the stand-in got the request.
     replaced_bytes: Option<u64>,
     fault: Option<Cause>,
 }

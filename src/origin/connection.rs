@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the connection is known to be of no further use.
+    /// Returns whether it is already certain that the connection cannot carry another request.
     pub(super) fn is_spent(&self) -> bool {
         match &self.link {
             Link::Plain(plain) => !plain.is_kept(),
@@ -122,8 +122,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request, and empties the request. If `is_remembered` and hyper gets the request, its head is stored for
-    /// `recall` until the response head has arrived.
+    /// Sends a request, and empties `request`. If `is_remembered` is true and hyper gets the request, the head
+    /// of the request is stored for `recall` until the response head has arrived.
     pub(super) async fn send(
         &mut self,
         request: &mut Request<Upload>,

@@ -1,8 +1,8 @@
 //! Which upstreams the active configuration uses.
 //!
 //! A request keeps its [`Upstream`] until its response has ended, which can take hours. So the number of references to
-//! an `Upstream` does not show whether the thread of `upkeep.rs` is still needed. Only a runtime has leases. The thread
-//! ends when the last lease of its upstream is dropped.
+//! an `Upstream` does not show whether the thread of `upkeep.rs` is still needed. Only a runtime keeps leases. The
+//! thread has a lease only while it works, and ends when the last lease of its upstream is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -51,8 +51,8 @@ impl Drop for InUse {
 pub(crate) struct Upstreams(Mutex<Vec<Weak<InUse>>>);
 
 impl Upstreams {
-    /// Returns a lease of the upstream with these settings, if there is one. Reads the files of its TLS again if they
-    /// have changed.
+    /// Returns a lease of the upstream with these settings, if such an upstream is in use. If the upstream uses TLS and
+    /// its TLS files have changed, reads these files again.
     ///
     /// # Errors
     /// Returns the problems of these files.

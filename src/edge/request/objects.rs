@@ -55,7 +55,7 @@ pub(crate) struct Pulled {
     pub grant: Option<Grant>,
 }
 
-/// The part of an object that a request asks for.
+/// The part of an object that a request selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Whole,

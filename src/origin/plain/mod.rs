@@ -7,7 +7,8 @@
 //!
 //! Cost: one write and, if the response arrives at once, one read. All connections of a worker read into one block of
 //! memory. The fields and the body of a response are slices of the block. When all slices of the block are dropped, the
-//! block is used again. No allocation is necessary if the slices are dropped in time.
+//! block is used again. A new block is allocated only if slices of the old block still exist and its free part is too
+//! small.
 
 mod replay;
 mod request_head;
@@ -75,7 +76,7 @@ impl Plain {
     }
 
     /// Returns whether an idle connection can carry another request. The result is `false` if bytes have followed
-    /// the last response, or if the origin has closed the connection or wants to close it.
+    /// the last response, or if the origin has closed the connection, or if that response had `Connection: close`.
     pub(super) fn is_ready(&self) -> bool {
         self.is_kept && self.socket.early().is_none()
     }
@@ -194,7 +195,8 @@ impl Plain {
 /// Reads into the worker's block, of which at least `least` bytes are free. Returns no bytes at the end of the stream.
 fn poll_block(socket: &mut Socket, cx: &mut Context<'_>, least: usize) -> Poll<io::Result<Bytes>> {
     BLOCK.with_borrow_mut(|block| {
-        // If no slice of the block exists any more, the block begins again. Its memory is then in the CPU's cache.
+        // If no slice of the block exists any more, the block is filled again from its start. This memory is probably
+        // still in the CPU's cache.
         if !block.try_reclaim(BLOCK_BYTES) && block.capacity() < least {
             *block = BytesMut::with_capacity(BLOCK_BYTES);
         }

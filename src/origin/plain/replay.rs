@@ -8,8 +8,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that continues an exchange. hyper writes the request head again, and this stream discards the bytes that
-/// have already been sent. Then hyper gets the bytes that had already been read, and then the
-/// bytes of the connection.
+/// have already been sent. Then hyper gets the bytes of the response that have already been read. After these bytes,
+/// hyper reads from the connection.
 #[derive(Debug)]
 pub(in crate::origin) struct Replay<S> {
     stream: S,
@@ -17,7 +17,7 @@ pub(in crate::origin) struct Replay<S> {
     sent: Bytes,
     /// The start of the response, which has been read.
     received: Bytes,
-    /// The error of the read after `received`.
+    /// The error of the read that followed the read of `received`.
     failure: Option<io::Error>,
     /// The task that waits to read. It waits until hyper has written `sent`, because for hyper a response before its
     /// request is an error.

@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::wire::names::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 
 /// Appends the head to `out`. Returns `false` if the request is not plain: it has a body, asks for an upgrade, or is
-/// not a usual HTTP/1.1 request. `out` can then have a part of the head.
+/// not a usual HTTP/1.1 request. `out` can then contain a part of the head.
 pub(super) fn write<B: Body>(request: &Request<B>, out: &mut Vec<u8>) -> bool {
     if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT || !request.body().is_end_stream() {
         return false;

@@ -72,7 +72,7 @@ pub(super) fn parse(received: &Bytes, method: &Method, limits: &MessageLimits, m
         }
         headers.append(name, value);
     }
-    // A response to HEAD, a 204 and a 304 have no body, also if they have a Content-Length (RFC 9112 §6.3).
+    // A response to HEAD, a 204 and a 304 have no body, even if they have a Content-Length (RFC 9112 §6.3).
     let has_no_body = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let Some(length) = (if has_no_body { Some(0) } else { length }) else { return Parsed::Odd };
     let mut response = Response::new(length);
