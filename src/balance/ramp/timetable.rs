@@ -40,6 +40,11 @@ pub(crate) fn timetable(keys: &RampKeys, made: usize, inside: Option<&str>, rema
     text
 }
 
+/// Returns a share in per cent as text, with at most one decimal.
+pub(crate) fn per_cent(share: f64) -> String {
+    format!("{} %", (share * 10.0).round() / 10.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::journal_of_ramps::stopped;
 use crate::balance::ramp::progress::{Next, Parties, Step, steps, time};
-use crate::balance::ramp::timetable::timetable;
+use crate::balance::ramp::timetable::{per_cent, timetable};
 use crate::balance::ramp_keys::{GuardKeys, OnBreach};
 use crate::balance::share::Shares;
 use crate::balance::transaction::{Interrupt, Services};
@@ -178,10 +178,6 @@ fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
         before = step * 100;
     }
     Ok(())
-}
-
-fn per_cent(share: f64) -> String {
-    format!("{} %", (share * 10.0).round() / 10.0)
 }
 
 impl Ramp<'_> {
