@@ -24,33 +24,40 @@ impl Names {
         names
     }
 
-    /// Adds the name of a field that a layer adds to the head.
+    /// Adds the name of a field that a layer adds to the head. All fields with the arm of an experiment also have the
+    /// bit of [`ASSIGNMENT`].
     pub(crate) fn add(&mut self, name: &HeaderName) {
+        let name = name.as_str().as_bytes();
+        self.set(name);
+        // The first letter is compared here, because most names differ in it.
+        if name.first() == ASSIGNMENT.as_bytes().first() && is_assignment(name) {
+            self.set(ASSIGNMENT.as_bytes());
+        }
+    }
+
+    fn set(&mut self, name: &[u8]) {
         let (word, bit) = place(name);
         self.0[word] |= bit;
     }
 
-    fn can_have(self, name: &HeaderName) -> bool {
+    fn has_bit(self, name: &[u8]) -> bool {
         let (word, bit) = place(name);
         self.0[word] & bit != 0
     }
 
+    fn can_have(self, name: &HeaderName) -> bool {
+        self.has_bit(name.as_str().as_bytes())
+    }
+
     /// Returns `false` if no field has the arm of an experiment.
     pub(crate) fn can_have_assignment(self) -> bool {
-        let (word, bit) = place_of(ASSIGNMENT.as_bytes());
-        self.0[word] & bit != 0
+        self.has_bit(ASSIGNMENT.as_bytes())
     }
 }
 
-/// Returns the word and the bit of a name. All fields with arms have the same bit.
-fn place(name: &HeaderName) -> (usize, u64) {
-    let name = name.as_str().as_bytes();
-    place_of(if is_assignment(name) { ASSIGNMENT.as_bytes() } else { name })
-}
-
-/// Returns the word and the bit. The factors keep the names that layers look for apart from the names that are in most
+/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that are in most
 /// heads.
-fn place_of(name: &[u8]) -> (usize, u64) {
+fn place(name: &[u8]) -> (usize, u64) {
     match name {
         name @ [first, .., last] => {
             let sum = 19 * usize::from(*first) + 8 * usize::from(*last);
