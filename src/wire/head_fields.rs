@@ -55,8 +55,8 @@ impl Names {
     }
 }
 
-/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that are in most
-/// heads.
+/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that
+/// are in most heads.
 fn place(name: &[u8]) -> (usize, u64) {
     match name {
         name @ [first, .., last] => {
