@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
 use super::base_url::BaseUrl;
-use super::figures::{Growth, Shim, Sight, names};
+use super::figures::{Growth, Shim, Snapshot, names};
 use super::side_by_side::all;
 use crate::keys::quote;
 
@@ -26,11 +26,11 @@ pub(crate) fn has_figures(file: &BalanceFile) -> bool {
 ///
 /// # Errors
 /// Returns a message if Prometheus or one of the shims fails. The sum of the other shims would be wrong.
-pub(crate) async fn sight(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Sight, String> {
+pub(crate) async fn snapshot(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Snapshot, String> {
     if let Some(url) = &file.prometheus {
         return from_prometheus(url, caller, "", limit).await;
     }
-    let mut sight = Sight::default();
+    let mut snapshot = Snapshot::default();
     let fields = HeaderMap::new();
     let calls = file.shims.iter().map(|shim| caller.call(shim, (Method::GET, "/metrics"), &fields, b"", limit));
     for (shim, reply) in file.shims.iter().zip(all(calls.collect()).await) {
@@ -39,9 +39,9 @@ pub(crate) async fn sight(file: &BalanceFile, caller: &Caller, limit: Duration) 
             return Err(format!("{shim}/metrics answers {}", reply.status));
         }
         let read = Shim::from_text(&String::from_utf8_lossy(&reply.body));
-        sight.shims.insert(shim.to_string(), read.map_err(|error| format!("{shim}/metrics: {error}"))?);
+        snapshot.shims.insert(shim.to_string(), read.map_err(|error| format!("{shim}/metrics: {error}"))?);
     }
-    Ok(sight)
+    Ok(snapshot)
 }
 
 /// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for longer than that.
@@ -57,7 +57,7 @@ pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth
 
 /// Asks Prometheus for the newest value of each counter of each shim. balance computes the growth itself, because the
 /// function `rate` of Prometheus would hide a restart.
-async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Duration) -> Result<Sight, String> {
+async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Duration) -> Result<Snapshot, String> {
     let query = format!(
         "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}}{offset})",
         names().join("|")
@@ -73,9 +73,9 @@ async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Du
 }
 
 /// Reads the answer of Prometheus: a vector of series.
-fn read_vector(body: &Value) -> Result<Sight, String> {
+fn read_vector(body: &Value) -> Result<Snapshot, String> {
     let list = body["data"]["result"].as_array().ok_or("the answer is not a vector of series")?;
-    let mut sight = Sight::default();
+    let mut snapshot = Snapshot::default();
     for series in list {
         let label = |name: &str| series["metric"][name].as_str();
         let (Some(name), Some(value)) = (label("__name__"), series["value"][1].as_str()) else {
@@ -85,12 +85,12 @@ fn read_vector(body: &Value) -> Result<Sight, String> {
         let of =
             |name: &str| label(name).unwrap_or_default().chars().filter(|one| !one.is_control()).collect::<String>();
         let shim = format!("{}/{}", of("job"), of("instance"));
-        sight.shims.entry(shim).or_default().add(name, label, value)?;
+        snapshot.shims.entry(shim).or_default().add(name, label, value)?;
     }
-    if sight.shims.is_empty() {
+    if snapshot.shims.is_empty() {
         return Err("Prometheus has no series of edgeshim; is the scrape job of the shims running?".to_owned());
     }
-    Ok(sight)
+    Ok(snapshot)
 }
 
 #[cfg(test)]

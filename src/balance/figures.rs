@@ -38,7 +38,7 @@ pub(crate) struct Shim {
 
 /// The counters of all shims, by the shim's name.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(crate) struct Sight {
+pub(crate) struct Snapshot {
     pub shims: BTreeMap<String, Shim>,
 }
 
@@ -139,7 +139,7 @@ impl Shim {
     }
 }
 
-impl Sight {
+impl Snapshot {
     /// Whether the shims count the beacons of this provider. True also if a shim counts beacons by country, because its
     /// configured sources are unknown.
     pub(crate) fn counts_beacons_of(&self, provider: &str) -> bool {
@@ -287,35 +287,35 @@ pub(crate) mod tests {
         )
     }
 
-    fn sight(shims: &[(&str, &str)]) -> Sight {
+    fn snapshot(shims: &[(&str, &str)]) -> Snapshot {
         let shim = |(name, text): &(&str, &str)| ((*name).to_owned(), Shim::from_text(text).expect("metrics"));
-        Sight { shims: shims.iter().map(shim).collect() }
+        Snapshot { shims: shims.iter().map(shim).collect() }
     }
 
     #[test]
     fn growth_when_two_shims_report_then_is_the_sum_of_the_differences() {
-        let before = sight(&[("s1", &text(1, 100, 0)), ("s2", &text(2, 10, 1))]);
-        let after = sight(&[("s1", &text(1, 150, 5)), ("s2", &text(2, 20, 1))]);
+        let before = snapshot(&[("s1", &text(1, 100, 0)), ("s2", &text(2, 10, 1))]);
+        let after = snapshot(&[("s1", &text(1, 150, 5)), ("s2", &text(2, 20, 1))]);
         let growth = before.until(&after, 15.0).expect("growth").of("a");
         assert_eq!((growth.pulls, growth.errors, growth.beacons, growth.pull_times.count()), (65.0, 5.0, 0.0, 60.0));
     }
 
     #[test]
     fn growth_when_a_shim_restarts_or_is_missing_then_is_not_known() {
-        let before = sight(&[("s1", &text(1, 100, 0)), ("s2", &text(2, 10, 1))]);
+        let before = snapshot(&[("s1", &text(1, 100, 0)), ("s2", &text(2, 10, 1))]);
         for (later, part) in [
             // The counters of the second shim are higher, but they began again.
-            (sight(&[("s1", &text(1, 150, 0)), ("s2", &text(3, 50, 40))]), "s2 was restarted"),
-            (sight(&[("s1", &text(1, 150, 0)), ("s2", &text(2, 5, 1))]), "s2 was restarted"),
-            (sight(&[("s1", &text(1, 150, 0))]), "s2 is missing"),
+            (snapshot(&[("s1", &text(1, 150, 0)), ("s2", &text(3, 50, 40))]), "s2 was restarted"),
+            (snapshot(&[("s1", &text(1, 150, 0)), ("s2", &text(2, 5, 1))]), "s2 was restarted"),
+            (snapshot(&[("s1", &text(1, 150, 0))]), "s2 is missing"),
             (
-                sight(&[("s1", "edgeshim_start_timestamp_seconds 1\n"), ("s2", &text(2, 10, 1))]),
+                snapshot(&[("s1", "edgeshim_start_timestamp_seconds 1\n"), ("s2", &text(2, 10, 1))]),
                 "s1 no longer counts a",
             ),
         ] {
             assert_eq!(before.until(&later, 15.0), Err(part.to_owned()));
         }
-        let more = sight(&[("s1", &text(1, 150, 0)), ("s2", &text(2, 10, 1)), ("s3", &text(9, 900, 900))]);
+        let more = snapshot(&[("s1", &text(1, 150, 0)), ("s2", &text(2, 10, 1)), ("s3", &text(9, 900, 900))]);
         assert_eq!(before.until(&more, 15.0).map(|growth| growth.of("a").pulls), Ok(50.0), "a new shim has no growth");
     }
 
@@ -340,10 +340,11 @@ pub(crate) mod tests {
 
     #[test]
     fn beacons_when_provider_is_not_a_configured_source_then_are_not_counted() {
-        let plain = sight(&[("s", "edgeshim_start_timestamp_seconds 1\nedgeshim_beacons_total{source=\"other\"} 0\n")]);
-        assert!(!plain.counts_beacons_of("a") && sight(&[("s", &text(1, 1, 1))]).counts_beacons_of("a"));
+        let plain =
+            snapshot(&[("s", "edgeshim_start_timestamp_seconds 1\nedgeshim_beacons_total{source=\"other\"} 0\n")]);
+        assert!(!plain.counts_beacons_of("a") && snapshot(&[("s", &text(1, 1, 1))]).counts_beacons_of("a"));
         // With a country database, there is no series before the first beacon.
-        let by_country = sight(&[("s", "edgeshim_start_timestamp_seconds 1\n")]);
+        let by_country = snapshot(&[("s", "edgeshim_start_timestamp_seconds 1\n")]);
         assert!(by_country.counts_beacons_of("a"));
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::super::announce::token_field;
 use super::super::balance_file::{ProviderKeys, TargetKeys};
-use super::super::figure_source::{has_figures, sight};
-use super::super::figures::Sight;
+use super::super::figure_source::{has_figures, snapshot};
+use super::super::figures::Snapshot;
 use super::super::journal::{Entry, Journal};
 use super::super::observed_shares::{BETWEEN_LOOKS, Observed};
 use super::super::plan::Trouble;
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Reading {
     state: Option<Read>,
     dns: DnsReads,
-    looks: VecDeque<(Instant, Sight)>,
+    looks: VecDeque<(Instant, Snapshot)>,
 }
 
 #[derive(Debug)]
@@ -128,8 +128,8 @@ impl Page {
         })
     }
 
-    async fn look(&self) -> Result<Option<Sight>, String> {
-        if has_figures(self.file) { sight(self.file, &self.caller, PATIENCE).await.map(Some) } else { Ok(None) }
+    async fn look(&self) -> Result<Option<Snapshot>, String> {
+        if has_figures(self.file) { snapshot(self.file, &self.caller, PATIENCE).await.map(Some) } else { Ok(None) }
     }
 
     fn target(&self, target: &TargetKeys, journal: &Journal, reading: &Reading) -> Value {
@@ -188,7 +188,7 @@ impl Reading {
         Self { state: None, dns: DnsReads::new(targets), looks: VecDeque::new() }
     }
 
-    fn add(&mut self, look: Sight) {
+    fn add(&mut self, look: Snapshot) {
         let now = Instant::now();
         self.looks.retain(|(time, _)| now.duration_since(*time) <= WINDOW);
         if self.looks.len() >= MAX_LOOKS {
@@ -201,7 +201,7 @@ impl Reading {
     fn observed(&self, names: &[&String]) -> Option<Observed> {
         let (last, newest) = self.looks.back()?;
         let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);
-        let growth = |(time, oldest): &(Instant, Sight)| oldest.until(newest, (*last - *time).as_secs_f64()).ok();
+        let growth = |(time, oldest): &(Instant, Snapshot)| oldest.until(newest, (*last - *time).as_secs_f64()).ok();
         old.into_iter().find_map(growth)?.observed(names)
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Limits {
 
 /// What is known about an edge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Sight {
+pub(crate) enum EdgeState {
     /// Too few probes in a row had the same result since the start.
     #[default]
     Unknown,
@@ -31,7 +31,7 @@ pub(crate) enum Sight {
 /// The results of the probes of one edge, counted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
-    pub sight: Sight,
+    pub state: EdgeState,
     /// How many of the last probes succeeded in a row, and how many failed in a row. One of the two is 0.
     pub successes: u32,
     pub failures: u32,
@@ -40,27 +40,27 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Counts the result of a probe. Returns whether `sight` has changed.
+    /// Counts the result of a probe. Returns whether `state` has changed.
     pub(crate) fn count(&mut self, is_success: bool, limits: Limits) -> bool {
-        let before = self.sight;
+        let before = self.state;
         if is_success {
             self.successes = self.successes.saturating_add(1);
             self.failures = 0;
             if self.successes >= self.needed(limits) {
-                self.sight = Sight::Up;
+                self.state = EdgeState::Up;
             }
-            if self.sight == Sight::Up && self.successes >= limits.up_after.saturating_mul(FORGOTTEN_AFTER) {
+            if self.state == EdgeState::Up && self.successes >= limits.up_after.saturating_mul(FORGOTTEN_AFTER) {
                 self.times_down = 0;
             }
         } else {
             self.failures = self.failures.saturating_add(1);
             self.successes = 0;
             if self.failures >= limits.down_after {
-                self.sight = Sight::Down;
+                self.state = EdgeState::Down;
             }
         }
-        let has_changed = self.sight != before;
-        if has_changed && self.sight == Sight::Down {
+        let has_changed = self.state != before;
+        if has_changed && self.state == EdgeState::Down {
             self.times_down = self.times_down.saturating_add(1);
         }
         has_changed
@@ -75,13 +75,13 @@ impl Health {
 
 /// Whether a round gives no information about the edges: no probe succeeded, and among the edges that were not down are
 /// edges of several providers. The likely cause is the network of this machine.
-pub(crate) fn is_blind<'p>(results: impl IntoIterator<Item = (&'p str, Sight, bool)>) -> bool {
+pub(crate) fn is_blind<'p>(results: impl IntoIterator<Item = (&'p str, EdgeState, bool)>) -> bool {
     let mut failing = BTreeSet::new();
-    for (provider, sight, is_success) in results {
+    for (provider, state, is_success) in results {
         if is_success {
             return false;
         }
-        if sight != Sight::Down {
+        if state != EdgeState::Down {
             failing.insert(provider);
         }
     }
@@ -98,10 +98,10 @@ mod tests {
     fn seen(health: &mut Health, probes: &str) -> String {
         let letter = |probe| {
             health.count(probe == '+', LIMITS);
-            match health.sight {
-                Sight::Unknown => '?',
-                Sight::Up => 'U',
-                Sight::Down => 'D',
+            match health.state {
+                EdgeState::Unknown => '?',
+                EdgeState::Up => 'U',
+                EdgeState::Down => 'D',
             }
         };
         probes.chars().map(letter).collect()
@@ -136,9 +136,9 @@ mod tests {
         let mut needed = Vec::new();
         for _ in 0..9 {
             seen(&mut health, "---");
-            assert_eq!(health.sight, Sight::Down);
+            assert_eq!(health.state, EdgeState::Down);
             let mut successes = 0;
-            while health.sight == Sight::Down {
+            while health.state == EdgeState::Down {
                 health.count(true, LIMITS);
                 successes += 1;
             }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn round_when_no_probe_succeeds_then_is_blind_if_several_providers_were_not_down() {
-        use Sight::{Down, Unknown, Up};
+        use EdgeState::{Down, Unknown, Up};
         for (results, wanted) in [
             (&[("a", Up, false), ("b", Up, false)][..], true),
             (&[("a", Unknown, false), ("b", Unknown, false)], true),

@@ -1,6 +1,6 @@
 //! What to do about a target: a pure function of the modes, the weights and what is known about the edges.
 
-use super::edge_health::Sight;
+use super::edge_health::EdgeState;
 use crate::balance::share::{Mode, Shares};
 
 /// What to do next.
@@ -16,12 +16,12 @@ pub(crate) enum Next {
     Keep(Vec<String>),
 }
 
-/// Returns what to do next. `sight` returns what is known about the edge of a provider.
+/// Returns what to do next. `state` returns what is known about the edge of a provider.
 ///
 /// A provider that is up returns first. After its return, another provider can go away.
-pub(crate) fn next(shares: &Shares, sight: impl Fn(&str) -> Sight) -> Next {
+pub(crate) fn next(shares: &Shares, state: impl Fn(&str) -> EdgeState) -> Next {
     let returned = |(name, share): &(&String, &crate::balance::share::Share)| {
-        share.mode == Mode::Obey && share.away && sight(name) == Sight::Up
+        share.mode == Mode::Obey && share.away && state(name) == EdgeState::Up
     };
     if let Some((name, _)) = shares.0.iter().find(returned) {
         return Next::Back(name.clone());
@@ -30,13 +30,13 @@ pub(crate) fn next(shares: &Shares, sight: impl Fn(&str) -> Sight) -> Next {
     let failing: Vec<&String> = shares
         .0
         .iter()
-        .filter(|(name, share)| share.is_served() && may_go(share.mode) && sight(name) == Sight::Down)
+        .filter(|(name, share)| share.is_served() && may_go(share.mode) && state(name) == EdgeState::Down)
         .map(|(name, _)| name)
         .collect();
     let Some(first) = failing.first() else { return Next::Nothing };
     // Clients that leave an edge need another edge that is not down. If all edges are down, each edge keeps its
     // clients. The edge that recovers first then has clients at once.
-    if shares.served().into_keys().all(|name| sight(name) == Sight::Down) {
+    if shares.served().into_keys().all(|name| state(name) == EdgeState::Down) {
         return Next::Keep(failing.into_iter().cloned().collect());
     }
     Next::Away((*first).clone())
@@ -46,17 +46,17 @@ pub(crate) fn next(shares: &Shares, sight: impl Fn(&str) -> Sight) -> Next {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Sight::{Down, Unknown, Up};
+    use super::EdgeState::{Down, Unknown, Up};
     use super::*;
     use crate::balance::share::Share;
     use crate::balance::share::tests::any_shares;
 
-    type Setting = (&'static str, Mode, u32, bool, Sight);
+    type Setting = (&'static str, Mode, u32, bool, EdgeState);
 
     fn of(settings: &[Setting]) -> Next {
         let shares = |&(name, mode, weight, away, _): &Setting| (name.to_owned(), Share { mode, weight, away });
-        let sight = |name: &str| settings.iter().find(|one| one.0 == name).map_or(Unknown, |one| one.4);
-        next(&Shares(settings.iter().map(shares).collect()), sight)
+        let state = |name: &str| settings.iter().find(|one| one.0 == name).map_or(Unknown, |one| one.4);
+        next(&Shares(settings.iter().map(shares).collect()), state)
     }
 
     #[test]
@@ -102,19 +102,19 @@ mod tests {
         #[test]
         fn acts_when_made_one_after_the_other_then_end_and_leave_a_provider_served(
             mut shares in any_shares(),
-            sights in prop::collection::vec(0..3_usize, 5),
+            states in prop::collection::vec(0..3_usize, 5),
         ) {
-            let sight = |name: &str| [Unknown, Up, Down][sights[usize::from(name.as_bytes()[0] - b'a')]];
+            let state = |name: &str| [Unknown, Up, Down][states[usize::from(name.as_bytes()[0] - b'a')]];
             let was_served = !shares.served().is_empty();
             for _ in 0..=shares.0.len() {
-                match next(&shares, sight) {
+                match next(&shares, state) {
                     Next::Back(name) => shares.0.get_mut(&name).expect("a provider").away = false,
                     Next::Away(name) => shares.0.get_mut(&name).expect("a provider").away = true,
                     Next::Nothing | Next::Keep(_) => break,
                 }
                 prop_assert!(!was_served || !shares.served().is_empty());
             }
-            prop_assert!(matches!(next(&shares, sight), Next::Nothing | Next::Keep(_)));
+            prop_assert!(matches!(next(&shares, state), Next::Nothing | Next::Keep(_)));
         }
     }
 }

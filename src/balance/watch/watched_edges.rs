@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use super::between_targets::{News, Tell};
-use super::edge_health::{Health, Limits, Sight, is_blind};
+use super::edge_health::{EdgeState, Health, Limits, is_blind};
 use super::edge_probe::{Probed, probe_all};
 use crate::balance::balance_file::TargetKeys;
 use crate::balance::watch_keys::{ProbeUrl, WatchKeys};
@@ -21,7 +21,7 @@ struct Edge {
 /// What the targets get about an edge.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    pub sight: Sight,
+    pub state: EdgeState,
     /// Describes the last probes.
     pub figures: String,
 }
@@ -103,7 +103,7 @@ impl<'f> Edges<'f> {
 
     /// Returns how many edges are down, and how many there are.
     pub(crate) fn down(&self) -> (usize, usize) {
-        (self.list.iter().filter(|edge| edge.health.sight == Sight::Down).count(), self.list.len())
+        (self.list.iter().filter(|edge| edge.health.state == EdgeState::Down).count(), self.list.len())
     }
 
     /// Probes all edges.
@@ -126,7 +126,7 @@ impl<'f> Edges<'f> {
         let limits = Limits { down_after: self.keys.down_after, up_after: self.keys.up_after };
         let seen = self.list.iter().zip(&results);
         let is_blind =
-            is_blind(seen.map(|(edge, probed)| (edge.provider.as_str(), edge.health.sight, probed.is_success())));
+            is_blind(seen.map(|(edge, probed)| (edge.provider.as_str(), edge.health.state, probed.is_success())));
         if is_blind && !self.is_blind {
             let last = results.first().map(ToString::to_string).unwrap_or_default();
             self.complain(format!(
@@ -139,20 +139,21 @@ impl<'f> Edges<'f> {
         self.is_blind = is_blind;
         for (at, probed) in results.into_iter().enumerate() {
             let Some(edge) = self.list.get_mut(at) else { continue };
-            let before = edge.health.sight;
-            let has_changed = !(is_blind && before != Sight::Down) && edge.health.count(probed.is_success(), limits);
+            let before = edge.health.state;
+            let has_changed =
+                !(is_blind && before != EdgeState::Down) && edge.health.count(probed.is_success(), limits);
             edge.last = Some(probed);
             if !has_changed {
                 continue;
             }
-            let text = format!("{} is {}: {}", edge.provider, word(edge.health.sight), figures(edge));
-            if edge.health.sight == Sight::Down {
+            let text = format!("{} is {}: {}", edge.provider, word(edge.health.state), figures(edge));
+            if edge.health.state == EdgeState::Down {
                 self.complain(text);
-            } else if before == Sight::Down {
+            } else if before == EdgeState::Down {
                 self.say(text);
             }
         }
-        let seen = |edge: &Edge| Seen { sight: edge.health.sight, figures: figures(edge) };
+        let seen = |edge: &Edge| Seen { state: edge.health.state, figures: figures(edge) };
         self.seen.send_replace(self.list.iter().map(seen).collect());
     }
 }
@@ -162,11 +163,11 @@ fn probes(target: &TargetKeys) -> impl Iterator<Item = (&str, &ProbeUrl)> {
     target.providers.iter().filter_map(|(name, provider)| Some((name.as_str(), provider.probe.as_ref()?)))
 }
 
-fn word(sight: Sight) -> &'static str {
-    match sight {
-        Sight::Unknown => "unknown",
-        Sight::Up => "up",
-        Sight::Down => "down",
+fn word(state: EdgeState) -> &'static str {
+    match state {
+        EdgeState::Unknown => "unknown",
+        EdgeState::Up => "up",
+        EdgeState::Down => "down",
     }
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tokio::sync::{MutexGuard, mpsc, watch};
 
 use super::between_targets::{News, Shared};
-use super::edge_health::Sight;
+use super::edge_health::EdgeState;
 use super::next_act::{Next, next};
 use super::tries::{Tries, Trouble};
 use super::watched_edges::{Edges, Seen};
@@ -38,7 +38,7 @@ pub(crate) struct Target<'f> {
     edges: BTreeMap<String, usize>,
     seen: watch::Receiver<Vec<Seen>>,
     /// What was known about the edges in the last round that this target has looked at.
-    sights: BTreeMap<usize, Sight>,
+    states: BTreeMap<usize, EdgeState>,
     acts: mpsc::Sender<Entry>,
     tries: Tries,
     /// The providers that are down, but stay because all providers that are served are down.
@@ -78,7 +78,7 @@ impl<'f> Target<'f> {
             keys,
             edges: edges.numbers(keys),
             seen: edges.seen(),
-            sights: BTreeMap::new(),
+            states: BTreeMap::new(),
             acts,
             tries: Tries::default(),
             kept: Vec::new(),
@@ -104,9 +104,9 @@ impl<'f> Target<'f> {
             std::future::pending::<()>().await;
         }
         for &edge in self.edges.values() {
-            let sight = sight(&self.seen.borrow(), edge);
-            if self.sights.insert(edge, sight).unwrap_or_default() != sight {
-                self.tries.hurry(sight == Sight::Down);
+            let state = state(&self.seen.borrow(), edge);
+            if self.states.insert(edge, state).unwrap_or_default() != state {
+                self.tries.hurry(state == EdgeState::Down);
             }
         }
     }
@@ -135,7 +135,7 @@ impl<'f> Target<'f> {
     async fn step(&mut self) -> Result<Option<Act<'f>>, Hindrance> {
         let keys = self.keys;
         let nodes = self.shared.services.read(&[keys]).await.map_err(|texts| (Trouble::Unreadable, texts))?;
-        let is_down = self.edges.keys().any(|provider| self.sight(provider) == Sight::Down);
+        let is_down = self.edges.keys().any(|provider| self.state(provider) == EdgeState::Down);
         let unable = if is_down { Trouble::Refused } else { Trouble::Unfit };
         let Some(shares) = common_shares(&nodes.iter().collect::<Vec<_>>()) else {
             let text = format!(
@@ -318,11 +318,11 @@ impl<'f> Target<'f> {
 
     /// Returns what to do next, after the latest probes.
     fn next(&self, shares: &Shares) -> Next {
-        next(shares, |provider| self.sight(provider))
+        next(shares, |provider| self.state(provider))
     }
 
-    fn sight(&self, provider: &str) -> Sight {
-        self.edges.get(provider).map_or(Sight::Unknown, |&edge| sight(&self.seen.borrow(), edge))
+    fn state(&self, provider: &str) -> EdgeState {
+        self.edges.get(provider).map_or(EdgeState::Unknown, |&edge| state(&self.seen.borrow(), edge))
     }
 
     /// Describes the last probes of a provider's edge.
@@ -335,8 +335,8 @@ impl<'f> Target<'f> {
     }
 }
 
-fn sight(seen: &[Seen], edge: usize) -> Sight {
-    seen.get(edge).map_or(Sight::Unknown, |seen| seen.sight)
+fn state(seen: &[Seen], edge: usize) -> EdgeState {
+    seen.get(edge).map_or(EdgeState::Unknown, |seen| seen.state)
 }
 
 /// Returns the providers that are away. Each text has the name and the mode.

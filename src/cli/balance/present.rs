@@ -13,7 +13,7 @@ use super::target_file;
 use super::{Failure, Result};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
-use crate::balance::figure_source::{LIMIT, last_minute, sight};
+use crate::balance::figure_source::{LIMIT, last_minute, snapshot};
 use crate::balance::journal::{Entry, Journal};
 use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed};
 use crate::balance::plan::Trouble;
@@ -137,7 +137,7 @@ fn read<'f>(
         let services = Services::new(file, &caller, stop.interrupt.clone()).map_err(Failure::usage)?;
         let prometheus = file.prometheus.as_ref().filter(|_| with_observed);
         let has_looks = with_observed && prometheus.is_none() && !file.shims.is_empty();
-        let first = if has_looks { Some(stop.or(sight(file, &caller, LIMIT)).await?) } else { None };
+        let first = if has_looks { Some(stop.or(snapshot(file, &caller, LIMIT)).await?) } else { None };
         let started = Instant::now();
         let nodes = stop.or(services.read(targets)).await?.map_err(Failure::Failed)?;
         let growth = match (prometheus, first) {
@@ -145,7 +145,7 @@ fn read<'f>(
             (None, None) => None,
             (None, Some(Ok(first))) => {
                 stop.or(sleep_until(started + BETWEEN_LOOKS)).await?;
-                let second = stop.or(sight(file, &caller, LIMIT)).await?;
+                let second = stop.or(snapshot(file, &caller, LIMIT)).await?;
                 second.and_then(|second| first.until(&second, started.elapsed().as_secs_f64())).map_err(warn).ok()
             }
             (None, Some(Err(error))) => {

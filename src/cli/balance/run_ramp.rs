@@ -13,8 +13,8 @@ use super::{Failure, Result, check_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, user};
-use crate::balance::figure_source::{LIMIT, has_figures, sight};
-use crate::balance::figures::{Growth, Sight};
+use crate::balance::figure_source::{LIMIT, has_figures, snapshot};
+use crate::balance::figures::{Growth, Snapshot};
 use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::journal_of_ramps::stopped;
@@ -125,10 +125,10 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             }
         }
         ramp.print_timetable(&remaining, is_inside);
-        let first_sight = stop.or(sight(file, &caller, LIMIT)).await?.map_err(|error| {
+        let first_snapshot = stop.or(snapshot(file, &caller, LIMIT)).await?.map_err(|error| {
             Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
         })?;
-        ramp.warn(&first_sight);
+        ramp.warn(&first_snapshot);
         if flags.dry_run {
             say!("\nDry run: nothing was written.");
             return Ok(ExitCode::SUCCESS);
@@ -203,7 +203,7 @@ impl Ramp<'_> {
     }
 
     /// Prints warnings about causes of misleading figures.
-    fn warn(&self, sight: &Sight) {
+    fn warn(&self, snapshot: &Snapshot) {
         let file = self.change.file;
         let is_other = |target: &&TargetKeys| !self.change.targets.iter().any(|one| one.name == target.name);
         if let Some(other) = file.targets.iter().find(is_other) {
@@ -213,7 +213,7 @@ impl Ramp<'_> {
                 other.name
             );
         }
-        if file.ramp.guard.beacons_per_minute.is_some() && !sight.counts_beacons_of(&self.provider) {
+        if file.ramp.guard.beacons_per_minute.is_some() && !snapshot.counts_beacons_of(&self.provider) {
             complain!(
                 "warning: no shim counts beacons of {}; write the name into beacon.sources of edgeshim.toml, or remove \
                  the guard beacons_per_minute",
@@ -288,14 +288,15 @@ impl Ramp<'_> {
     async fn watch(&mut self, share: u32, before: Option<f64>, stop: &mut Stop) -> Result<Option<ExitCode>> {
         let keys = &self.change.file.ramp;
         let mut watched = Step::new(keys, self.parties(), before, share, self.clock.elapsed());
-        let mut base: Option<(Sight, Instant)> = self.sight(stop).await?.ok().map(|sight| (sight, Instant::now()));
+        let mut base: Option<(Snapshot, Instant)> =
+            self.snapshot(stop).await?.ok().map(|snapshot| (snapshot, Instant::now()));
         loop {
             if let Err(failure) = stop.or(sleep(keys.every)).await {
                 return self.stopped(failure).map(Some);
             }
-            let found = self.sight(stop).await?;
+            let found = self.snapshot(stop).await?;
             let now = Instant::now();
-            let has_beacons = found.as_ref().is_ok_and(|sight| sight.counts_beacons_of(&self.provider));
+            let has_beacons = found.as_ref().is_ok_and(|snapshot| snapshot.counts_beacons_of(&self.provider));
             let growth = growth(&mut base, found, now);
             let next = watched.look(self.clock.elapsed(), growth.as_ref().map_err(String::as_str), has_beacons);
             let time_of_day = utc().split_off(11);
@@ -314,8 +315,8 @@ impl Ramp<'_> {
     }
 
     /// Reads the counters. A signal stops the ramp.
-    async fn sight(&self, stop: &mut Stop) -> Result<std::result::Result<Sight, String>> {
-        match stop.or(sight(self.change.file, self.change.caller, LIMIT)).await {
+    async fn snapshot(&self, stop: &mut Stop) -> Result<std::result::Result<Snapshot, String>> {
+        match stop.or(snapshot(self.change.file, self.change.caller, LIMIT)).await {
             Ok(found) => Ok(found),
             Err(failure) => self.stopped(failure).map(|_| Err(String::new())),
         }
@@ -480,8 +481,8 @@ fn changed_by_others(target: &str) -> String {
 
 /// Returns the growth since the base. The new counters become the base, unless they lack a shim of the old base.
 fn growth(
-    base: &mut Option<(Sight, Instant)>,
-    found: std::result::Result<Sight, String>,
+    base: &mut Option<(Snapshot, Instant)>,
+    found: std::result::Result<Snapshot, String>,
     now: Instant,
 ) -> std::result::Result<Growth, String> {
     let found = found?;
