@@ -166,11 +166,12 @@ const CLASS_NAME: Text<String> = Text {
     write: String::clone,
 };
 
-/// A pattern for the path. Most patterns have one `*`, like `*.jpg` and `/shop/*`. Two comparisons take a tenth of the
-/// time and a hundredth of the memory that a glob takes, so these patterns have their own variant.
+/// A pattern for the path. Most patterns have one `*`, like `*.jpg` and `/shop/*`. These patterns have their own
+/// variant, which needs only two comparisons. It takes a tenth of the time and a hundredth of the memory of a glob.
 #[derive(Debug, Clone)]
 enum PathPattern {
-    /// The text before the `*` and the text after it. The `*` stands for any characters, also for `/` and for none.
+    /// The text before the `*` and the text after the `*`. The `*` matches any number of characters, also 0, and also
+    /// `/`.
     Star(Box<str>, Box<str>),
     Glob(GlobMatcher),
 }
@@ -249,7 +250,7 @@ impl Classes {
         })
     }
 
-    /// Returns the class with this name, in any case.
+    /// Returns the class with this name. Upper and lower case are equal.
     pub(crate) fn named(&self, name: &str) -> Option<ClassId> {
         if name.eq_ignore_ascii_case(&self.other.name) {
             return Some(ClassId::OTHER);
@@ -293,7 +294,8 @@ fn around_star(pattern: &str) -> Option<(&str, &str)> {
     (!start.contains(special) && !end.contains(special)).then_some((start, end))
 }
 
-/// Returns whether the path begins with `start` and ends with `end`, in any case, and the two do not overlap.
+/// Returns whether the path begins with `start` and ends with `end`, and the two parts do not overlap. Upper and lower
+/// case are equal.
 fn is_around(path: &[u8], start: &[u8], end: &[u8]) -> bool {
     let Some(end_at) = path.len().checked_sub(end.len()).filter(|&at| at >= start.len()) else { return false };
     path[..start.len()].eq_ignore_ascii_case(start) && path[end_at..].eq_ignore_ascii_case(end)

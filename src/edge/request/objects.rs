@@ -208,8 +208,8 @@ impl Pulled {
         mix(mix(self.path_and_coding(), self.provider), self.url.query ^ 1)
     }
 
-    /// Returns the hash of the entry that all queries of this path share. The entry has the latest end of their
-    /// lifetimes at this provider.
+    /// Returns the hash of the entry that all queries of this path share. The entry has the latest end of the lifetimes
+    /// of these queries at this provider.
     fn any_query(&self) -> u64 {
         mix(mix(self.path_and_coding(), self.provider), 2)
     }
