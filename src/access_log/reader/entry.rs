@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// The number of keys that each line of edgeshim has. Each key has a bit in the set of the keys of a line. The keys
-/// that each line has are the keys with the first bits.
+/// The number of keys that every line of edgeshim has. In the set of the keys of a line, each key has a bit. The lowest
+/// bits belong to the keys that every line has.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty

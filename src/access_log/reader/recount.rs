@@ -198,7 +198,7 @@ impl Recount {
     }
 }
 
-/// How exactly the lines of a log give the values of a counter.
+/// How exactly a counter can be calculated from the lines of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exactness {
     /// The counter and the line are written at the same moment, at the end of a request.

@@ -296,7 +296,8 @@ impl Sources {
         }
         .with_cert_resolver(Arc::new(choice));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        // CDNs have instructions for AES too, so the order of their suites has no reason that edgeshim must know.
+        // The processors of CDNs have instructions for AES too. So edgeshim does not need to follow the order of a
+        // CDN's suites.
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer.map_err(error)?;
