@@ -76,7 +76,8 @@ pub(crate) enum Why {
     UnknownName,
     /// Two lines of the header have different values.
     NamesDiffer,
-    /// The header names a provider. No signal of that provider matches, but a signal of this preset matches.
+    /// The header names a provider. No signal of the provider's own preset matches, but a signal of this preset
+    /// matches.
     SignalsDiffer(usize),
     /// There is no header. The signals belong to this preset, and exactly one provider has this preset.
     Recognised(usize),

@@ -11,7 +11,7 @@
 //!   With two arms, this is true for shares of any size, as long as their sum stays within 100 %.
 //! - With three or more arms, an arm that is larger than a lane can lose places in another lane, if the shares of
 //!   other arms change.
-//! - If an arm is added, removed or renamed, the lanes change, and ids move.
+//! - If an arm is added, removed or renamed, the lanes change, and ids get other arms.
 
 use std::path::Path;
 

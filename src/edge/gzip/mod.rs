@@ -1,5 +1,5 @@
 //! Compresses a response body if the request accepts gzip and `decide.rs` allows the compression. If `gzip.inflate` is
-//! on, inflates the origin's gzip if the request does not accept gzip.
+//! on and the request does not accept gzip, inflates the origin's gzip.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.
