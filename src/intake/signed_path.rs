@@ -1,4 +1,4 @@
-//! The signed paths by which `edgeshim smoke` asks a running edgeshim what arrived through a CDN.
+//! The signed paths that `edgeshim smoke` requests through a CDN. The responses of edgeshim report what arrived.
 //!
 //! A path is `/.edgeshim/smoke/TASK/TIME/NONCE/MAC`. TIME is in seconds since 1970. NONCE makes each path unique, so
 //! that no cache has a response to the path yet. MAC is the HMAC-SHA256 of the path before `/MAC`, in hexadecimal

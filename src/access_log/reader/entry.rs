@@ -63,9 +63,9 @@ pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
     read.map(|()| pairs).unwrap_or_default()
 }
 
-/// Returns a line as JSON with other texts. `change` gets each key and its text, and returns the new text, or `None` to
-/// leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged. Nested
-/// values are left out.
+/// Returns a line as JSON with some texts replaced. `change` gets each key and its text, and returns the new text, or
+/// `None` to leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged.
+/// Nested values are left out.
 ///
 /// # Errors
 /// The line is not a JSON object.

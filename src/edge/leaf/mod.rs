@@ -1,9 +1,10 @@
 //! The innermost service: prepares a request for the origin, sends it, and measures the response time.
 //!
 //! **Place:** below every layer, so that the leaf sends the request with the changes of all layers.
-//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head.
+//! **Reads:** `Ctx::{provider, class, trail, takes_trailers}`, the peer, the whole head.
 //! **Metrics:** `edgeshim_stand_in_total`; `origin` counts the faults.
-//! **Can fail:** with every [`Fault`] of the origin.
+//! **Cost:** one allocation for the future. With a stand-in, also a copy of the head of each GET and HEAD. **Can
+//! fail:** with every [`Fault`] of the origin.
 //!
 //! If a stand-in (a static mirror of the site) is configured and the origin has failed, the leaf sends the request to
 //! the stand-in (see `stand_in.rs`). The leaf is the right place for two reasons. First: `gzip` and `cache_control`

@@ -18,7 +18,8 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// The largest number of bytes that are read until the shape is decided, together with whitespace before the body.
+/// The largest number of bytes that are read until the shape is decided. Whitespace at the start of the body counts
+/// too.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
