@@ -140,10 +140,10 @@ fn bit(opaque: &[u8]) -> u64 {
 /// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
 ///   (RFC 9110 §13.1.1).
 ///
-/// If If-Range has a weak tag, Range and If-Range are removed, because this condition is false by definition (RFC 9110
-/// §13.1.5). An origin that ignores this rule would send a part of the body without a coding, and the client would
-/// append that part to its gzip bytes. If a request has a range and accepts gzip, its Accept-Encoding becomes
-/// `identity`, so that all parts come from the same bytes.
+/// If the field If-Range has a weak tag, Range and If-Range are removed, because a condition with a weak tag is false
+/// by definition (RFC 9110 §13.1.5). An origin that ignores this rule would send a part of the body without a coding,
+/// and the client would append that part to its gzip bytes. If a request has a range and accepts gzip, its
+/// Accept-Encoding becomes `identity`, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
     if facts.has_tags {
         strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));
