@@ -311,9 +311,9 @@ fn quoted_json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends a text in which double quotes, backslashes, the byte `also` and every byte that is not printable ASCII are
-/// written as `\xHH`, as nginx does. httpd writes `\"` for a quote, but a pattern such as `"[^"]*"` would treat that
-/// quote as the end of the value.
+/// Appends a text. Double quotes, backslashes, the byte `also` and bytes that are not printable ASCII are written as
+/// `\xHH`, as nginx does. httpd writes `\"` for a quote, but a pattern such as `"[^"]*"` would treat that quote as the
+/// end of the value.
 fn escape_ncsa(text: &[u8], also: u8, out: &mut Vec<u8>) {
     const HEX: [u8; 16] = *b"0123456789ABCDEF";
     let plain = |&byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') && byte != also;

@@ -154,7 +154,7 @@ impl Sink {
     }
 }
 
-/// Lines for an output that can accept only a part of them at a time.
+/// Lines for an output that can accept only a part of the lines at a time.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Lines that are not written yet. The first line can be the rest of a line whose beginning is already written.
@@ -167,8 +167,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes all lines and returns the number of lost lines. If the output fails, every line of which no byte is
-    /// written is lost. The rest of a partly written line stays in the batch and is written before the next lines.
+    /// Writes all lines and returns the number of lost lines. If the output fails, the unwritten lines are lost. But
+    /// the rest of a partly written line stays in the batch and is written before the next lines.
     fn write(&mut self, output: &mut impl Write) -> (u64, io::Result<()>) {
         if self.open_ended {
             if let (_, Err(error)) = write_out(output, b"\n") {

@@ -18,8 +18,8 @@ pub(super) const TARGET_BYTES: usize = 2_048;
 /// All values of a log line. The creation of a record copies and formats no text, because a clone of a `HeaderValue` or
 /// `Uri` only increments a reference count, and labels are `'static`.
 ///
-/// Some values are absent for a request to a local endpoint, which is a path to which the `local` layer responds, for
-/// example the path of the beacon. Such a request is not a pull.
+/// Some values are absent for a request to a local endpoint. A local endpoint is a path to which the layer `local`
+/// responds, for example the path of the beacon. A request to such a path is not a pull.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     /// The time at which the request's head was complete.

@@ -2,7 +2,7 @@
 //!
 //! **Cost** of a request: its record moves into a lock-free queue. If the writer sleeps, the request also makes one
 //! system call to wake the writer. The writer sleeps after half a second without a record. **Can fail:** lines are lost
-//! if the queue or the disk is full or the pipe is closed, but a request never waits. The metric
+//! if the queue is full, the disk is full or the pipe is closed. A request never waits. The metric
 //! `edgeshim_access_log_dropped_total` counts each lost line. So the number of written lines plus the number of lost
 //! lines equals the number of records.
 //!

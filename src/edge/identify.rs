@@ -1,6 +1,6 @@
 //! Decides which CDN pulls. The operator configures each CDN to send its provider's name in the identity header. If
-//! that header is missing, signals decide: header fields by which a preset recognises the pulls of its CDN. If the
-//! header contradicts the signals, the provider is `other`.
+//! that header is missing, the presets' signals decide. A signal is a header field by which a preset recognises the
+//! pulls of its CDN. If the header contradicts the signals, the provider is `other`.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
 //! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
@@ -55,8 +55,8 @@ const IDENTITY_HEADER: Text<HeaderName> =
 
 fn identity_header(text: &str) -> Checked<HeaderName> {
     let name = header_name(text)?;
-    // A field that HTTP, CDNs or edgeshim use for another purpose is not allowed here. As the value of such a field, a
-    // provider's name would break the message, or a proxy would remove the field.
+    // A field that HTTP, CDNs or edgeshim use for another purpose is not allowed here. A provider's name in such a
+    // field would break the message, or a proxy would remove the field.
     if has_meaning(&name) {
         return Err(
             "is a field that has another purpose; write a field that only the CDNs set, for example \"X-CDN-Provider\""
@@ -76,7 +76,8 @@ pub(crate) enum Why {
     UnknownName,
     /// Two lines of the header have different values.
     NamesDiffer,
-    /// The header names a provider. No signal of that provider matches, but a signal of this preset matches.
+    /// The header names a provider. No signal of the provider's own preset matches, but a signal of this preset
+    /// matches.
     SignalsDiffer(usize),
     /// There is no header. The signals belong to this preset, and exactly one provider has this preset.
     Recognised(usize),
@@ -86,7 +87,7 @@ pub(crate) enum Why {
     Shared(usize),
     /// There is no header. Signals of several presets match, and CDN-Loop and Via do not show which CDN is the nearest.
     Unclear,
-    /// There is no header, and no signal matches or `identity.recognise` is off.
+    /// There is no header. Either no signal matches, or `identity.recognise` is off.
     NoSignal,
 }
 
@@ -179,7 +180,8 @@ impl Identifier {
         }
     }
 
-    /// Returns another preset whose signals match, if `preset` has signals and all of its signals are absent.
+    /// Returns the position of another preset whose signals match. Returns `None` if `preset` has no signals, or if one
+    /// of its signals is present.
     fn contradicted(&self, preset: &Preset, fields: Fields<'_>) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
         if !preset.has_signals() || preset.has_signal_in(fields) {

@@ -57,7 +57,8 @@ pub struct ObserveSettings {
     pub hosts: Vec<String>,
     /// The networks of the operator's own load balancers, whose X-Forwarded-For is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// How often a request is allowed to pass this proxy. One more pass is refused as a loop.
+    /// The number of times that a request is allowed to pass this proxy. If the request arrives once more, it is
+    /// refused as a loop.
     pub max_hops: u32,
 }
 

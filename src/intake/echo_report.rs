@@ -1,8 +1,8 @@
 //! The report about a request to a signed path. edgeshim writes the report, and `edgeshim smoke` reads the report.
 //!
-//! A report is a JSON object. Its last key is `mac`: the HMAC-SHA256, with `smoke.token` as key, of the text `report`,
-//! of the NONCE of the signed path, and of the bytes of the body before `,"mac"`. So a report of another server, of
-//! another request, or with a changed value is not valid.
+//! A report is a JSON object. Its last key is `mac`, an HMAC-SHA256 that is made with the key `smoke.token`. The MAC
+//! covers the text `report`, the NONCE of the signed path, and the bytes of the body before `,"mac"`. So a report of
+//! another server, of another request, or with a changed value is not valid.
 
 use serde::{Deserialize, Serialize};
 

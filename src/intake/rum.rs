@@ -14,8 +14,8 @@ use crate::wire::media_types::essence;
 
 /// The longest body that is read, in bytes. The longest body that boomerang sends has half of this length.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
-/// The longest load time that is counted, in milliseconds. A longer time comes from a computer that was asleep while
-/// the page loaded.
+/// The longest load time that is counted, in milliseconds. A longer time probably comes from a computer that slept
+/// while the page loaded.
 const MAX_MILLIS: f64 = 600_000.0;
 /// The longest number that is read, in bytes. Browsers write up to 17 digits and a decimal point.
 const MAX_NUMBER_BYTES: usize = 24;

@@ -1,4 +1,4 @@
-//! The signed paths by which `edgeshim smoke` asks a running edgeshim what arrived through a CDN.
+//! The signed paths that `edgeshim smoke` requests through a CDN. The responses of edgeshim report what arrived.
 //!
 //! A path is `/.edgeshim/smoke/TASK/TIME/NONCE/MAC`. TIME is in seconds since 1970. NONCE makes each path unique, so
 //! that no cache has a response to the path yet. MAC is the HMAC-SHA256 of the path before `/MAC`, in hexadecimal
@@ -6,7 +6,7 @@
 //! remove a query or a header field.
 //!
 //! The response is a report ([`super::echo_report`]) that is signed with the same token and NONCE. So an edge can
-//! neither forge a report nor send the report to another request.
+//! neither forge a report nor send the report as the response to another request.
 //!
 //! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time,
 //! anybody who sees a path can send the path again. The response then shows only how that new request arrived.
@@ -32,7 +32,7 @@ pub(crate) const MOST_CACHE_SECONDS: u64 = 60;
 /// The allowed lengths of NONCE, in characters.
 const NONCE_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 
-/// What the response to a signed path is.
+/// The kind of response to a signed path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     /// A 200 that no cache is allowed to store.

@@ -9,8 +9,8 @@ use memchr::{memchr, memrchr};
 
 use crate::regular_file;
 
-/// The size of a block. A line that is longer than a block is skipped: edgeshim cuts each value, so that its lines
-/// have at most about 30 KiB.
+/// The size of a block. A line that is longer than a block is skipped. Such a line is not from edgeshim: edgeshim cuts
+/// each value, so its lines have at most about 30 KiB.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
 /// The largest number of bytes without a newline. Without this limit, `/dev/zero` on standard input would never end.
@@ -114,7 +114,7 @@ impl Blocks {
         Err(io::Error::other(format!("there are {most} MiB without a newline, so this is no log; name a text file")))
     }
 
-    /// Returns an error of a read with words that say what is wrong with a gzip file.
+    /// Returns the error of a failed read. If the log is a gzip file, the error says what is wrong with the file.
     fn named(&self, error: io::Error) -> io::Error {
         match error.kind() {
             io::ErrorKind::UnexpectedEof if self.is_gzip => {

@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// The number of keys that each line of edgeshim has. Each key has a bit in the set of the keys of a line. The keys
-/// that each line has are the keys with the first bits.
+/// The number of keys that every line of edgeshim has. In the set of the keys of a line, each key has a bit. The lowest
+/// bits belong to the keys that every line has.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty
@@ -63,9 +63,9 @@ pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
     read.map(|()| pairs).unwrap_or_default()
 }
 
-/// Returns a line as JSON with other texts. `change` gets each key and its text, and returns the new text, or `None` to
-/// leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged. Nested
-/// values are left out.
+/// Returns a line as JSON with some texts replaced. `change` gets each key and its text, and returns the new text, or
+/// `None` to leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged.
+/// Nested values are left out.
 ///
 /// # Errors
 /// The line is not a JSON object.

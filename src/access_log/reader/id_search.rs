@@ -1,6 +1,6 @@
-//! Finds the lines that belong to one request id. The bytes of the id are searched in whole blocks first, so that a
-//! line without these bytes costs nothing. Then the found line is read, because the bytes can be anywhere in a line,
-//! for example in a User-Agent or inside a longer id.
+//! Finds the lines that belong to one request id. First the bytes of the id are searched in whole blocks, so that lines
+//! without these bytes are not parsed. Then each line with these bytes is parsed, because the bytes can be anywhere in
+//! a line, for example in a User-Agent or inside a longer id.
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn id_when_in_the_id_field_then_is_found_and_elsewhere_is_not() {
+    fn id_when_in_the_key_id_then_is_found_but_elsewhere_is_not_found() {
         let longer = LINE.replace("r-1", "r-12");
         let agent = LINE.replace("r-1", "x").replace(r#""user_agent":"""#, r#""user_agent":"r-1 \"id\":\"r-1\"""#);
         let path = LINE.replace("r-1", "x").replace(r#""path":"/""#, r#""path":"/?id=r-1""#);

@@ -69,7 +69,7 @@ mod tests {
             assert_eq!(NcsaLine::read(line), Some(expected), "{}", String::from_utf8_lossy(line));
         }
         let foreign = br#"10.0.0.1 - - [22/Nov/2026:11:09:01 +0000] "GET / HTTP/1.1" 200 5 "-" "curl""#;
-        assert_eq!(NcsaLine::read(foreign), None, "a line without a provider is not of edgeshim");
+        assert_eq!(NcsaLine::read(foreign), None, "edgeshim does not write a line without a provider");
     }
 
     proptest! {

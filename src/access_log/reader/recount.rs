@@ -198,7 +198,7 @@ impl Recount {
     }
 }
 
-/// How exactly the lines of a log give the values of a counter.
+/// How exactly a counter can be calculated from the lines of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exactness {
     /// The counter and the line are written at the same moment, at the end of a request.
@@ -234,9 +234,10 @@ impl Counted {
         format!("{}{}", self.name, self.ending)
     }
 
-    /// Returns the labels under which the log counts a series with these `labels`. `None`: the log has no lines for
-    /// this series, because a request that was refused before its head was complete and valid has no line. All beacons
-    /// are one sum without labels, because their source and country depend on the configuration.
+    /// Returns the labels of a series in [`Recount::counters`]. `labels` are the labels of the same series on the
+    /// metrics page. `None`: the log has no lines for this series. A request has no line if the request was refused
+    /// before its head was complete and valid. All beacons are counted in one sum without labels, because their source
+    /// and country depend on the configuration.
     pub(crate) fn counted_labels(&self, labels: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
         const WITHOUT_LINE: [Reason; 3] = [Reason::Malformed, Reason::HeaderTimeout, Reason::Flood];
         if self.labels.is_empty() {

@@ -1,17 +1,17 @@
-//! Which ids get which arm. An id has a place, which is a hash of the experiment's name and the id. Each arm owns some
-//! of the places.
+//! Decides which ids get which arm. An id has a place, which is a hash of the experiment's name and the id. Each arm
+//! owns some of the places.
 //!
 //! The places are divided into lanes of equal width, one lane for each arm in the order of the arms' names. An arm
 //! first owns places of its own lane, from the lane's beginning. An arm whose share is larger than its lane also owns
-//! places at the end of other lanes, as far as the arms of these lanes leave them free. Therefore:
+//! places at the end of other lanes, if the arms of these lanes do not own these places. Therefore:
 //!
-//! - If only one arm is raised, this arm keeps all of its places, and only gets further places. If only one arm is
-//!   lowered, this arm only loses places.
+//! - If only one arm gets a larger share, this arm keeps all of its places and gets more places. If only one arm gets a
+//!   smaller share, this arm only loses places.
 //! - An arm whose share is not larger than a lane does not lose a place or get another place when other arms change.
 //!   With two arms, this is true for shares of any size, as long as their sum stays within 100 %.
 //! - With three or more arms, an arm that is larger than a lane can lose places in another lane, if the shares of
 //!   other arms change.
-//! - If an arm is added, removed or renamed, the lanes change, and ids move.
+//! - If an arm is added, removed or renamed, the lanes change, and ids get other arms.
 
 use std::path::Path;
 

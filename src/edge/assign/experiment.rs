@@ -20,9 +20,9 @@ pub(crate) enum Why {
     User,
     /// `groups` has the visitor's group.
     Group,
-    /// The hash of the id is at this place, and an arm owns the place.
+    /// The id has this place (see `arm_layout.rs`), and an arm owns the place.
     Share(u32),
-    /// The hash of the id is at this place, and no arm owns the place.
+    /// The id has this place, and no arm owns the place.
     Rest(u32),
     /// The request has no id.
     NoId,
@@ -35,8 +35,8 @@ impl Why {
             Self::Override => "by the parameter of experiment.override".to_owned(),
             Self::User => "the id is in experiment.users".to_owned(),
             Self::Group => "the group is in experiment.groups.arms".to_owned(),
-            Self::Share(place) => format!("the id is at {} of 100 per cent", per_cent(place)),
-            Self::Rest(place) => format!("the id is at {} of 100 per cent, where no arm is", per_cent(place)),
+            Self::Share(place) => format!("the place of the id is {} per cent, which the arm owns", per_cent(place)),
+            Self::Rest(place) => format!("the place of the id is {} per cent, which no arm owns", per_cent(place)),
             Self::NoId => "the request has no id".to_owned(),
         }
     }

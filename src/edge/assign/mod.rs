@@ -2,14 +2,14 @@
 //! the origin.
 //!
 //! **Place:** inside `verify`, because a signature of a CDN covers the target with the parameter that this layer
-//! removes; outside of `pulls`, whose stores must not contain that parameter. Outside of `cache_control`, which keeps
-//! responses that depend on an arm out of shared caches ([`Assigned`]).
+//! removes; outside of `pulls`, which stores URLs and must not store that parameter. Outside of `cache_control`, which
+//! keeps responses that depend on an arm out of shared caches ([`Assigned`]).
 //! **Reads:** the target, Referer, the class of the path, `Ctx::{provider, trail, refusal}`, and the fields with the
 //! visitor's id and group. The layer removes each field whose name begins with X-Assign-, also without experiments,
 //! and the parameters of overrides.
 //! **Metrics:** `edgeshim_assignments_total`.
-//! **Cost:** without experiments, one bit of the filter of names. With experiments, also a search for overrides in the
-//! query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
+//! **Cost:** without experiments, one check of the filter of names. With experiments, also a search for overrides in
+//! the query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
 
 pub(crate) mod arm_layout;
 pub(crate) mod experiment;

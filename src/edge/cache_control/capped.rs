@@ -1,4 +1,5 @@
-//! Limits the lifetime of a response from the stand-in to the class's `error_ttl`, in every dialect.
+//! Limits the lifetime of a response from the stand-in to the class's `error_ttl`, in every dialect. The stand-in
+//! (`origin.stand_in`) is a static mirror of the site, which responds if the origin has failed.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -28,8 +29,8 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
 }
 
 /// Limits the lifetimes in the stand-in's Cache-Control, and removes its stale windows and `immutable`. Removes Expires
-/// and the fields that only CDNs read. A prohibition or a lifetime of 0 in a removed field moves to Cache-Control,
-/// whichever CDN reads the removed field. Expires and X-Accel-Expires are removed without a replacement.
+/// and the fields that only CDNs read. A prohibition or a lifetime of 0 in a removed field moves to Cache-Control, even
+/// if the pulling CDN does not read the removed field. Expires and X-Accel-Expires are removed without a replacement.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
     let mut directives = CacheControl::parse(lines.iter().map(HeaderValue::as_bytes));

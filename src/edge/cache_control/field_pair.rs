@@ -91,7 +91,8 @@ impl Rule {
         }
     }
 
-    /// Adds the rule's lifetime, stale windows and `immutable` to the origin's directives, which have no lifetime.
+    /// Adds the rule's lifetime, `immutable` and stale windows (stale-while-revalidate, stale-if-error) to the origin's
+    /// directives. The origin's directives must not have a lifetime.
     pub(super) fn complete<'a>(&self, origin: FieldPair<'a>) -> FieldPair<'a> {
         let FieldPair { cache_control: Field { mut directives, .. }, targeted } = origin;
         let rule = &self.cache_control.directives;

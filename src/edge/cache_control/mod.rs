@@ -76,7 +76,7 @@ struct Shared {
     providers: Vec<ProviderRules>,
     /// Whether at least one class depends on the response's Content-Type.
     by_type: bool,
-    /// For each experiment, the field with the visitor's id, if the id is in a field.
+    /// For each experiment, the header field with the visitor's id. `None`: the id is in a cookie.
     id_fields: Vec<Option<HeaderName>>,
     counts: Counts,
 }
@@ -127,8 +127,8 @@ impl Counts {
 }
 
 impl CacheControlLayer {
-    /// Prepares the rules of `classes`. `providers` is in the order of provider ids. `id_fields` has the field with the
-    /// visitor's id of each experiment, if the id is in a field.
+    /// Prepares the rules of `classes`. `providers` is in the order of provider ids. `id_fields` has the header field
+    /// with the visitor's id of each experiment, or `None` if the id is in a cookie.
     pub(crate) fn new(
         classes: &Arc<Classes>,
         providers: Vec<ProviderRules>,

@@ -23,9 +23,9 @@
 //! sets no-store in both fields instead.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
-//! `default` the origin's Edge-Control is forwarded unchanged, with one exception: if a guard or a 5xx status forbids
-//! storing, every directive that can allow storing is removed from the field. In the modes `override` and `never`
-//! Edge-Control is removed. If the class has no rule for the response's status or for the request's method, no-store or
+//! `default` the origin's Edge-Control is forwarded unchanged. Exception: if a guard or a 5xx status forbids storing,
+//! every directive that can allow storing is removed from the field. In the modes `override` and `never` Edge-Control
+//! is removed. The class can have no rule for the response's status or for the request's method. Then no-store or
 //! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
 
 use std::time::SystemTime;

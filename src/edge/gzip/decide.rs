@@ -59,8 +59,8 @@ pub(crate) enum Verdict {
     Vary(Skip),
     /// Add Accept-Encoding to the Vary of a 304, and make its tag weak if `weak` is true.
     NotModified {
-        /// Whether a 200 to the same request would have a weak tag. For Akamai, if the client sent only one form of
-        /// the tag, whether this form is weak.
+        /// Whether a 200 to the same request would have a weak tag. For Akamai: if the client sent only one form of the
+        /// tag, `weak` says whether this form is weak.
         weak: bool,
     },
     /// Compress the body.

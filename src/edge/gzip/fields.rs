@@ -37,8 +37,8 @@ pub(super) fn is_fixed(headers: &HeaderMap) -> bool {
 }
 
 /// Whether Cache-Control contains the text of `directive`. A text search is enough, because `cache_control` has written
-/// one canonical line. If the text is a part of a quoted string or of a longer name, the only effect is that the body
-/// is not compressed or inflated, or that its twin is not stored.
+/// one canonical line. If the text is a part of a quoted string or of a longer name, the result is wrong. But then the
+/// body is only not compressed or inflated, or the twin of the body is not stored.
 fn has_directive(headers: &HeaderMap, directive: &[u8]) -> bool {
     let [first, rest @ ..] = directive else { return true };
     headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).any(|line| {

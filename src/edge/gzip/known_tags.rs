@@ -32,9 +32,9 @@ pub(crate) enum TagKind {
     /// The origin sends the tag strong, for several bodies of different kinds. Example: a body in br and the same body
     /// without a coding.
     Mixed,
-    /// As `Kept`, but the reason is that the origin has encoded the body in at least one response.
+    /// Like `Kept`, but the reason is that the origin has encoded the body in at least one response.
     KeptCoded,
-    /// As `Fixed`, but the origin has encoded the body in at least one response.
+    /// Like `Fixed`, but the origin has encoded the body in at least one response.
     FixedCoded,
 }
 

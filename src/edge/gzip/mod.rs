@@ -1,11 +1,11 @@
 //! Compresses a response body if the request accepts gzip and `decide.rs` allows the compression. If `gzip.inflate` is
-//! on, inflates the origin's gzip if the request does not accept gzip.
+//! on and the request does not accept gzip, inflates the origin's gzip.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.
-//! **Reads:** `Ctx::dialect`. Of the request: method, host, target, Accept-Encoding, Range, If-Range, If-Match,
-//! If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag, Vary,
-//! Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
+//! **Reads:** `Ctx::dialect` and `Ctx::takes_br`. Of the request: method, host, target, Accept-Encoding, Range,
+//! If-Range, If-Match, If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag,
+//! Vary, Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
 //! `edgeshim_gzip_twins_total`, `edgeshim_twins_ripened_total`.
 //! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host

@@ -19,8 +19,8 @@ use crate::wire::quality::{Acceptance, coding_acceptance};
 pub(crate) struct RequestFacts {
     /// Whether the request prefers gzip to identity, or accepts both equally.
     pub(super) accepts_gzip: bool,
-    /// Whether the weight of br is above 0 and at least the weights of gzip and identity. False if `gzip.ripen` or the
-    /// store of twins is off, or if the CDN cannot use br from an origin.
+    /// Whether the weight of br is above 0, and not below the weights of gzip and identity. False if `gzip.ripen` or
+    /// the store of twins is off, or if the CDN cannot use br from an origin.
     accepts_br: bool,
     /// Whether the request asks for a range. A request with a range never gets gzip from this layer, because clients
     /// handle parts of a gzip body badly.
@@ -31,6 +31,7 @@ pub(crate) struct RequestFacts {
     /// The weak tags in If-None-Match. Each tag sets the bit that a checksum of the tag selects. There can be several
     /// tags, because a cache lists every variant that it has stored.
     named_weak: u64,
+    /// The strong tags in If-None-Match, in the same form.
     named_strong: u64,
     /// A checksum of host and target. The kind of a tag is stored under this checksum and the tag, because some sites
     /// use one tag for all objects.
@@ -97,9 +98,10 @@ impl RequestFacts {
         self.wants_gzip() || self.wants_br()
     }
 
-    /// Whether the 200 with the tag in a 304 has a coding of this layer, and so a weak tag. A request that accepts br
-    /// but not gzip gets br or no coding, depending on the twin. Its 304 has the strong tag only if If-None-Match has
-    /// only the strong form of the tag. A weak tag is safe for both bodies.
+    /// Whether a 304 gets the weak form of its tag. If the request accepts gzip, the 304 gets the weak form, because
+    /// the 200 with this tag would be compressed. A request that accepts br but not gzip gets br or no coding,
+    /// depending on the twin. Then the 304 gets the strong form only if If-None-Match has only the strong form. The
+    /// weak form is safe for both bodies.
     pub(super) fn gets_weak_tag(self, named_weak: bool, named_strong: bool) -> bool {
         self.accepts_gzip || (self.accepts_br && (named_weak || !named_strong))
     }
@@ -138,10 +140,10 @@ fn bit(opaque: &[u8]) -> u64 {
 /// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
 ///   (RFC 9110 §13.1.1).
 ///
-/// If If-Range has a weak tag, Range and If-Range are removed, because this condition is false by definition (RFC 9110
-/// §13.1.5). An origin that ignores this rule would send a part of the body without a coding, and the client would
-/// append that part to its gzip bytes. If a request has a range and accepts gzip, its Accept-Encoding becomes
-/// `identity`, so that all parts come from the same bytes.
+/// If the field If-Range has a weak tag, Range and If-Range are removed, because a condition with a weak tag is false
+/// by definition (RFC 9110 §13.1.5). An origin that ignores this rule would send a part of the body without a coding,
+/// and the client would append that part to its gzip bytes. If a request has a range and accepts gzip, its
+/// Accept-Encoding becomes `identity`, so that all parts come from the same bytes.
 pub(crate) fn prepare(facts: RequestFacts, headers: &mut HeaderMap, kind: impl Fn(&[u8]) -> Option<TagKind>) {
     if facts.has_tags {
         strengthen(headers, IF_NONE_MATCH, |opaque| kind(opaque).is_none_or(|kind| kind == TagKind::Weak));

@@ -275,7 +275,7 @@ fn memory(length: u64) -> u64 {
 /// Returns the size of brotli's window, as a power of two: the smallest window that contains the whole body, or the
 /// largest window.
 fn window_bits(length: u64) -> u32 {
-    // A window of 2^n has 16 bytes less (RFC 7932 §9.1).
+    // A window with the size 2^n contains only 2^n - 16 bytes (RFC 7932 §9.1).
     (u64::BITS - (length + 15).leading_zeros()).clamp(*WINDOW_BITS.start(), *WINDOW_BITS.end())
 }
 
@@ -308,7 +308,7 @@ fn zopfli_options() -> zopfli::Options {
     zopfli::Options { iteration_count: const { NonZeroU64::new(5).expect("not 0") }, ..zopfli::Options::default() }
 }
 
-/// Copies bytes to a buffer of the exact size, because they stay in memory for a long time.
+/// Copies the bytes of a form to a buffer of the exact size, because a form stays in memory for a long time.
 fn exact(bytes: &[u8]) -> Bytes {
     Bytes::from(Box::<[u8]>::from(bytes))
 }

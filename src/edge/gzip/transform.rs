@@ -38,7 +38,7 @@ pin_project! {
     pub struct GzipBody<B> {
         #[pin]
         inner: B,
-        // Boxed because `Work` is large and most responses have no work.
+        // The value is boxed, because `Work` is large and most responses have no work.
         work: Option<Box<Work>>,
     }
 }

@@ -49,7 +49,8 @@ pub(super) struct Key {
 /// Whether a twin has been compressed again (`ripener.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The twin has only the gzip form from its first response, and the ripener does not have its key.
+    /// The twin is not ripe, and the ripener does not have its key. The twin has the gzip form from its first response,
+    /// and can have the brotli form from an incomplete attempt of the ripener.
     Green,
     /// The ripener has the key of the twin: in its queue, or while it compresses the body of the twin. Further pulls do
     /// not put the key into the queue again.

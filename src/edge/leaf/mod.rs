@@ -1,13 +1,15 @@
 //! The innermost service: prepares a request for the origin, sends it, and measures the response time.
 //!
 //! **Place:** below every layer, so that the leaf sends the request with the changes of all layers.
-//! **Reads:** `Ctx::{provider, trail, takes_trailers}`, the peer, the whole head.
+//! **Reads:** `Ctx::{provider, class, trail, takes_trailers}`, the peer, the whole head.
 //! **Metrics:** `edgeshim_stand_in_total`; `origin` counts the faults.
-//! **Can fail:** with every [`Fault`] of the origin.
+//! **Cost:** one allocation for the future. With a stand-in, also a copy of the head of each GET and HEAD. **Can
+//! fail:** with every [`Fault`] of the origin.
 //!
-//! If a stand-in is configured, the leaf asks the stand-in when the origin has failed (see `stand_in.rs`). The leaf
-//! does so for two reasons: `gzip` and `cache_control` must treat the stand-in's response like a response of the
-//! origin, and shed requests never reach the leaf.
+//! If a stand-in (a static mirror of the site) is configured and the origin has failed, the leaf sends the request to
+//! the stand-in (see `stand_in.rs`). The leaf is the right place for two reasons. First: `gzip` and `cache_control`
+//! must treat the stand-in's response like a response of the origin. Second: shed requests never reach the leaf, so
+//! they never reach the stand-in.
 
 mod stand_in;
 
@@ -121,7 +123,8 @@ pub(crate) trait Origin {
         None
     }
 
-    /// Makes a body of the stand-in count only the bytes that the origin sent before.
+    /// Makes a body of the stand-in report `origin_bytes` in its tally. These are the bytes that the origin sent before
+    /// the stand-in responded.
     fn replaces(_body: &mut Self::Body, _origin_bytes: u64) {}
 }
 

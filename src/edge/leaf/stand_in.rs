@@ -1,8 +1,9 @@
-//! Asks the stand-in, a static mirror of the site, when the origin has a fault or sends a 5xx.
+//! Sends a request to the stand-in, a static mirror of the site, if the origin has a fault or sends a 5xx.
 //!
-//! The mirror is asked only for GET and HEAD without Upgrade, and only its 200 is used. Its response then passes the
-//! layers in place of the origin's response, so `gzip` compresses the body and `cache_control` limits the lifetime to
-//! `error_ttl`. If the mirror fails, the layers get the fault or the 5xx of the origin.
+//! The mirror gets only GET and HEAD requests without Upgrade. A response of the mirror is used only if its status is
+//! 200. The response then passes the layers in place of the origin's response, so `gzip` compresses the body and
+//! `cache_control` limits the lifetime to `error_ttl`. If the mirror fails, the layers get the fault or the 5xx of the
+//! origin.
 //!
 //! The mirror gets a copy of the request head without Range and without conditions, so that the mirror's response is
 //! complete. The copy has no Cookie and no Authorization, because a static mirror needs neither.
@@ -108,7 +109,8 @@ impl<O: Origin> StandIn<O> {
     }
 }
 
-/// Whether the origin has failed, so that the stand-in is asked. A failure of the client is no failure of the origin.
+/// Whether the origin has failed, so that the stand-in gets the request. A failure of the client is no failure of the
+/// origin.
 pub(super) fn is_needed<B>(outcome: &Result<EdgeResponse<B>, Fault>) -> bool {
     match outcome {
         Ok(response) => response.head.status.is_server_error(),

@@ -32,8 +32,8 @@ label! {
         Late = "late",
         /// The body was truncated, for example because the connection was closed.
         Cut = "cut",
-        /// Other requests used all permits to read a batch, or the provider's share of the permits. Also: the thread
-        /// that reads the batches cannot start or has ended.
+        /// There are two causes. First: other requests use all permits to read a batch, or the provider's share of the
+        /// permits. Second: the thread that reads the batches cannot start or has ended.
         Busy = "busy",
     }
 }

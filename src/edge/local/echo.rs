@@ -23,7 +23,8 @@ use crate::wire::names::{
 use crate::wire::secret::Secret;
 use crate::wire::values::cut;
 
-/// The shortest token. Whoever sees a signed path can try tokens without sending requests, so a token must be long.
+/// The shortest token. A person who sees a signed path can check guesses of the token without sending requests, so a
+/// token must be long.
 const LEAST_TOKEN_BYTES: usize = 16;
 /// The length to which a value of the request is cut.
 const MOST_VALUE_BYTES: usize = 512;

@@ -39,6 +39,7 @@ use crate::wire::values::content_length;
 
 /// The path at which Fastly asks whether Fastly is allowed to push logs to this host.
 const FASTLY_CHALLENGE: &str = "/.well-known/fastly/logging/challenge";
+
 /// The keys of `[edge_logs]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeLogSettings {
@@ -372,7 +373,8 @@ impl LogBatch {
     }
 }
 
-/// Returns whether a request has the token: as a bearer token, as the password of Basic, or as Firehose's access key.
+/// Returns whether a request has the token: as a bearer token, as the password of Basic authentication, or as the
+/// access key of Firehose.
 fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
     if headers.get(&X_AMZ_FIREHOSE_ACCESS_KEY).is_some_and(|key| token.matches(key.as_bytes())) {
         return true;

@@ -1,13 +1,13 @@
-//! Responds to requests that are not pulls: the beacon, load times from browsers (RUM) if `rum.path` is set, and, if a
-//! token is configured, the logs that CDNs push and Fastly's question whether it is allowed to push logs. Also responds
-//! to the signed paths of `edgeshim smoke`.
+//! Responds to requests that are not pulls. These are the beacon, load times from browsers (RUM), the logs that CDNs
+//! push, Fastly's question whether Fastly is allowed to push logs, and the signed paths of `edgeshim smoke`. RUM is on
+//! if `rum.path` is set. Logs are on if a token for logs is configured.
 //!
-//! **Place:** outside of `verify` and `pulls`, because browsers, log services and `edgeshim smoke` cause these
-//! requests, not a cache that needs an object. So the requests are not counted as pulls and are never refused because
-//! of their identity or Host. edgeshim also responds to these requests while the origin is down.
+//! **Place:** outside of `verify` and `pulls`, because these requests do not come from a cache that needs an object.
+//! They come from browsers, log services and `edgeshim smoke`. So the requests are not counted as pulls and are never
+//! refused because of their identity or Host. edgeshim also responds to these requests while the origin is down.
 //! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
-//! logs, the token and the body; except for logs, the proofs of the CDN that forwards the request. The proofs decide
-//! under which provider a load time is counted, and whether the client address that the CDN reports is trusted.
+//! logs, the token and the body; for all other requests, the proofs of the CDN that forwards the request. The proofs
+//! decide under which provider a load time is counted, and whether the client address that the CDN reports is trusted.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
 //! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
 //! `edgeshim_edge_log_batches_total`.
@@ -346,7 +346,8 @@ pub(crate) struct Form {
 }
 
 pin_project! {
-    /// Waits for the response of the next layer or for a form, or has the response of this layer.
+    /// Waits for the response of the next layer, for a form or for a batch of log lines, or has the response of this
+    /// layer.
     #[project = Projected]
     pub enum LocalFuture<F> {
         Inner {

@@ -7,8 +7,8 @@ use std::time::Duration;
 const SLOWEST: u64 = 32 * 1024;
 
 /// The time that is left to the sender of one batch. The sender has `server.body_timeout`, and gets more time with each
-/// byte. So a sender that sends a byte now and then cannot keep its permit for long. Only the time in which edgeshim
-/// waits for the sender counts.
+/// byte. So a sender that rarely sends a byte cannot keep its permit for long. Only the time in which edgeshim waits
+/// for the sender counts.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// The longest time without a byte: `server.body_timeout`.

@@ -222,7 +222,9 @@ pub(crate) struct Pull {
     line: Option<Line>,
 }
 
+/// The status under which a pull without a complete response is counted.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// Returns the content coding of the response. Either edgeshim or the origin has applied the coding.
 fn coding(fields: Fields<'_>) -> ContentCoding {
     let Some(coding) = fields.get(&CONTENT_ENCODING) else { return ContentCoding::Identity };

@@ -203,7 +203,8 @@ pub struct Facts {
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
-    /// Whether the response comes from the stand-in. `cause` or `origin_status` then shows how the origin failed.
+    /// Whether the response comes from the stand-in (`origin.stand_in`), which replaces a failure of the origin.
+    /// `cause` or `origin_status` then shows how the origin failed.
     pub stand_in: bool,
 }
 
@@ -233,9 +234,9 @@ pub(crate) trait EdgeFuture {
 pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     fn tally(&self) -> Tally;
 
-    /// Reads and discards what has arrived of a body that another response replaces, so that the connection to the
-    /// origin can be reused. Returns false if more of the body can arrive after the task of the connection has run, so
-    /// that another call can be useful.
+    /// Reads and discards the part of the body that has arrived. A layer calls this function when it replaces the
+    /// response, so that the connection to the origin can be reused. Returns false if more of the body can arrive after
+    /// the task of the connection has run. Then the layer can call the function again.
     fn drain(&mut self) -> bool {
         true
     }

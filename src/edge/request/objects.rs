@@ -6,8 +6,8 @@
 //! entry is lost. Then a later pull can get a wrong reason, for example `first` instead of `early`. The table has
 //! 1,048,576 entries in 8 MiB and needs no lock. Each object of a provider needs at most three entries.
 //!
-//! Error: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get another reason than with an exact table
-//! (see the test below).
+//! Error rate: with 50,000 URLs and three providers, about 5 of 1,000,000 pulls get a wrong reason (see the test
+//! below).
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +107,7 @@ impl Objects {
     }
 
     /// Returns the reason of a pull that has ended. If the provider can store the response, also stores in the table
-    /// that the provider holds the object at the time `now`.
+    /// that the provider holds the object from the time `now`.
     pub(crate) fn reason(&self, pulled: &Pulled, now: Instant) -> PullReason {
         let seconds = now.saturating_duration_since(self.start).as_secs();
         // The number of the first second is 1, because 0 marks a free entry.
@@ -208,8 +208,8 @@ impl Pulled {
         mix(mix(self.path_and_coding(), self.provider), self.url.query ^ 1)
     }
 
-    /// Returns the hash of the entry that all queries of this path share. The entry has the latest end of their
-    /// lifetimes at this provider.
+    /// Returns the hash of the entry that all queries of this path share. The entry has the latest end of the lifetimes
+    /// of these queries at this provider.
     fn any_query(&self) -> u64 {
         mix(mix(self.path_and_coding(), self.provider), 2)
     }

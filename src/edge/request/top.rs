@@ -1,5 +1,5 @@
-//! The URLs that are pulled most: how often, how many bytes, by how many providers, how often while the provider still
-//! held the object, and with how many different queries.
+//! Lists the URLs that are pulled most. For each URL, the list has the number of pulls, of bytes, of providers and of
+//! different queries. It also has the number of early pulls, which came while the provider still held the object.
 //!
 //! Each worker has a list of bounded size, so that a pull never waits for another worker. The list is a Misra-Gries
 //! summary: when the list is full, the median of the counts is subtracted from all counts, and entries whose count

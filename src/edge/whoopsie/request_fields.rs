@@ -57,7 +57,7 @@ fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&Hea
     function(&headers)
 }
 
-/// Returns a list field as one line. If the field has one line already, as nearly always, its bytes are not copied.
+/// Returns a list field as one line. Nearly always, the field has only one line. Then its bytes are not copied.
 fn line(fields: Fields<'_>, name: &HeaderName) -> Option<HeaderValue> {
     let mut lines = fields.lines(name);
     let first = lines.next()?;

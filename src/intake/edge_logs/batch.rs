@@ -18,7 +18,8 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// If whitespace comes before these bytes: the largest number of bytes that are read until the shape is decided.
+/// The largest number of bytes that are read until the shape is decided. Whitespace at the start of the body counts
+/// too.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
@@ -278,7 +279,8 @@ impl Counter {
             return;
         };
         if line.time > *now + AHEAD_SECONDS {
-            // A batch can take minutes to arrive. So its newest lines can be newer than the time at which it began.
+            // A batch can take minutes to arrive. So its newest lines can be newer than the time at which the batch
+            // began to arrive.
             *now = (*now).max(clock());
         }
         if line.time > *now + AHEAD_SECONDS || line.time <= *begun - WINDOW_SECONDS {

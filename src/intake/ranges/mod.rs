@@ -1,7 +1,7 @@
 //! Address lists of CDNs, read from files that can be replaced at any time.
 //!
 //! A thread checks the files every second. If the new content of a file has an error, no part of the new content is
-//! used: the previous content of the file stays in use, and the log gets one message. A lookup takes no lock. During a
+//! used. The previous content of the file stays in use, and the log gets one message. A lookup takes no lock. During a
 //! change, a lookup sees either the old addresses or the new addresses.
 
 mod entries;
