@@ -8,8 +8,7 @@ pub(super) static PAGE: LazyLock<Document> = LazyLock::new(|| Document::new(incl
 
 /// Returns the style sheet of the page, which the page of a bundle uses too.
 pub(crate) fn style() -> &'static str {
-    let inside = include_str!("page.html").split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
-    inside.map_or("", |(style, _)| style)
+    PAGE.style()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! HTML documents. Each document is one HTML file that contains its style and its script. The Content-Security-Policy
-//! allows only this style and this script, by their hashes.
+//! allows only this style and this script, by their hashes. The pages have a part of their style in common, which is
+//! in `pages.css`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,12 +16,11 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    pub(crate) fn new(html: impl Into<String>) -> Self {
-        let html = html.into();
+    /// Makes a document. The comment `pages.css` in its style stands for the file `pages.css`.
+    pub(crate) fn new(html: &str) -> Self {
+        let html = html.replacen("/* pages.css */\n", include_str!("pages.css"), 1);
         let hash = |tag: &str| {
-            let inside =
-                html.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
-            inside.map_or("'none'".to_owned(), |(inside, _)| {
+            inside(&html, tag).map_or("'none'".to_owned(), |inside| {
                 format!("'sha256-{}'", STANDARD.encode(Sha256::digest(inside.as_bytes())))
             })
         };
@@ -34,6 +34,18 @@ impl Document {
         let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         Self { policy, html: html.into() }
     }
+
+    /// Returns the style of the document.
+    pub(crate) fn style(&self) -> &str {
+        let html = str::from_utf8(&self.html).unwrap_or_default();
+        inside(html, "style").unwrap_or_default()
+    }
+}
+
+/// Returns the content of the first element with this tag.
+fn inside<'h>(html: &'h str, tag: &str) -> Option<&'h str> {
+    let (_, rest) = html.split_once(&format!("<{tag}>"))?;
+    Some(rest.split_once(&format!("</{tag}>"))?.0)
 }
 
 /// The log-in form of a listener.
@@ -49,7 +61,7 @@ impl LogIn {
     pub(crate) fn new(key: &str) -> Self {
         let form = include_str!("log_in.html").replace("<!-- key -->", key);
         let wrong = "<p role=\"alert\">This is not the token.</p>";
-        Self { again: Document::new(form.replace("<!-- alert -->", wrong)), first: Document::new(form) }
+        Self { again: Document::new(&form.replace("<!-- alert -->", wrong)), first: Document::new(&form) }
     }
 }
 
@@ -70,6 +82,7 @@ pub(crate) fn check_document(document: &Document) {
     let addresses = html.matches("http://").chain(html.matches("https://")).count();
     assert_eq!(addresses, html.matches(namespace).count(), "the document has a URL of another host");
     assert_eq!((html.matches("<style>").count(), html.matches(" style=").count()), (1, 0));
+    assert!(!html.contains("pages.css"), "the shared style is missing");
     let scripts = html.matches("<script").count();
     assert!(scripts <= 1);
     let policy = document.policy.to_str().expect("the policy is visible ASCII");
