@@ -220,6 +220,31 @@ fn convergence_when_share_arrives_in_parts_then_times_are_right() {
 }
 
 #[test]
+fn convergence_when_clients_have_a_long_tail_then_times_differ_by_at_most_one_look_from_the_truth() {
+    // Four of five clients keep a DNS answer for a minute on average, the others for ten minutes.
+    const TAIL: [(f64, f64); 2] = [(0.8, 60.0), (0.2, 600.0)];
+    const HOUR: Duration = Duration::from_hours(1);
+    let sum = |part: &dyn Fn(f64, f64) -> f64| TAIL.iter().map(|&(share, mean)| part(share, mean)).sum::<f64>();
+    let left = |time: f64| sum(&|share, mean| share * (-time / mean).exp());
+    let left_until = |time: f64| sum(&|share, mean| share * mean * (1.0 - (-time / mean).exp()));
+    let keys = RampKeys { soak: HOUR, arrive: HOUR, ..keys(ERRORS) };
+    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50, Duration::ZERO);
+    for look in 1..=HOUR.as_secs() / EVERY {
+        let now = Duration::from_secs(look * EVERY);
+        let before = (now - Duration::from_secs(EVERY)).as_secs_f64();
+        let old = (left_until(now.as_secs_f64()) - left_until(before)) / 15.0;
+        let pulls = 500_000.0 * (1.0 - old);
+        step.look(now, Ok(&growth(counts(pulls, 0.0), counts(1_000_000.0 - pulls, 0.0))), true);
+    }
+    let text = step.convergence().expect("the step was measured from its start").replace("; ", ", ");
+    for (name, part) in PARTS {
+        let look = (1..).find(|look| left(f64::from(*look) * 15.0) < 1.0 - part).expect("the share arrives");
+        let near = [look - 1, look].map(|look| format!("{name} {}", time(Duration::from_secs(EVERY) * look)));
+        assert!(text.split(", ").any(|found| near.iter().any(|near| near == found)), "{near:?} of {text}");
+    }
+}
+
+#[test]
 fn steps_when_share_or_end_is_between_two_steps_then_begin_above_the_share_and_end_at_the_end() {
     let keys = RampKeys { steps: vec![1, 5, 10, 25, 50], ..RampKeys::default() };
     for (present, end, expected) in [
