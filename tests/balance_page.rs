@@ -9,6 +9,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
 
 use serde_json::{Value, json};
 use support::raw::{Response, exchange, request};
@@ -20,11 +22,14 @@ const BEARER: (&str, &str) = ("Authorization", "Bearer s3cret-of-the-page");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
-/// Stores each write in a file, whose nodes are the answer to the next read.
+/// Stores each write in a file, whose nodes are the answer to the next read. A write waits for a line from a pipe while
+/// the file `holds` exists.
 const PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
-  *'"op":"write"'*) [ ! -e broken ] || { echo 'planted' >&2; exit 1; }; printf '%s' "$input" > state; echo '{}' ;;
+  *'"op":"write"'*) [ ! -e broken ] || { echo 'planted' >&2; exit 1; }
+     [ ! -e holds ] || { : > arrived; read -r line < pipe; }
+     printf '%s' "$input" > state; echo '{}' ;;
   *) if [ -e state ]; then cat state; else echo '{"nodes":{"a.example.com":null,"b.example.com":null}}'; fi ;;
 esac
 "#;
@@ -117,12 +122,22 @@ impl Served {
         lines.filter(|entry| entry["result"] != "started").collect()
     }
 
-    /// Makes a preview and the change that it shows.
-    fn change(&self, mut body: Value) -> (u16, Value) {
+    /// Makes a preview. Returns the body of the change that it shows.
+    fn preview(&self, mut body: Value) -> Value {
         let (status, preview) = self.ask("/api/preview", &body);
         assert_eq!(status, 200, "{preview}");
         body["preview"] = preview["preview"].clone();
-        self.ask("/api/change", &body)
+        body
+    }
+
+    /// Makes a preview and the change that it shows.
+    fn change(&self, body: Value) -> (u16, Value) {
+        self.ask("/api/change", &self.preview(body))
+    }
+
+    /// Makes a pipe, at which a program waits.
+    fn make_pipe(&self) {
+        assert!(Command::new("mkfifo").arg(self.dir.join("pipe")).status().expect("mkfifo starts").success());
     }
 }
 
@@ -182,7 +197,7 @@ fn state_when_a_service_does_not_respond_then_shows_the_other_targets_and_names_
     let state = || page.get("/api/state", &[BEARER]).json();
     let before = state();
     assert_eq!(before["targets"][1]["providers"][0]["share"], "50.0 %", "{before}");
-    assert!(Command::new("mkfifo").arg(page.dir.join("pipe")).status().expect("mkfifo starts").success());
+    page.make_pipe();
     page.dir.write("hangs", "");
     let problems = |state: &Value, target: usize| state["targets"][target]["problems"].to_string();
     // A change makes the reading before it too old.
@@ -228,6 +243,58 @@ fn change_when_dns_has_changed_since_the_preview_then_is_refused() {
     let (status, refused) = page.ask("/api/change", &wanted);
     assert!(status == 400 && errors(&refused).contains("write the key preview"), "{status} {refused}");
     assert_eq!(page.journal().len(), 2, "only init and the change of the command");
+}
+
+#[test]
+fn change_when_another_change_is_being_written_then_is_refused() {
+    let page = Served::with_token();
+    let fastly = |pct: u32| page.preview(json!({ "targets": ["html"], "provider": "fastly", "pct": pct }));
+    let (first, second) = (fastly(60), fastly(55));
+    page.make_pipe();
+    page.dir.write("holds", "");
+    let (status, made) = thread::scope(|scope| {
+        let first = scope.spawn(|| page.ask("/api/change", &first));
+        assert!(support::wait_until(support::PATIENCE * 2, || page.dir.join("arrived").exists()));
+        let (status, refused) = page.ask("/api/change", &second);
+        let part = "another change of this page is in progress; wait until it has ended";
+        assert!(status == 409 && errors(&refused).contains(part), "{status} {refused}");
+        let command = balance(&page.dir, &["--all", "-p", "fastly", "--pct", "52", "--yes"]).output().unwrap();
+        let text = String::from_utf8_lossy(&command.stderr);
+        let part = "another change is in progress (\"token, process ";
+        assert!(command.status.code() == Some(1) && text.contains(part), "{text}");
+        std::fs::remove_file(page.dir.join("holds")).unwrap();
+        std::fs::write(page.dir.join("pipe"), "go\n").unwrap();
+        first.join().expect("the first change")
+    });
+    assert_eq!((status, &made["result"]), (200, &json!("done")), "{made}");
+    // The second preview is too old now.
+    let (status, refused) = page.ask("/api/change", &second);
+    assert!(status == 409 && errors(&refused).contains("DNS is no longer as it was shown"), "{status} {refused}");
+    let state = page.get("/api/state", &[BEARER]).json();
+    assert_eq!(state["targets"][0]["providers"][1]["share"], "60.0 %", "{state}");
+    assert_eq!(page.journal().len(), 2, "only init and the first change");
+}
+
+#[test]
+fn changes_when_confirmed_at_the_same_moment_then_one_wins_and_the_others_are_refused() {
+    let page = Served::with_token();
+    let bodies = [55, 60, 65].map(|pct| page.preview(json!({ "targets": ["html"], "provider": "fastly", "pct": pct })));
+    let start = Barrier::new(bodies.len());
+    let answers: Vec<(u16, Value)> = thread::scope(|scope| {
+        let post = |body| {
+            start.wait();
+            page.ask("/api/change", body)
+        };
+        let posts: Vec<_> = bodies.iter().map(|body| scope.spawn(move || post(body))).collect();
+        posts.into_iter().map(|post| post.join().expect("an answer")).collect()
+    });
+    let (won, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == 200);
+    assert_eq!((won.len(), page.journal().len()), (1, 2), "{answers:?}");
+    for (status, answer) in refused {
+        let text = errors(answer);
+        let is_clear = text.contains("another change of this page is in progress") || text.contains("DNS is no longer");
+        assert!(*status == 409 && is_clear, "{status} {answer}");
+    }
 }
 
 #[test]
