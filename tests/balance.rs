@@ -301,24 +301,23 @@ impl Desk {
 
     /// Starts a command, and waits until it asks its question.
     fn ask(&self, arguments: &[&str]) -> Child {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the edgeshim binary starts");
-        let mut out = BufReader::new(child.stdout.as_mut().expect("standard output"));
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"[y/N] ") {
-            assert!(out.read_until(b' ', &mut seen).expect("output") > 0, "{}", String::from_utf8_lossy(&seen));
-        }
-        child
+        asking(self.command(arguments))
     }
 }
 
-fn answer(mut child: Child, text: &str) -> Ended {
-    child.stdin.take().expect("standard input").write_all(text.as_bytes()).expect("the command reads");
+fn asking(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the edgeshim binary starts");
+    let mut out = BufReader::new(child.stdout.as_mut().expect("standard output"));
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"[y/N] ") {
+        assert!(out.read_until(b' ', &mut seen).expect("output") > 0, "{}", String::from_utf8_lossy(&seen));
+    }
+    child
+}
+
+fn answer(mut child: Child, text: impl AsRef<[u8]>) -> Ended {
+    child.stdin.take().expect("standard input").write_all(text.as_ref()).expect("the command reads");
     ended(child)
 }
 
@@ -409,8 +408,13 @@ fn confirmation_when_no_or_missing_then_exits_with_1_and_writes_nothing() {
         assert_eq!(ended.code, 1, "{text:?}: {ended:?}");
         assert!(ended.err.contains("not confirmed; nothing was changed"), "{ended:?}");
     }
-    let ended = answer(desk.ask(&change), "");
-    assert!(ended.code == 1 && ended.err.contains("the input ended without an answer"), "{ended:?}");
+    // The second answer is one line of 1,026 bytes, whose end is not an answer.
+    for text in ["", &("x".repeat(1024) + "y\n")] {
+        let ended = answer(desk.ask(&change), text);
+        assert!(ended.code == 1 && ended.err.contains("the input ended without an answer"), "{ended:?}");
+    }
+    let ended = answer(desk.ask(&change), b"\xFF\xFE\nn\n");
+    assert!(ended.code == 1 && ended.err.contains("not confirmed"), "{ended:?}");
     for name in ["INT", "TERM", "HUP"] {
         let child = desk.ask(&change);
         signal(&child, name);
@@ -421,6 +425,19 @@ fn confirmation_when_no_or_missing_then_exits_with_1_and_writes_nothing() {
     let ended = answer(desk.ask(&change), "maybe\nY\n");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(weights(&dns, "img1.example.com")["f"], 143);
+}
+
+#[test]
+fn hangup_when_the_command_was_started_by_nohup_then_is_ignored() {
+    let (dns, desk) = started();
+    let script = "exec nohup \"$0\" balance -t images -p fastly -w 5";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_edgeshim")]).current_dir(&*desk.dir);
+    let child = asking(command);
+    signal(&child, "HUP");
+    let ended = answer(child, "y\n");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(weights(&dns, "img0.example.com")["f"], 143);
 }
 
 /// Waits for the end of a command whose input stays open.
@@ -783,9 +800,28 @@ fn journal_when_last_line_is_cut_then_change_warns_and_is_made() {
     std::fs::write(&path, format!("{text}{}", &text[..40])).unwrap();
     let ended = desk.run(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
     assert!(ended.code == 0 && ended.err.contains("warning: line 3 of "), "{ended:?}");
+    assert!(ended.err.contains(" is cut or not a change, and is skipped"), "{ended:?}");
     let lines = std::fs::read_to_string(&path).unwrap();
     assert_eq!(lines.lines().count(), 5, "{lines}");
     assert!(serde_json::from_str::<Value>(lines.lines().last().unwrap()).is_ok());
+    std::fs::write(&path, format!("{lines}cut")).unwrap();
+    let ended = desk.run(&["history"]);
+    assert!(ended.err.contains("line 3 and 1 more line of ") && ended.err.contains(" are cut or not"), "{ended:?}");
+}
+
+#[test]
+fn journal_when_a_name_has_characters_that_control_a_terminal_then_no_output_has_them() {
+    let (_dns, desk) = started();
+    let path = desk.dir.join("balance.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"alice\"", "\"al\u{202e}i\u{9b}ce\"")).unwrap();
+    for arguments in [&["history"][..], &["history", "--json"], &["status"], &["status", "--json"]] {
+        let out = desk.fine(arguments);
+        let is_active = |character: char| matches!(character, '\u{202e}' | '\u{9b}');
+        assert!(out.contains("al") && !out.contains(is_active), "{arguments:?}: {out:?}");
+    }
+    let line: Value = serde_json::from_str(&desk.fine(&["history", "--json"])).expect("JSON");
+    assert_eq!(line["who"], "al\u{202e}i\u{9b}ce");
 }
 
 // ---- two people, and signals ----------------------------------------------------------------------------------------
@@ -1024,6 +1060,40 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
     assert_eq!(body["share"], json!({ "akamai": 33.34, "edgecast": 33.33, "fastly": 33.33 }));
 }
 
+#[test]
+fn announcement_when_there_are_several_shims_then_all_get_it_at_the_same_time() {
+    let dns = Dns::start();
+    // Each shim answers only after the other shim has the request too.
+    let gates = [Gate::default(), Gate::default()];
+    let shim = |own: usize| {
+        let (own, other) = (gates[own].clone(), gates[1 - own].clone());
+        Origin::start(move |request, conn| {
+            own.open();
+            other.wait();
+            respond(request, conn, 201, &[], b"{}")
+        })
+    };
+    let shims = [shim(0), shim(1)];
+    let list = format!("shims = [\"{}\", \"{}\"]\n", shims[0].url(), shims[1].url());
+    let desk = Desk::new(&(list + &dns.service("pdns") + &target("html", "\"pdns\"", "\"www.example.com\"")));
+    desk.fine(&["init", "-t", "html", "--yes"]);
+    assert_eq!([shims[0].count(), shims[1].count()], [1, 1]);
+}
+
+#[test]
+fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
+    let dns = Dns::start();
+    let shim = Origin::start(origin::fixed(503, &[("Retry-After", "30")], ""));
+    let list = format!("shims = [\"{}\"]\n", shim.url());
+    let desk = Desk::new(&(list + &dns.service("pdns") + &target("html", "\"pdns\"", "\"www.example.com\"")));
+    let begun = Instant::now();
+    let ended = desk.run(&["init", "-t", "html", "--yes"]);
+    assert!(ended.code == 0 && ended.err.contains("did not take the annotation (503)"), "{ended:?}");
+    let ended = desk.run(&["-t", "html", "--show"]);
+    assert!(ended.code == 0 && ended.err.contains("/metrics answers 503"), "{ended:?}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
 // ---- Route 53 -------------------------------------------------------------------------------------------------------
 
 /// A test server that acts as Route 53. It lists one record set per page. Every second look at a change is INSYNC.
@@ -1223,6 +1293,10 @@ fn shares_when_shown_as_table_json_and_file_then_are_equal() {
             assert_eq!(written[key], shown["images"][name][key], "{name}.{key}");
         }
     }
+    std::fs::remove_file(desk.dir.join("cdn_images.json")).unwrap();
+    let both: Value = serde_json::from_str(&desk.fine(&["-t", "images", "--write", "--json"])).expect("only JSON");
+    assert_eq!(both["images"], shown["images"]);
+    assert!(desk.dir.join("cdn_images.json").exists());
     let status: Value = serde_json::from_str(&desk.fine(&["status", "--json"])).expect("JSON");
     assert_eq!(status["images"]["problems"], json!([]));
     assert_eq!(status["images"]["last"]["action"], "weight 5");
@@ -1257,27 +1331,37 @@ fn observed_shares_when_shims_count_pulls_then_are_shown_beside_the_wanted_share
     assert!(ended.out.contains("\"observed\": null"), "{ended:?}");
 }
 
-#[test]
-fn change_when_crossing_a_commit_then_warns_and_is_made() {
-    let (dns, desk) = started();
-    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
-    let price =
-        "[[price]]\nprovider = \"fastly\"\nmeter = \"bytes\"\ntiers = [{ per_gb = 0.1 }]\ncommit = \"1150GB\"\n";
-    desk.dir.write("balance.toml", format!("samples = \"traffic\"\n{config}{price}"));
-    let change = |pct| desk.run(&["-t", "images", "-p", "fastly", "--pct", pct, "--yes", "--force", "a test"]);
-    let ended = change("40");
-    assert!(ended.code == 0 && ended.err.contains("warning: the cost of this change is unknown: "), "{ended:?}");
-    assert!(ended.err.contains("traffic cannot be read"), "{ended:?}");
+/// Returns a price of fastly with this commit.
+fn fastly_price(commit: &str) -> String {
+    format!(
+        "[[price]]\nprovider = \"fastly\"\nmeter = \"bytes\"\ntiers = [{{ per_gb = 0.1 }}]\ncommit = \"{commit}\"\n"
+    )
+}
+
+/// Returns two samples of 5 minutes with 100 MB each for each of these providers.
+fn samples_of_this_month(providers: &[&str]) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now = time::UtcDateTime::from_unix_timestamp(i64::try_from(now.as_secs()).unwrap()).unwrap();
     let month = format!("{:04}-{:02}", now.year(), u8::from(now.month()));
     let mut samples = String::new();
-    for (provider, minute) in ["akamai", "edgecast", "fastly"].iter().flat_map(|name| [(name, 0), (name, 5)]) {
+    for (provider, minute) in providers.iter().flat_map(|name| [(name, 0), (name, 5)]) {
         let time = format!("{month}-01T00:{minute:02}:00Z");
         let sample = json!({ "time": time, "provider": provider, "bytes": 100_000_000, "requests": 1 });
         writeln!(samples, "{sample}").unwrap();
     }
-    desk.dir.write("traffic", samples);
+    samples
+}
+
+#[test]
+fn change_when_crossing_a_commit_then_warns_and_is_made() {
+    let (dns, desk) = started();
+    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).unwrap();
+    desk.dir.write("balance.toml", format!("samples = \"traffic\"\n{config}{}", fastly_price("1150GB")));
+    let change = |pct| desk.run(&["-t", "images", "-p", "fastly", "--pct", pct, "--yes", "--force", "a test"]);
+    let ended = change("40");
+    assert!(ended.code == 0 && ended.err.contains("warning: the cost of this change is unknown: "), "{ended:?}");
+    assert!(ended.err.contains("traffic cannot be read"), "{ended:?}");
+    desk.dir.write("traffic", samples_of_this_month(&["akamai", "edgecast", "fastly"]));
     // All CDNs have 300 MB in 5 minutes, which are 2.4 to 2.7 TB in a month of 28 to 31 days. 40 % are at most 1.1 TB,
     // and 50 % are at least 1.2 TB.
     let ended = change("50");

@@ -6,39 +6,53 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
+use super::base_url::BaseUrl;
 use super::journal::Entry;
 use super::share::Shares;
+use super::side_by_side::all;
 use crate::wire::names::AUTHORIZATION;
 
+/// The time limit of an announcement.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Posts an annotation to each shim. Returns a warning for each failure.
+/// Posts an annotation to all shims at the same time. Returns a warning for each failure.
 pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry) -> Vec<String> {
     let fields = token_field(file);
     let text = text(entry);
     let plain = json!({ "text": text }).to_string();
     let with_share = share(entry).map(|share| json!({ "text": text, "share": share }).to_string());
-    let mut warnings = Vec::new();
-    for shim in &file.shims {
-        let post =
-            async |body: &str| caller.call(shim, (Method::POST, "/annotations"), &fields, body.as_bytes(), LIMIT).await;
-        let mut reply = post(with_share.as_deref().unwrap_or(&plain)).await;
-        // A shim rejects shares with a provider that it does not have. Then only the text is sent.
-        if with_share.is_some() && reply.as_ref().is_ok_and(|reply| reply.status == 400) {
-            reply = post(&plain).await;
-        }
-        let reason = match reply {
-            Ok(reply) if (200..300).contains(&reply.status) => continue,
-            Ok(reply) if reply.status == 401 => format!("{shim} rejects shims_token (401)"),
-            Ok(reply) => format!("{shim} did not take the annotation ({})", reply.status),
-            Err(error) => error,
-        };
-        warnings.push(format!("the change is made, but not announced: {reason}"));
+    let posts = file.shims.iter().map(|shim| post(caller, shim, &fields, with_share.as_deref(), &plain));
+    let failed = all(posts.collect()).await.into_iter().filter_map(Result::err);
+    failed.map(|reason| format!("the change is made, but not announced: {reason}")).collect()
+}
+
+/// Posts an annotation to a shim, within `LIMIT`.
+async fn post(
+    caller: &Caller,
+    shim: &BaseUrl,
+    fields: &HeaderMap,
+    with_share: Option<&str>,
+    plain: &str,
+) -> Result<(), String> {
+    let started = Instant::now();
+    let post = async |body: &str| {
+        let left = LIMIT.saturating_sub(started.elapsed());
+        caller.call_once(shim, (Method::POST, "/annotations"), fields, body.as_bytes(), left).await
+    };
+    let mut reply = post(with_share.unwrap_or(plain)).await?;
+    // A shim rejects shares with a provider that it does not have. Then only the text is sent.
+    if with_share.is_some() && reply.status == 400 {
+        reply = post(plain).await?;
     }
-    warnings
+    match reply.status {
+        200..300 => Ok(()),
+        401 => Err(format!("{shim} rejects shims_token (401)")),
+        status => Err(format!("{shim} did not take the annotation ({status})")),
+    }
 }
 
 /// Returns the header field with the token of the shims, if a token is configured.

@@ -65,34 +65,62 @@ impl Caller {
         body: &[u8],
         limit: Duration,
     ) -> Result<Reply, String> {
-        let shown = format!("{method} {url}{path}");
         let mut waited = Duration::ZERO;
-        for repeat in 0.. {
-            let started = Instant::now();
-            let request = request(url, &method, path, fields, body)?;
-            let result = match timeout(limit, exchange(url, request, Reading::Complete)).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
-            };
-            if self.is_verbose {
-                let outcome = match &result {
-                    Ok((reply, _)) => format!("{}, {} bytes", reply.status, reply.body.len()),
-                    Err(error) => error.clone(),
-                };
-                report(&format!("{shown}: {outcome}, {} ms", started.elapsed().as_millis()));
-            }
-            let (reply, fields) = result.map_err(|error| format!("{shown}: {error}"))?;
-            let Some(wait) = retry_after(reply.status, &fields) else { return Ok(reply) };
-            if repeat >= MAX_REPEATS || waited.saturating_add(wait) > MAX_WAIT {
+        let mut repeats = 0;
+        loop {
+            let (reply, answered) = self.attempt(url, (&method, path), fields, body, limit).await?;
+            let Some(wait) = retry_after(reply.status, &answered) else { return Ok(reply) };
+            if repeats >= MAX_REPEATS || waited.saturating_add(wait) > MAX_WAIT {
                 return Ok(reply);
             }
+            repeats += 1;
             waited += wait;
             if self.is_verbose {
-                report(&format!("{shown}: repeated after {} s, as the service asks", wait.as_secs()));
+                report(&format!("{method} {url}{path}: repeated after {} s, as the service asks", wait.as_secs()));
             }
             sleep(wait).await;
         }
-        Err(format!("{shown}: no response"))
+    }
+
+    /// Makes one call and ignores Retry-After. This is for shims and Prometheus: a late answer of theirs is of no use,
+    /// and other work must not wait for it.
+    ///
+    /// # Errors
+    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
+    pub(crate) async fn call_once(
+        &self,
+        url: &BaseUrl,
+        (method, path): (Method, &str),
+        fields: &HeaderMap,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Reply, String> {
+        self.attempt(url, (&method, path), fields, body, limit).await.map(|(reply, _)| reply)
+    }
+
+    async fn attempt(
+        &self,
+        url: &BaseUrl,
+        (method, path): (&Method, &str),
+        fields: &HeaderMap,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<(Reply, HeaderMap), String> {
+        let shown = format!("{method} {url}{path}");
+        let started = Instant::now();
+        let request = request(url, method, path, fields, body)?;
+        let result = match timeout(limit, exchange(url, request, Reading::Complete)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
+        };
+        if self.is_verbose {
+            let outcome = match &result {
+                Ok((reply, _)) => format!("{}, {} bytes", reply.status, reply.body.len()),
+                Err(error) => error.clone(),
+            };
+            report(&format!("{shown}: {outcome}, {} ms", started.elapsed().as_millis()));
+        }
+        result.map_err(|error| format!("{shown}: {error}"))
     }
 }
 

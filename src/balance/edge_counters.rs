@@ -2,15 +2,11 @@
 //! starts, so the counter belongs to no month.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-use http::{HeaderMap, Method};
 
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
+use super::figure_source::{LIMIT, metrics};
 use crate::metrics::describe;
-
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// The sums of the counters of all shims.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,12 +29,8 @@ pub(crate) struct EdgeTraffic {
 /// Returns a message if a shim fails, because the sum without this shim would be wrong.
 pub(crate) async fn read(file: &BalanceFile, caller: &Caller) -> Result<EdgeCounters, String> {
     let mut counters = EdgeCounters::default();
-    for shim in &file.shims {
-        let reply = caller.call(shim, (Method::GET, "/metrics"), &HeaderMap::new(), b"", LIMIT).await?;
-        if reply.status != 200 {
-            return Err(format!("{shim}/metrics answers {}", reply.status));
-        }
-        counters.add(&shim.to_string(), &String::from_utf8_lossy(&reply.body));
+    for (shim, text) in metrics(file, caller, LIMIT).await? {
+        counters.add(&shim, &text);
     }
     Ok(counters)
 }

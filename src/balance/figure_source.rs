@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::api_call::Caller;
+use super::api_call::{Caller, Reply};
 use super::balance_file::BalanceFile;
 use super::base_url::BaseUrl;
 use super::figures::{Growth, Shim, Snapshot, names};
@@ -31,17 +31,29 @@ pub(crate) async fn snapshot(file: &BalanceFile, caller: &Caller, limit: Duratio
         return from_prometheus(url, caller, "", limit).await;
     }
     let mut snapshot = Snapshot::default();
-    let fields = HeaderMap::new();
-    let calls = file.shims.iter().map(|shim| caller.call(shim, (Method::GET, "/metrics"), &fields, b"", limit));
-    for (shim, reply) in file.shims.iter().zip(all(calls.collect()).await) {
-        let reply = reply?;
-        if reply.status != 200 {
-            return Err(format!("{shim}/metrics answers {}", reply.status));
-        }
-        let read = Shim::from_text(&String::from_utf8_lossy(&reply.body));
-        snapshot.shims.insert(shim.to_string(), read.map_err(|error| format!("{shim}/metrics: {error}"))?);
+    for (shim, text) in metrics(file, caller, limit).await? {
+        let read = Shim::from_text(&text).map_err(|error| format!("{shim}/metrics: {error}"))?;
+        snapshot.shims.insert(shim, read);
     }
     Ok(snapshot)
+}
+
+/// Reads the metrics of all `shims` at the same time. Returns the URL and the metrics of each shim.
+///
+/// # Errors
+/// Returns a message if one of the shims fails.
+pub(super) async fn metrics(
+    file: &BalanceFile,
+    caller: &Caller,
+    limit: Duration,
+) -> Result<Vec<(String, String)>, String> {
+    let fields = HeaderMap::new();
+    let calls = file.shims.iter().map(|shim| caller.call_once(shim, (Method::GET, "/metrics"), &fields, b"", limit));
+    let text = |(shim, reply): (&BaseUrl, Result<Reply, String>)| match reply? {
+        Reply { status: 200, body } => Ok((shim.to_string(), String::from_utf8_lossy(&body).into_owned())),
+        Reply { status, .. } => Err(format!("{shim}/metrics answers {status}")),
+    };
+    file.shims.iter().zip(all(calls.collect()).await).map(text).collect()
 }
 
 /// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for longer than that.
@@ -63,7 +75,7 @@ async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Du
         names().join("|")
     );
     let path = format!("/api/v1/query?query={}", utf8_percent_encode(&query, NON_ALPHANUMERIC));
-    let reply = caller.call(url, (Method::GET, &path), &HeaderMap::new(), b"", limit).await?;
+    let reply = caller.call_once(url, (Method::GET, &path), &HeaderMap::new(), b"", limit).await?;
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
     if reply.status != 200 || body["status"] != "success" {
         let error = body["error"].as_str().map(|error| format!(": {}", quote(error))).unwrap_or_default();

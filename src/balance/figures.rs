@@ -4,6 +4,7 @@
 //! the errors of such a shim nor their absence may count.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::metrics::describe;
 
@@ -48,6 +49,10 @@ pub(crate) struct Growth {
     pub seconds: f64,
     pub providers: BTreeMap<String, Counts>,
 }
+
+/// The snapshot since which the growth is computed, and the time of this snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Base(Option<(Snapshot, Duration)>);
 
 /// The names of the metrics that this file reads.
 pub(crate) fn names() -> [String; 6] {
@@ -171,6 +176,25 @@ impl Snapshot {
             }
         }
         Ok(growth)
+    }
+}
+
+impl Base {
+    /// Returns the growth since the base. The new snapshot becomes the base, unless it lacks a shim of the old base.
+    ///
+    /// # Errors
+    /// Returns why the growth is not known.
+    pub(crate) fn growth(&mut self, found: Result<Snapshot, String>, now: Duration) -> Result<Growth, String> {
+        let found = found?;
+        let Some((before, at)) = &self.0 else {
+            self.0 = Some((found, now));
+            return Err("these are the first figures".to_owned());
+        };
+        let growth = before.until(&found, now.saturating_sub(*at).as_secs_f64());
+        if before.shims.keys().all(|name| found.shims.contains_key(name)) {
+            self.0 = Some((found, now));
+        }
+        growth
     }
 }
 

@@ -105,6 +105,16 @@ impl Shares {
         self.0.iter().all(|entry| same(entry, other)) && other.0.iter().all(|entry| same(entry, self))
     }
 
+    /// Returns whether both agree, except for the marks of providers that are away.
+    pub(crate) fn has_same_weights(&self, other: &Self) -> bool {
+        let present = |shares: &Self| {
+            let mut shares = shares.clone();
+            shares.0.values_mut().for_each(|share| share.away = false);
+            shares
+        };
+        present(self).agrees_with(&present(other))
+    }
+
     /// Returns the JSON that the DNS service, the journal and programs get.
     pub(crate) fn to_json(&self) -> Value {
         let share = |share: &Share| {

@@ -134,6 +134,11 @@ fn rows_of(planned: &TargetPlan) -> String {
     text
 }
 
+/// Writes a number with its unit: `1 edge`, `2 edges`.
+pub(crate) fn counted<N: std::fmt::Display + PartialEq + From<u8>>(count: N, unit: &str) -> String {
+    format!("{count} {unit}{}", if count == N::from(1) { "" } else { "s" })
+}
+
 fn heading(target: &TargetKeys) -> String {
     format!("{}: {} ({})\n", target.name, target.nodes.join(", "), target.services.join(", "))
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::journal::{Entry, Journal};
 use super::plan::Action;
 use super::share::Shares;
+use super::tables::counted;
 
 /// What a rollback undoes.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +42,12 @@ pub(crate) fn undo<'j>(
         let count = entries.iter().filter(|entry| is_undone(entry)).count();
         let of = targets.map(|targets| format!(" of {}", targets.join(", "))).unwrap_or_default();
         let acts = entries.len() - count;
-        let acts =
-            if acts > 0 { format!(", and {acts} acts of watch, which --with-watch counts too") } else { String::new() };
-        return Err(format!("the journal has {count} changes{of}{acts}; edgeshim balance history lists them"));
+        let acts = match acts {
+            0 => String::new(),
+            acts => format!(", and {} of watch, which --with-watch counts too", counted(acts, "act")),
+        };
+        let count = counted(count, "change");
+        return Err(format!("the journal has {count}{of}{acts}; edgeshim balance history lists them"));
     }
     let (mut to, mut kept) = (BTreeMap::new(), Vec::new());
     let first = undone.last().and_then(|first| entries.iter().position(|entry| std::ptr::eq(*entry, *first)));
@@ -166,7 +170,7 @@ mod tests {
         assert_eq!(to(2, Some(&["u"])), Ok(one("u", "15 15")));
         assert_eq!(to(1, Some(&["t", "u"])), Ok(one("u", "5 15")));
         let error = to(2, Some(&["t"])).expect_err("there is one change");
-        assert_eq!(error, "the journal has 1 changes of t; edgeshim balance history lists them");
+        assert_eq!(error, "the journal has 1 change of t; edgeshim balance history lists them");
     }
 
     #[test]
@@ -174,7 +178,7 @@ mod tests {
         let entries = [entry("init", "", "15 15"), entry("a away", "15 15", "15! 15")];
         let journal = journal(&entries);
         let error = undo(&journal, 2, None, false).expect_err("there is one change");
-        assert!(error.contains("1 changes, and 1 acts of watch, which --with-watch counts too"), "{error}");
+        assert!(error.contains("1 change, and 1 act of watch, which --with-watch counts too"), "{error}");
         let error = undo(&journal, 1, None, false).expect_err("there was nothing before");
         assert!(error.contains("nothing to go back to; set the weights with -p"), "{error}");
         assert!(undo(&Journal::default(), 1, None, true).is_err());

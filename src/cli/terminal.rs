@@ -21,6 +21,12 @@ pub(super) fn print_json(value: &serde_json::Value) {
     print(&(inert_json(&value.to_string()) + "\n"));
 }
 
+/// Writes a JSON value to standard output, with one member on each line. Characters that control a terminal are
+/// escaped.
+pub(super) fn print_json_lines(value: &serde_json::Value) {
+    print(&(inert_json(&format!("{value:#}")) + "\n"));
+}
+
 /// Escapes the characters of a JSON text that a terminal or an editor interprets. serde escapes only some of them.
 /// Outside of strings JSON has no such character.
 fn inert_json(text: &str) -> String {

@@ -362,6 +362,23 @@ fn soaking(stage: &Stage) -> Child {
 }
 
 #[test]
+fn step_when_another_change_is_in_progress_then_waits_for_its_end() {
+    let stage = Stage::new(STEPS);
+    let path = stage.desk.dir.join("balance.jsonl.lock");
+    let other = std::fs::OpenOptions::new().append(true).open(path).expect("the lock file");
+    other.lock().expect("nobody else has the lock");
+    let mut command = stage.desk.command(&["ramp", "-t", "html", "-p", "fastly", "--to", "5", "--yes"]);
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("the edgeshim binary starts");
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().expect("standard error")).read_line(&mut line).expect("UTF-8");
+    assert!(line.contains("the step to 1 % waits: another change is in progress"), "{line}");
+    drop(other);
+    let ended = ended(child);
+    assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
+}
+
+#[test]
 fn ramp_when_interrupted_in_the_soak_then_reports_its_state() {
     let stage = Stage::new(STEPS);
     let child = soaking(&stage);
@@ -393,6 +410,21 @@ fn dry_run_when_asked_then_prints_the_timetable_and_writes_nothing() {
         assert!(out.contains(part), "no {part:?} in {out}");
     }
     assert_eq!(stage.dns.patches(), patches);
+}
+
+#[test]
+fn ramp_when_its_end_crosses_a_commit_then_warns_before_the_question() {
+    let stage = Stage::new(STEPS);
+    let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
+    stage.desk.dir.write("balance.toml", format!("samples = \"traffic\"\n{config}{}", fastly_price("500GB")));
+    stage.desk.dir.write("traffic", samples_of_this_month(&["akamai", "fastly"]));
+    let ramp = |end| stage.desk.run(&["ramp", "-t", "html", "-p", "fastly", "--to", end, "--dry-run"]);
+    // Both CDNs together have 1.6 to 1.8 TB in a month. 10 % are at most 180 GB, and 50 % are at least 800 GB.
+    let ended = ramp("10");
+    assert!(ended.code == 0 && !ended.err.contains("warning"), "{ended:?}");
+    let ended = ramp("50");
+    assert!(ended.code == 0 && ended.err.contains("warning: fastly: this change moves the forecast of "), "{ended:?}");
+    assert!(ended.err.contains("above the commit of 500 GB; the forecast of its bill changes from "), "{ended:?}");
 }
 
 #[test]

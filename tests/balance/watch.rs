@@ -411,7 +411,7 @@ fn watch_when_started_then_reports_ready_rejects_a_second_watch_and_ends_after_s
     } {
         messages.push(String::from_utf8_lossy(&message[..length]).into_owned());
     }
-    assert_eq!(messages, ["STATUS=0 of 1 edges are down\n", "STOPPING=1\n"]);
+    assert_eq!(messages, ["STATUS=edges down: 0 of 1\n", "STOPPING=1\n"]);
 }
 
 #[test]

@@ -31,8 +31,9 @@ pub(crate) fn crossings(
     let unknown: Vec<&str> = before.keys().copied().filter(|name| !samples.providers.contains_key(*name)).collect();
     if !unknown.is_empty() {
         return vec![format!(
-            "whether this change crosses a commit or a tier is unknown, because {} has no samples of {}",
+            "whether this change crosses a commit or a tier is unknown, because {} {} no samples of {}",
             unknown.join(", "),
+            if unknown.len() == 1 { "has" } else { "have" },
             samples.month
         )];
     }
@@ -189,6 +190,8 @@ mod tests {
         let (before, after) = ([("a", 1), ("b", 1)].into(), [("a", 1)].into());
         let texts = crossings(&tariffs, &half(&[("a", 2)]), &before, &after);
         assert!(texts.len() == 1 && texts[0].contains("is unknown, because b has no samples of 2026-11"), "{texts:?}");
+        let texts = crossings(&tariffs, &half(&[]), &before, &after);
+        assert!(texts.len() == 1 && texts[0].contains("because a, b have no samples"), "{texts:?}");
         let mut apart = half(&[("a", 2), ("b", 2)]);
         apart.providers.entry("b".to_owned()).and_modify(|series| series.0.retain(|slot, _| *slot > 5_000));
         let texts = crossings(&tariffs, &apart, &before, &after);

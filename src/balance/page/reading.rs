@@ -168,7 +168,7 @@ impl Page {
     async fn convergence(&self) -> Result<Value, String> {
         let Some(shim) = self.file.shims.first() else { return Ok(Value::Null) };
         let call = (Method::GET, "/api/summary");
-        let reply = self.caller.call(shim, call, &token_field(self.file), b"", PATIENCE).await?;
+        let reply = self.caller.call_once(shim, call, &token_field(self.file), b"", PATIENCE).await?;
         match reply.status {
             200 => {}
             401 => return Err(format!("{shim} rejects shims_token (401)")),

@@ -8,6 +8,7 @@ use super::between_targets::{News, Tell};
 use super::edge_health::{EdgeState, Health, Limits, is_blind};
 use super::edge_probe::{Probed, probe_all};
 use crate::balance::balance_file::TargetKeys;
+use crate::balance::tables::counted;
 use crate::balance::watch_keys::{ProbeUrl, WatchKeys};
 
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl<'f> Edges<'f> {
     pub(crate) fn introduce(&self, targets: &[&TargetKeys]) {
         let every = self.keys.every.as_millis();
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-        self.say(format!("watching {} edges of {} every {every} ms", self.list.len(), names.join(", ")));
+        self.say(format!("watching {} of {} every {every} ms", counted(self.list.len(), "edge"), names.join(", ")));
         for target in targets {
             let without = target.providers.iter().filter(|(_, provider)| provider.probe.is_none());
             let without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
@@ -176,5 +177,5 @@ fn figures(edge: &Edge) -> String {
     let Health { successes, failures, .. } = edge.health;
     let (count, word) = if failures > 0 { (failures, "failed") } else { (successes, "succeeded") };
     let last = edge.last.as_ref().map(|last| format!(", the last: {last}")).unwrap_or_default();
-    format!("{count} probes of {} {word} in a row{last}", edge.url)
+    format!("{} of {} {word} in a row{last}", counted(count, "probe"), edge.url)
 }

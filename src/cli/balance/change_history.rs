@@ -6,33 +6,34 @@ use super::arguments::HistoryFlags;
 use super::{Failure, Result};
 use crate::balance::balance_file::BalanceFile;
 use crate::balance::journal::{Entry, Journal};
-use crate::cli::terminal::print;
+use crate::balance::tables::counted;
+use crate::cli::terminal::print_json;
+use crate::wire::json::is_active;
 
 pub(super) fn history(file: &BalanceFile, flags: &HistoryFlags) -> Result {
     let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
     warn_about(file, &journal);
-    let skipped = journal.entries.len().saturating_sub(flags.changes);
-    let mut text = String::new();
-    for entry in journal.entries.iter().skip(skipped) {
-        text += &if flags.json { entry.to_json().to_string() } else { line(entry) };
-        text.push('\n');
-    }
     if journal.entries.is_empty() && !flags.json {
-        text = format!("{} has no changes yet\n", file.journal.display());
+        say!("{} has no changes yet", file.journal.display());
     }
-    print(&text);
+    let skipped = journal.entries.len().saturating_sub(flags.changes);
+    for entry in journal.entries.iter().skip(skipped) {
+        if flags.json { print_json(&entry.to_json()) } else { say!("{}", line(entry)) }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Warns about lines of the journal that are not changes, and about changes whose result is not in the journal.
 pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     if let Some(line) = journal.first_bad_line {
-        let more = match journal.bad_lines {
-            0 | 1 => String::new(),
-            count => format!(" and {} more lines", count - 1),
-        };
         let path = file.journal.display();
-        complain!("warning: line {line}{more} of {path} is cut or not a change, and is skipped");
+        match journal.bad_lines {
+            0 | 1 => complain!("warning: line {line} of {path} is cut or not a change, and is skipped"),
+            count => complain!(
+                "warning: line {line} and {} of {path} are cut or not changes, and are skipped",
+                counted(count - 1, "more line")
+            ),
+        }
     }
     let mut changes: Vec<&Entry> = journal.unfinished.values().collect();
     changes.sort_by_key(|entry| &entry.id);
@@ -62,6 +63,6 @@ pub(super) fn line(entry: &Entry) -> String {
         reason("forced", &entry.force).unwrap_or_default(),
         entry.result
     );
-    // Someone could have written control characters into the journal.
-    line.chars().filter(|character| !character.is_control()).collect()
+    // Someone could have written characters into the journal that control a terminal.
+    line.chars().filter(|&character| !character.is_control() && !is_active(character)).collect()
 }

@@ -17,7 +17,7 @@ use crate::balance::edge_counters::{EdgeCounters, read};
 use crate::balance::plan::Plan;
 use crate::balance::plan_cost::{read_samples, warnings};
 use crate::balance::tables::aligned;
-use crate::cli::terminal::print;
+use crate::cli::terminal::{print, print_json_lines};
 use crate::clock;
 
 /// Shows the bills of a month. Without samples, shows what the shims have counted.
@@ -32,7 +32,7 @@ pub(super) fn cost(file: &BalanceFile, flags: &CostFlags) -> Result {
     let samples = read_samples(file, path, month).map_err(Failure::Usage)?;
     let bills = bills(&file.prices, &samples);
     if flags.json {
-        print(&format!("{:#}\n", cost_json(&bills, &samples)));
+        print_json_lines(&cost_json(&bills, &samples));
     } else {
         print(&cost_table(&bills, &samples));
     }
@@ -77,7 +77,7 @@ fn without_samples(file: &BalanceFile, common: &Common, month: Option<Month>, as
             ((*name).clone(), json!({ "counted": traffic, "so_far": null, "forecast": null }))
         };
         let providers: Map<_, _> = names.iter().map(one).collect();
-        print(&format!("{:#}\n", json!({ "since": since, "providers": providers })));
+        print_json_lines(&json!({ "since": since, "providers": providers }));
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = vec![["provider", "bill", "edge bytes", "edge requests"].map(str::to_owned).to_vec()];

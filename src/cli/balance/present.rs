@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::arguments::Common;
@@ -21,7 +21,7 @@ use crate::balance::share::Shares;
 use crate::balance::standing::{Standing, standing};
 use crate::balance::tables::{shown_json, table};
 use crate::balance::transaction::Services;
-use crate::cli::terminal::{WRONG, print};
+use crate::cli::terminal::{WRONG, print, print_json_lines};
 
 /// The weights of one target, and its problems.
 struct Present<'f> {
@@ -47,7 +47,7 @@ pub(super) fn show(
             .iter()
             .map(|present| (present.target.name.clone(), shown_json(&present.shares, present.observed.as_ref())))
             .collect();
-        print(&format!("{:#}\n", Value::from(all)));
+        print_json_lines(&all.into());
     } else if !to_files {
         print(
             &present
@@ -63,7 +63,11 @@ pub(super) fn show(
     if to_files {
         for present in &present {
             let path = target_file::write(out.unwrap_or(Path::new(".")), &present.target.name, &present.shares);
-            say!("{}", path.map_err(Failure::failed)?);
+            let path = path.map_err(Failure::failed)?;
+            // Standard output must have only the JSON.
+            if !as_json {
+                say!("{path}");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -85,7 +89,7 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
             });
             (present.target.name.clone(), value)
         };
-        print(&format!("{:#}\n", Value::from(present.iter().map(one).collect::<Map<_, _>>())));
+        print_json_lines(&present.iter().map(one).collect::<Map<_, _>>().into());
     } else {
         for (number, one) in present.iter().enumerate() {
             let gap = if number > 0 { "\n" } else { "" };

@@ -1,6 +1,6 @@
 //! The runtime of a command, the question before a change, and the signals that stop a command.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead, Read as _, Write as _};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -28,10 +28,15 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Starts to wait for the signals.
+    /// Starts to wait for the signals. A signal that the process ignores stays ignored: `nohup` starts a program in
+    /// this way, so that the program goes on after the terminal has closed.
     pub(super) fn watch() -> Result<Self> {
         let interrupt = Interrupt::default();
+        let ignored = ignored_signals();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
+                continue;
+            }
             let mut signal = signal(kind).map_err(|error| Failure::failed(format!("no signal handler ({error})")))?;
             let interrupt = interrupt.clone();
             tokio::spawn(async move {
@@ -54,6 +59,24 @@ impl Stop {
     }
 }
 
+/// Returns the signals that this process ignores: the signal N is the bit N - 1.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Reads a line. A line that is too long is read to its end, and is returned without its end. `None`: the input has
+/// ended or cannot be read.
+fn line(input: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    let length = input.by_ref().take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line).ok()?;
+    if line.len() as u64 == MAX_ANSWER_BYTES && !line.ends_with(b"\n") {
+        input.skip_until(b'\n').ok()?;
+    }
+    (length > 0).then(|| String::from_utf8_lossy(&line).into_owned())
+}
+
 /// Asks whether to make the change. The end of the input means no.
 pub(super) async fn confirm(stop: &Stop) -> Result<()> {
     let (sender, mut lines) = mpsc::channel(1);
@@ -61,9 +84,7 @@ pub(super) async fn confirm(stop: &Stop) -> Result<()> {
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
         loop {
-            let mut line = String::new();
-            let read = std::io::Read::take(&mut input, MAX_ANSWER_BYTES).read_line(&mut line);
-            let line = read.ok().filter(|&length| length > 0).map(|_| line);
+            let line = line(&mut input);
             let is_end = line.is_none();
             if sender.blocking_send(line).is_err() || is_end {
                 return;

@@ -8,13 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::arguments::RampFlags;
 use super::change_history::warn_about;
+use super::month_cost::warn_about_cost;
 use super::prompt::{Stop, confirm, with_runtime};
 use super::{Failure, Result, check_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
-use crate::balance::change::{Change, Made, user};
+use crate::balance::change::{Change, Made, Planned, user};
 use crate::balance::figure_source::{LIMIT, has_figures, snapshot};
-use crate::balance::figures::{Growth, Snapshot};
+use crate::balance::figures::{Base, Snapshot};
 use crate::balance::journal::{Journal, now as utc};
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::journal_of_ramps::stopped;
@@ -125,6 +126,8 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             }
         }
         ramp.print_timetable(&remaining, is_inside);
+        // The cost is compared with the cost at the end of the ramp.
+        warn_about_cost(file, &planned.plan);
         let first_snapshot = stop.or(snapshot(file, &caller, LIMIT)).await?.map_err(|error| {
             Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
         })?;
@@ -249,19 +252,35 @@ impl Ramp<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Makes a step. While another change is in progress, for example an act of `watch`, the step waits, at most for
+    /// the time `arrive`.
     async fn make_step(&mut self, share: u32, stop: &mut Stop) -> Result<Made> {
+        let began = Instant::now();
+        let keys = &self.change.file.ramp;
+        loop {
+            let planned = self.plan_step(share, stop).await?;
+            match stop.or(self.change.begin(&planned)).await? {
+                Ok(writer) => {
+                    let made = self.change.make(&planned, writer).await.map_err(Failure::Failed)?;
+                    self.has_made(&made, f64::from(share));
+                    self.made += 1;
+                    return Ok(made);
+                }
+                Err(texts) if began.elapsed() >= keys.arrive => return Err(Failure::Failed(texts)),
+                Err(texts) => {
+                    texts.iter().for_each(|text| complain!("the step to {share} % waits: {text}"));
+                    stop.or(sleep(keys.every)).await?;
+                }
+            }
+        }
+    }
+
+    async fn plan_step(&self, share: u32, stop: &Stop) -> Result<Planned> {
         let journal = Journal::read(&self.change.file.journal).map_err(Failure::failed)?;
         let planned = stop.or(self.change.plan(self.step(share))).await??;
         self.check_unchanged(&planned.plan)?;
         let objections = self.change.objections(&planned.plan, &journal);
-        if !objections.refused.is_empty() {
-            return Err(Failure::Failed(objections.refused));
-        }
-        let writer = stop.or(self.change.begin(&planned)).await?.map_err(Failure::Failed)?;
-        let made = self.change.make(&planned, writer).await.map_err(Failure::Failed)?;
-        self.has_made(&made, f64::from(share));
-        self.made += 1;
-        Ok(made)
+        if objections.refused.is_empty() { Ok(planned) } else { Err(Failure::Failed(objections.refused)) }
     }
 
     fn has_made(&mut self, made: &Made, share: f64) {
@@ -277,7 +296,7 @@ impl Ramp<'_> {
     fn check_unchanged(&self, plan: &Plan) -> Result<()> {
         for target in &plan.targets {
             let both = target.before.as_ref().zip(self.present.get(&target.name));
-            if !both.is_some_and(|(before, left)| has_same_weights(before, left)) {
+            if !both.is_some_and(|(before, left)| before.has_same_weights(left)) {
                 return Err(Failure::failed(changed_by_others(&target.name)));
             }
         }
@@ -288,17 +307,19 @@ impl Ramp<'_> {
     async fn watch(&mut self, share: u32, before: Option<f64>, stop: &mut Stop) -> Result<Option<ExitCode>> {
         let keys = &self.change.file.ramp;
         let mut watched = Step::new(keys, self.parties(), before, share, self.clock.elapsed());
-        let mut base: Option<(Snapshot, Instant)> =
-            self.snapshot(stop).await?.ok().map(|snapshot| (snapshot, Instant::now()));
+        let mut base = Base::default();
+        let first = self.snapshot(stop).await?;
+        // There is no growth before the second snapshot.
+        let _ = base.growth(first, self.clock.elapsed());
         loop {
             if let Err(failure) = stop.or(sleep(keys.every)).await {
                 return self.stopped(failure).map(Some);
             }
             let found = self.snapshot(stop).await?;
-            let now = Instant::now();
+            let now = self.clock.elapsed();
             let has_beacons = found.as_ref().is_ok_and(|snapshot| snapshot.counts_beacons_of(&self.provider));
-            let growth = growth(&mut base, found, now);
-            let next = watched.look(self.clock.elapsed(), growth.as_ref().map_err(String::as_str), has_beacons);
+            let growth = base.growth(found, now);
+            let next = watched.look(now, growth.as_ref().map_err(String::as_str), has_beacons);
             let time_of_day = utc().split_off(11);
             say!("{time_of_day}  step {}, {share} %: {}", self.made, watched.report());
             match next {
@@ -404,7 +425,7 @@ impl Ramp<'_> {
             let left = self.present.get(&target.name);
             let is_known = |node: &NodePlan| {
                 let found = node.node.found.shares().unwrap_or_default();
-                has_same_weights(&found, &goal) || left.is_some_and(|left| has_same_weights(&found, left))
+                found.has_same_weights(&goal) || left.is_some_and(|left| found.has_same_weights(left))
             };
             if !target.nodes.iter().all(is_known) {
                 return Err((true, vec![changed_by_others(&target.name)]));
@@ -461,39 +482,9 @@ fn texts(failure: Failure) -> Vec<String> {
     }
 }
 
-/// Whether both have the same mode and weight for each provider. The flags of providers that are away can differ,
-/// because `watch` can take a provider away during a ramp.
-fn has_same_weights(one: &Shares, other: &Shares) -> bool {
-    let present = |shares: &Shares| {
-        let mut shares = shares.clone();
-        shares.0.values_mut().for_each(|share| share.away = false);
-        shares
-    };
-    present(one).agrees_with(&present(other))
-}
-
 fn changed_by_others(target: &str) -> String {
     format!(
         "{target}: someone else has changed the weights since the last step, so the ramp leaves them alone; edgeshim \
          balance history shows who"
     )
-}
-
-/// Returns the growth since the base. The new counters become the base, unless they lack a shim of the old base.
-fn growth(
-    base: &mut Option<(Snapshot, Instant)>,
-    found: std::result::Result<Snapshot, String>,
-    now: Instant,
-) -> std::result::Result<Growth, String> {
-    let found = found?;
-    let Some((before, at)) = base.as_ref() else {
-        *base = Some((found, now));
-        return Err("these are the first figures".to_owned());
-    };
-    let growth = before.until(&found, (now - *at).as_secs_f64());
-    let has_all = before.shims.keys().all(|name| found.shims.contains_key(name));
-    if has_all {
-        *base = Some((found, now));
-    }
-    growth
 }

@@ -75,7 +75,7 @@ async fn rounds(file: &BalanceFile, edges: &mut Edges<'_>, stop: &Stop) {
         edges.count(results);
         let (down, all) = edges.down();
         if shown.replace(down) != Some(down) {
-            notify(&[NotifyState::Status(&format!("{down} of {all} edges are down"))]);
+            notify(&[NotifyState::Status(&format!("edges down: {down} of {all}"))]);
         }
     }
     notify(&[NotifyState::Stopping]);
