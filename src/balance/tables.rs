@@ -135,7 +135,7 @@ fn rows_of(planned: &TargetPlan) -> String {
 }
 
 /// Writes a number with its unit: `1 edge`, `2 edges`.
-pub(crate) fn counted<N: std::fmt::Display + PartialEq + From<u8>>(count: N, unit: &str) -> String {
+pub(crate) fn counted<N: Copy + std::fmt::Display + PartialEq + From<u8>>(count: N, unit: &str) -> String {
     format!("{count} {unit}{}", if count == N::from(1) { "" } else { "s" })
 }
 

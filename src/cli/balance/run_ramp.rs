@@ -268,7 +268,9 @@ impl Ramp<'_> {
                 }
                 Err(texts) if began.elapsed() >= keys.arrive => return Err(Failure::Failed(texts)),
                 Err(texts) => {
-                    texts.iter().for_each(|text| complain!("the step to {share} % waits: {text}"));
+                    for text in texts {
+                        complain!("the step to {share} % waits: {text}");
+                    }
                     stop.or(sleep(keys.every)).await?;
                 }
             }
