@@ -28,15 +28,12 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Starts to wait for the signals. A signal that the process ignores stays ignored: `nohup` starts a program in
-    /// this way, so that the program goes on after the terminal has closed.
+    /// Starts to wait for the signals. If the process ignores SIGHUP, this stays so: `nohup` starts a program in this
+    /// way, so that the program goes on after the terminal has closed.
     pub(super) fn watch() -> Result<Self> {
         let interrupt = Interrupt::default();
-        let ignored = ignored_signals();
-        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
-                continue;
-            }
+        let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+        for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
             let mut signal = signal(kind).map_err(|error| Failure::failed(format!("no signal handler ({error})")))?;
             let interrupt = interrupt.clone();
             tokio::spawn(async move {
@@ -59,11 +56,11 @@ impl Stop {
     }
 }
 
-/// Returns the signals that this process ignores: the signal N is the bit N - 1.
-fn ignored_signals() -> u64 {
+/// Returns whether this process ignores SIGHUP, which is signal 1 and so bit 0 of the mask.
+fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Reads a line. A line that is too long is read to its end, and is returned without its end. `None`: the input has
