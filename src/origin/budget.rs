@@ -1,4 +1,4 @@
-//! The retry budget of one worker. If the origin is in trouble, retries must not multiply the load of the origin.
+//! The retry budget of one worker. While the origin fails, retries must not multiply its load.
 //!
 //! Each request adds a fifth of a retry to the budget, and each second adds five retries. At most 50 unused retries are
 //! saved. A retry that leads to a response is paid back, because the response shows that only a kept connection was

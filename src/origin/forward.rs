@@ -106,7 +106,7 @@ pub(super) fn frame<B: Body>(request: &mut Request<B>) {
 }
 
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
-/// forbids. A request that has been changed in this way stays unchanged.
+/// forbids. A request that already has this form stays unchanged.
 pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), Fault> {
     if request.version() == Version::HTTP_2 {
         return Ok(());

@@ -1,7 +1,7 @@
 //! TLS to the origin: the keys of `[origin.tls]`, the certificates that edgeshim trusts, and its client certificate.
 //!
 //! The server's certificate is always checked: its chain against the authorities, its names against the server name,
-//! and its dates. All workers share one configuration, and with it the sessions that a later connection resumes.
+//! and its dates. All workers share one configuration, and with it the sessions that later connections can resume.
 
 use std::fmt;
 use std::fs;
@@ -22,8 +22,8 @@ use super::target::Role;
 use crate::keys::{Checked, Keys, PATH, Text, Visitor, quote};
 use crate::regular_file;
 
-/// The longest file with certificates or a key, in bytes. The authorities of a system need about a quarter of this
-/// size.
+/// The largest size of a file with certificates or a key, in bytes. A file with all authorities of a system has about a
+/// quarter of this size.
 const MOST_BYTES: u64 = 1024 * 1024;
 /// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
 pub(super) const H2: &[u8] = b"h2";
@@ -225,7 +225,7 @@ pub(crate) struct Tls {
     http2: bool,
     role: Role,
     settings: TlsSettings,
-    /// The states of the files that are in use, before they were read.
+    /// The states that the files in use had just before they were read.
     used: Mutex<Vec<Option<Stamp>>>,
 }
 
