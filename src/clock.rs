@@ -95,7 +95,8 @@ impl Deadline {
     /// Arms the deadline. The deadline expires after the time `after`, at most one [`TICK`] early or late.
     pub(crate) fn arm(&self, after: Duration) {
         let rests = ACTIVITY.replace(Activity::Armed) == Activity::Rest;
-        // During a rest, no sweep reads the time, and a worker that is busy does not wait for events either.
+        // During a rest, no sweep reads the time. If the worker is busy, it does not wait for events, so `woke` does
+        // not read the time either.
         let now = if rests { read_time() } else { now_ms() };
         self.entry.at_ms.store(now.saturating_add(millis(after)), Ordering::Relaxed);
         if rests && let Some(waker) = RESTING.take() {
