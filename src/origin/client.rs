@@ -123,8 +123,9 @@ impl Client {
         }
     }
 
-    /// Closes the idle connections, because the worker has another client after a reload. A response of this client can
-    /// continue for hours, and until then the client exists. Requests in flight are not disturbed.
+    /// Closes the idle connections after a reload has given the worker another client. Without this call, they would
+    /// stay open until the last response of this client has ended, which can take hours. Requests in flight are not
+    /// disturbed.
     pub(crate) fn retire(&self) {
         self.pool().close();
         let mut current = self.multiplexed();

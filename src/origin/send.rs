@@ -20,8 +20,8 @@ use crate::fault::{Cause, Fault};
 enum Sent {
     /// The response, and its connection if the connection is an HTTP/1.1 connection.
     Response(Response<Content>, Option<Box<Connection>>),
-    /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent. `None`:
-    /// another request has opened that connection.
+    /// The origin has chosen the other version of HTTP on a new connection, and the request has not been sent. The
+    /// value is the new connection, or `None` if another request has opened that connection.
     Other(Option<Opened>),
 }
 

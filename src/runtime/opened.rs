@@ -1,5 +1,5 @@
 //! Opens the files that a configuration uses: address lists, the country file, the access log, and the files of
-//! `[server.tls]` and `[origin.tls]`.
+//! `[server.tls]`, `[origin.tls]` and `client_cert.ca`.
 
 use std::sync::Arc;
 

@@ -230,7 +230,7 @@ where
             return Poll::Pending;
         }
         if state.purpose() == Purpose::Read {
-            // hyper does not read at the moment, so the client's silence is no fault.
+            // The time of the postponed read has passed, but hyper has not read. So hyper needs no input at the moment.
             state.disarm();
             return Poll::Pending;
         }

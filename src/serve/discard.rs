@@ -18,7 +18,7 @@ use crate::clock::Deadline;
 
 /// The longest time for which edgeshim discards one body.
 const LIMIT: Duration = Duration::from_secs(2);
-/// The largest number of bytes that edgeshim discards of one body. Until a client learns that it must stop, it sends
+/// The largest number of bytes that edgeshim discards of one body. Until a client notices that it must stop, it sends
 /// what fits into the buffers of the network.
 const MOST_BYTES: usize = 8 << 20;
 

@@ -312,8 +312,8 @@ impl<E: EdgeService> Acceptor<E> {
     }
 }
 
-/// Prints why an accept has failed, and pauses. If only the next connection of the queue was already closed, does
-/// nothing.
+/// Logs why an accept has failed, and pauses. Does nothing if the accept has failed only because the next connection in
+/// the queue was already closed.
 async fn after_failure(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
     if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput) {
