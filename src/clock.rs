@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadline_when_armed_time_has_passed_then_is_due() {
+    fn deadline_when_armed_and_its_time_has_passed_then_is_due() {
         sweep();
         let deadline = Deadline::new();
         assert!(!deadline.is_armed() && !deadline.is_due());

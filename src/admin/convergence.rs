@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn share_when_difference_is_chance_then_is_not_listed_as_changed() {
+    fn share_when_difference_is_small_or_chance_then_is_not_listed_as_changed() {
         for (fastly, akamai, listed) in [
             // 8 seconds with 66 pulls each: 1.1 percentage points are less than three standard errors.
             ([13, 12, 13, 12, 13, 13, 12, 13], [53, 54, 53, 54, 53, 53, 54, 53], 0),

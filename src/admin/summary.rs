@@ -259,7 +259,7 @@ mod tests {
             };
             shown(&known, configured, &["none", "other"], &history, has_pulls)
         };
-        assert_eq!(shown(&[]), [2], "only the configured name that the history knows must be shown");
+        assert_eq!(shown(&[]), [2], "only the configured name that the history contains must be shown");
         assert_eq!(shown(&[0, 1, 3]), [2, 1, 0, 3]);
     }
 }

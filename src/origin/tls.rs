@@ -140,7 +140,7 @@ impl TlsSettings {
                 .map_err(|error| {
                     let message = match error {
                         rustls::Error::InconsistentKeys(_) => {
-                            "is not the key of origin.tls.certificate; write the file with the key of that certificate"
+                            "is not the key of origin.tls.certificate; write the path of the key of that certificate"
                                 .to_owned()
                         }
                         error => format!("cannot be used with origin.tls.certificate ({error}); write another key"),
@@ -167,8 +167,8 @@ impl TlsSettings {
             let (added, _) = roots.add_parsable_certificates(certificates(path)?);
             if added == 0 {
                 return Err(
-                    "has no certificate that can be an authority; write a PEM file with the certificate of the \
-                            authority that issued the origin's certificate"
+                    "has no certificate that can be an authority; write the path of a PEM file with the certificate of \
+                            the authority that issued the origin's certificate"
                         .to_owned(),
                 );
             }
