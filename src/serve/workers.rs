@@ -3,7 +3,7 @@
 //!
 //! CDNs keep few connections, which are long-lived and busy. If each worker had its own listener, the kernel could give
 //! all these connections to one worker. So the first worker accepts each connection and hands it to the worker that has
-//! the fewest connections. The connection stays with this worker until it closes.
+//! the fewest connections. The connection stays with this worker until the connection closes.
 
 use std::future::poll_fn;
 use std::io;
