@@ -50,8 +50,8 @@ pub(super) enum BalanceCommand {
     #[command(
         after_help = "Without -t, the last N changes of all targets are undone. With -t, the last N changes of these \
             targets are undone, and only for these targets.\n\
-            Acts of watch (away, back) are neither counted nor undone, unless --with-watch is written: a provider \
-            that watch has taken away since then stays away until watch brings it back.\n\
+            Acts of watch (away, back) are counted and undone only with --with-watch. Without it, a provider that \
+            watch has taken away stays away until watch brings it back.\n\
             max_step does not limit a rollback. A rollback is a change too, so a second rollback undoes the first \
             rollback.\n\n\
             Examples:\n  \
@@ -60,7 +60,7 @@ pub(super) enum BalanceCommand {
     )]
     Rollback(RollbackFlags),
     /// Show what each CDN costs in a month: so far, and the forecast with its range.
-    #[command(after_help = "The samples are JSON objects, one a line, one for each CDN and each 5 minutes:\n  \
+    #[command(after_help = "Each line of the samples is a JSON object with the traffic of one CDN in 5 minutes:\n  \
             {\"time\": \"2026-11-29T02:55:00Z\", \"provider\": \"fastly\", \"bytes\": 123456789, \"requests\": 4567}\n\
             The prices are in balance.toml.\n\n\
             Example:\n  edgeshim balance cost --month 2026-11 --samples samples.ndjson")]
@@ -216,7 +216,7 @@ pub(super) struct RampFlags {
     /// The share in per cent at which the ramp ends. The default is the last step.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
     pub to: Option<u32>,
-    /// Go on where the journal says that the last ramp stopped.
+    /// Continue the last ramp in the journal from the step at which it stopped.
     #[arg(long)]
     pub resume: bool,
     /// Show the timetable, and write nothing.
@@ -277,7 +277,7 @@ pub(super) struct Confirm {
     /// The reason for the change, for the journal.
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Make the change although it is refused, if the refusal can be forced. The reason goes into the journal.
+    /// Make a change that is refused without --force. Some refusals cannot be forced. The reason goes into the journal.
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub force: Option<String>,
 }

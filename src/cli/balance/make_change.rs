@@ -1,4 +1,5 @@
-//! Makes a change for a person: shows the difference and what speaks against it, asks, and reports the result.
+//! Makes a change for a person: shows the difference and the reasons against the change, asks for a confirmation,
+//! writes the change, and reports the result.
 
 use std::process::ExitCode;
 

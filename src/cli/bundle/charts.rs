@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn upper_edge_when_value_is_any_then_is_not_below_the_value() {
+    fn upper_edge_when_rounded_then_is_not_below_the_value() {
         for (value, top) in [(0.0, 1.0), (0.011, 0.02), (1.0, 1.0), (2.1, 5.0), (73.0, 100.0)] {
             assert!((rounded_up(value) - top).abs() < 1e-9, "{value}: {}", rounded_up(value));
         }

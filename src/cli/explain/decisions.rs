@@ -164,7 +164,8 @@ pub(super) fn admission(limits: Limits, holds: bool) -> String {
     format!("at most {max_in_flight} at the origin at once, {max_waiting} more in the queue, then 503")
 }
 
-/// Returns what happens to the content coding of the body. `wants_br` is whether the request gets br from a twin.
+/// Returns what happens to the content coding of the body. `wants_br`: whether the request gets br if there is a twin
+/// with br.
 pub(super) fn gzip(verdict: Verdict, enabled: bool, wants_br: bool) -> String {
     let may_have_twin = matches!(verdict, Verdict::Compress | Verdict::Vary(crate::edge::gzip::Skip::NotAccepted));
     let text = coding(verdict, enabled);

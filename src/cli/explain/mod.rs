@@ -121,8 +121,8 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            // Without a context, the first layer has refused the request. The first layer itself refuses only malformed
-            // heads.
+            // If there is no context, the first layer has refused the request. The first layer itself refuses only
+            // malformed heads.
             let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
             let reason = refusal
                 .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());

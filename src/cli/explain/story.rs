@@ -92,7 +92,7 @@ fn sender(entry: &Entry<'_>) -> String {
     let claimed = || shown(&format!("{:?}", entry.claimed.decoded()), 100);
     match ProviderId::RESERVED.iter().position(|reserved| *reserved == provider) {
         Some(0) => "a sender that is no known CDN".to_owned(),
-        Some(1) => "a CDN that is not configured or not clear".to_owned(),
+        Some(1) => "a CDN that is not configured or cannot be identified".to_owned(),
         Some(_) => format!("a sender that claimed to be {} without a valid proof", claimed()),
         None => provider,
     }
