@@ -139,7 +139,7 @@ impl Reload {
 }
 
 /// The identity and the state of a file: device, inode, time of the last change, and length. Symbolic links are
-/// followed, so that the exchange of a link is a change.
+/// followed, so the replacement of a link is a change too.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 /// The states of all watched files, at the last reload and at the last check.

@@ -106,7 +106,7 @@ impl Running {
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {
             Some(passed) => admin::Source::Inherited(passed.socket),
-            // The process that this process replaces can still use the admin address.
+            // The old process, which this process replaces, can still use the admin address.
             None if predecessor.is_some() => admin::Source::BindWhenFree,
             None => admin::Source::Bind,
         };

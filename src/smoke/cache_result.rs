@@ -43,7 +43,8 @@ impl Served {
 /// Returns how the edge served a response. The provider's own field comes first, then Cache-Status (RFC 9211), then the
 /// fields of common caches. Returns `None` if no field shows the result of the lookup.
 ///
-/// Age shows nothing in one response, because an edge can forward the Age of another cache or a constant: see [`aged`].
+/// The Age of a single response shows nothing, because an edge can forward the Age of another cache, or a constant: see
+/// [`aged`].
 pub(crate) fn served(response: &Recorded, fields: &EdgeFields) -> Option<Served> {
     let headers = &response.headers;
     if let (Some(field), Some(lookup)) = (&fields.status, fields.lookup(headers)) {

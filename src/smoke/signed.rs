@@ -18,7 +18,7 @@ use crate::wire::secret::Secret;
 const LIFETIME: Duration = Duration::from_secs(3);
 /// The time after which the measurement ends.
 const MOST_KEPT: Duration = Duration::from_secs(9);
-/// The time for which success is awaited after a forced 503.
+/// The time for which smoke waits for a success after a forced 503.
 const MOST_RECOVERY: Duration = Duration::from_secs(15);
 /// The pause between two requests of a measurement.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// a response is on its way.
 const MOST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(WINDOW_SECONDS);
 
-/// What the signed paths led to.
+/// The results of the requests for signed paths.
 pub(crate) struct Signed {
     /// What arrived at edgeshim, or the failure.
     pub echo: Result<EchoReport, Verdict>,
@@ -146,7 +146,8 @@ async fn cookie(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Verd
 
 /// Lets edgeshim send a 503, and measures how long the edge sends errors after that.
 async fn recovery(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Result<Recovery, Trouble> {
-    // edgeshim counts from the start of the second of the signature. So the signature is made early in a second.
+    // edgeshim counts the duration of the failure from the start of the second in which the path was signed. So the
+    // path is signed early in a second.
     let into_second = signer.now_ms() % 1000;
     if into_second > 300 {
         tokio::time::sleep(Duration::from_millis(1000 - into_second)).await;

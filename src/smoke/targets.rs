@@ -1,4 +1,4 @@
-//! What smoke checks: URLs at the edges of providers, and how to connect to a server.
+//! The targets of smoke, which are URLs at the edges of providers, and the clients that connect to a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,8 @@ impl Target {
         })
     }
 
-    /// Returns the request that a browser without conditions sends to the edge.
+    /// Returns a request for the edge without conditions. `coding` is the value of Accept-Encoding. If the CDN reports
+    /// the cache result only on request, the request has the field for this.
     pub(crate) fn question(&self, target: &str, coding: &str) -> Question {
         let question = Question::get(target).with(&ACCEPT_ENCODING, coding);
         match &self.fields().ask {

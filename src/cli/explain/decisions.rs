@@ -209,7 +209,9 @@ pub(super) fn local(endpoint: Endpoint) -> &'static str {
         Endpoint::EdgeLogs => {
             "by counting a log, because of edge_logs.path; not a pull, and never refused for identity"
         }
-        Endpoint::FastlyChallenge => "with permission to push logs, because Fastly asks here before the first log",
+        Endpoint::FastlyChallenge => {
+            "with permission to push logs, because Fastly requests this path before its first log"
+        }
         Endpoint::Smoke(_) => {
             "with what arrived, because the path is signed with smoke.token; not a pull, and never refused for identity"
         }

@@ -332,7 +332,7 @@ impl Explainer<'_> {
     fn page(&self, head: &response::Parts) -> Option<String> {
         match self.response_to("whoopsie")? {
             Err(fault) => {
-                Some(format!("{}, since the origin's response cannot be used: {fault}", decisions::page(head)))
+                Some(format!("{}, because the origin's response cannot be used: {fault}", decisions::page(head)))
             }
             Ok(origin) if origin.headers != head.headers => {
                 Some(format!("the origin's response is replaced by {}", decisions::page(head)))

@@ -1,5 +1,5 @@
-//! The checks that need edgeshim at the origin and `--token`: the second half of cookies, error-not-cached, loop,
-//! provider and forwarded-address. They read what edgeshim reports in its responses to signed paths.
+//! The checks that need edgeshim at the origin and `--token`: the part of cookies with signed paths, error-not-cached,
+//! loop, provider and forwarded-address. These checks read the reports in the responses of edgeshim to signed paths.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) fn no_echo(outcome: &Outcome) -> Verdict {
     }
 }
 
-/// Whether edgeshim recognises the CDN. `expected` is the provider that was named.
+/// Whether edgeshim recognises the CDN. `expected` is the provider that `--provider` names.
 pub(crate) fn provider(echo: &EchoReport, expected: Option<&str>) -> Verdict {
     let (found, proof) = (shown(echo.provider.as_bytes()), shown(echo.proof.as_bytes()));
     let is_expected = expected.is_none_or(|expected| echo.provider.eq_ignore_ascii_case(expected));
@@ -126,8 +126,8 @@ fn is_behind_nat(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a loop would be noticed, and the request came to edgeshim once. `mark` is the member of CDN-Loop in the
-/// request.
+/// Whether edgeshim would notice a loop, and whether the request reached edgeshim only once. `mark` is the member that
+/// smoke wrote into CDN-Loop.
 pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
     let in_loop = |name: &str| {
         let name = name.as_bytes();
@@ -182,11 +182,11 @@ pub(crate) struct Recovery {
     pub after: Option<Duration>,
     /// The last status.
     pub last: u16,
-    /// The time for which success was awaited.
+    /// The time for which smoke waited for a success.
     pub limit: Duration,
 }
 
-/// Whether the edge responds with success as soon as the origin does.
+/// Whether the edge responds with success within [`MOST_RECOVERY`] after the origin does.
 pub(crate) fn error_not_cached(recovery: &Recovery) -> Verdict {
     let Recovery { first, after, last, limit } = recovery;
     if *first < 500 {

@@ -6,7 +6,7 @@ use crate::smoke::results::Verdict;
 
 /// The allowed deviation from the baseline.
 pub(crate) const TOLERANCE: f64 = 0.05;
-/// A smaller difference is ignored, because the measurement is not more exact than this time.
+/// The smallest difference that counts. The measurement is not more exact than this time.
 const LEAST_DIFFERENCE: Duration = Duration::from_millis(1);
 
 /// Returns the middle value. Returns `None` for an empty series.
