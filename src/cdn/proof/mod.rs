@@ -28,7 +28,7 @@ pub enum Proof {
     None,
     /// The provider is configured without proofs, so the claim was accepted without a check.
     Believed,
-    /// The request contains a secret that only the CDN knows.
+    /// The request contains a valid secret of the CDN.
     Secret,
     /// The request comes from an address of the CDN.
     Addresses,
@@ -176,7 +176,7 @@ pub struct G2oKeys {
 pub(crate) struct Proofs {
     /// How many of these proofs must succeed.
     pub require: Require,
-    /// The secret that only the CDN knows.
+    /// The secret that the CDN sends.
     pub secret: Option<SecretField>,
     pub addresses: Option<Arc<AddressList>>,
     pub client_cert: Option<CertificateRule>,
