@@ -10,7 +10,7 @@ use crate::wire::decimal;
 use crate::wire::names::{AGE, CACHE_STATUS, X_CACHE, X_VARNISH};
 use crate::wire::tokens::{last, members, with_parameters};
 
-/// The words with which the values of X-Cache begin at most caches.
+/// The words with which values of X-Cache begin. Most caches use these words.
 const HITS: [&str; 4] = ["HIT", "TCP_HIT", "TCP_MEM_HIT", "TCP_REFRESH_HIT"];
 const MISSES: [&str; 7] = ["MISS", "TCP_MISS", "EXPIRED", "BYPASS", "PASS", "UNCACHEABLE", "TCP_REFRESH_MISS"];
 
@@ -60,7 +60,7 @@ pub(crate) fn served(response: &Recorded, fields: &EdgeFields) -> Option<Served>
 }
 
 /// Returns a hit if Age of a response is larger than Age of an earlier response to the same request. Age must not grow
-/// by more than the time between the responses, with one second for rounding at each end.
+/// by more than the time between the responses, plus one second for rounding at each end.
 pub(crate) fn aged(earlier: &Recorded, later: &Recorded, between: Duration) -> Option<Served> {
     let (before, after) = (age(&earlier.headers)?, age(&later.headers)?);
     let grows = after > before && after - before <= between.as_secs().saturating_add(2);

@@ -173,7 +173,7 @@ impl Recorded {
     }
 }
 
-/// The error of [`Recorded::decoded`] if the body is complete but too large to be compared.
+/// The error of [`Recorded::decoded`] if the body is too large to be compared.
 pub(crate) const TOO_LARGE: &str = "the body is too large to be compared";
 
 /// Returns whether two responses have the same version of the content, as far as their entity tags show. If a response

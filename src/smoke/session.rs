@@ -19,8 +19,8 @@ use crate::wire::names::{
     ACCEPT_ENCODING, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, USER_AGENT, X_CDN_PROVIDER,
 };
 
-/// The largest number of requests until a response must come from the cache. A POP has several caches, and a cache can
-/// need a moment to store a response.
+/// The largest number of requests until a response must come from the cache. A point of presence has several caches,
+/// and a cache can need a moment to store a response.
 const MOST_REQUESTS: usize = 5;
 /// The pause before each further request.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -66,8 +66,8 @@ impl<'a> Signer<'a> {
     /// Uses the clock of edgeshim from now on. `timeout` is the longest time for which the report was on its way.
     ///
     /// # Errors
-    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So a larger
-    /// difference is wrong, and no path is signed for it. The error is the result of the check.
+    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So if the
+    /// difference is larger, the report is wrong, and its clock is not used. The error is the result of the check.
     fn follow(&mut self, now_ms: u64, timeout: Duration) -> Result<(), Verdict> {
         let ahead_ms = i128::from(now_ms).saturating_sub(our_ms());
         let most = MOST_CLOCK_DIFFERENCE.saturating_add(timeout);
@@ -144,7 +144,8 @@ async fn cookie(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Verd
     }
 }
 
-/// Lets edgeshim send a 503, and measures how long the edge sends errors after that.
+/// Makes edgeshim fail with 503 for some seconds, and measures how long the edge sends errors after the end of this
+/// failure.
 async fn recovery(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Result<Recovery, Trouble> {
     // edgeshim counts the duration of the failure from the start of the second in which the path was signed. So the
     // path is signed early in a second.

@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// Returns a client for another server than the edge, with the Host of the URL.
+/// Returns a client for a server other than the edge. `authority` is the value of Host.
 pub(crate) fn probe_of(url: &Url, authority: &str, options: &Options) -> Probe {
     let tls = options.trust.clone().filter(|_| url.is_https);
     Probe::new(Route {

@@ -196,8 +196,7 @@ pub(crate) struct Evidence<'a> {
     pub address: IpAddr,
     /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
-    /// Whether the machine at the other end of the connection is a trusted proxy, so that its header fields are
-    /// believed.
+    /// Whether the machine at the other end of the connection is a trusted proxy, so that its header fields are used.
     pub peer_trusted: bool,
     /// Returns the current time.
     pub now: fn() -> SystemTime,

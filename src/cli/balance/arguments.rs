@@ -32,14 +32,14 @@ pub(in crate::cli) struct BalanceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BalanceCommand {
-    /// Write the first weights: where a name has no record, or a plain CNAME to one of the target's providers.
+    /// Write the first weights to names that have no record, or a plain CNAME to one of the target's providers.
     #[command(
-        after_help = "A CNAME keeps its traffic: its provider gets all of it. Without a record, all providers get \
-            equal weights.\n\n\
+        after_help = "If a name has a CNAME, the provider of the CNAME still gets all requests. If a name has no \
+            record, all providers get equal weights.\n\n\
             Example:\n  edgeshim balance init -t images"
     )]
     Init(InitFlags),
-    /// Show whether DNS has what the last change wrote.
+    /// Show whether DNS has the weights that the last change wrote.
     #[command(after_help = "Exit code: 1 if a target is not as it should be.\n\n\
             Example:\n  edgeshim balance status")]
     Status(StatusFlags),
@@ -77,8 +77,8 @@ pub(super) enum BalanceCommand {
     Watch(WatchFlags),
     /// Raise the share of a provider step by step, and go back if a guard is broken.
     #[command(
-        after_help = "[ramp] in balance.toml has the steps, the times and the guards. Each step waits until the \
-            observed share has arrived, and then soaks.\n\
+        after_help = "[ramp] in balance.toml has the steps, the times and the guards. After each step, the ramp \
+            waits until the observed share has arrived, and then for the time soak.\n\
             Exit code: 1 if the ramp was refused or has stopped, 3 if a guard was broken and the weights are back.\n\n\
             Examples:\n  \
             edgeshim balance ramp -t images -p fastly --to 50 --dry-run\n  \
@@ -107,7 +107,7 @@ pub(super) struct Flags {
     /// Show the weights as JSON.
     #[arg(long, conflicts_with = "provider")]
     pub json: bool,
-    /// Write the weights to `cdn_TARGET.json` in the folder of -o, by default the present folder.
+    /// Write the weights to `cdn_TARGET.json` in the folder of -o, by default the current folder.
     #[arg(long, conflicts_with = "provider")]
     pub write: bool,
     /// The provider to change.
@@ -193,7 +193,7 @@ pub(super) struct RollbackFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct CostFlags {
-    /// The month in UTC. The default is the present month.
+    /// The month in UTC. The default is the current month.
     #[arg(long, value_name = "YYYY-MM", value_parser = month)]
     pub month: Option<Month>,
     /// The file with samples of the traffic, or `-` for standard input. The default is `samples` of balance.toml.
@@ -256,7 +256,7 @@ impl Choice {
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct Way {
-    /// The folder for `cdn_TARGET.json`, which is also written after a change.
+    /// The folder for `cdn_TARGET.json`. With this option, a change also writes the file.
     #[arg(short = 'o', long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -268,7 +268,7 @@ pub(super) struct Way {
 /// How a change is confirmed.
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
-    /// Show the change and what speaks against it, and write nothing.
+    /// Show the change and the objections to it, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Make the change without a question.
@@ -288,10 +288,10 @@ impl Confirm {
     }
 }
 
-/// The arguments of all commands.
+/// The arguments that all commands have.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// The file with the DNS services and targets. The default is `balance.toml` in the present folder.
+    /// The file with the DNS services and targets. The default is `balance.toml` in the current folder.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Report each call of a DNS service.

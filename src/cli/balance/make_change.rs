@@ -106,7 +106,7 @@ fn described(undo: &Undo<'_>) -> String {
     format!("Changes that are undone:\n{}{kept}\n", lines(&undo.undone))
 }
 
-/// Shows a change, asks the question, and makes the change. Returns `None` if there is nothing to change, and for
+/// Shows a change, asks for a confirmation, and makes the change. Returns `None` if there is nothing to change, and for
 /// `--dry-run`.
 async fn make(
     change: &Change<'_>,

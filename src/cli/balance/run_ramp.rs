@@ -90,7 +90,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
-        // If the earlier ramp stopped during a step, this step must pass first, before the ramp makes the next step.
+        // If the earlier ramp stopped during a step, this step must pass before the ramp makes the next step.
         let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
         if hundredths > end * 100 {
             return Err(Failure::failed(format!(
@@ -225,7 +225,8 @@ impl Ramp<'_> {
     /// Makes and watches one step after the other.
     async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
         if is_inside {
-            // The share is a step of the earlier ramp. It is between two steps if someone has just changed DNS.
+            // The share is normally a step of the earlier ramp. If someone has just changed DNS, the share can be
+            // between two steps.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
             let share = self.share.round() as u32;
             say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
@@ -460,8 +461,8 @@ fn texts(failure: Failure) -> Vec<String> {
     }
 }
 
-/// Whether both have the same mode and weight for each provider. The flags of providers that are away can differ,
-/// because `watch` can take a provider away during a ramp.
+/// Whether `one` and `other` have the same mode and weight for each provider. The flags of providers that are away can
+/// differ, because `watch` can take a provider away during a ramp.
 fn has_same_weights(one: &Shares, other: &Shares) -> bool {
     let present = |shares: &Shares| {
         let mut shares = shares.clone();

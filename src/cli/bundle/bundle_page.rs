@@ -47,7 +47,7 @@ footer p { margin: 0 }
 }
 ";
 
-/// What the page shows beside the parts of the bundle.
+/// What the page shows in addition to the parts of the bundle.
 pub(super) struct About<'a> {
     pub(super) made: &'a str,
     pub(super) from: &'a str,

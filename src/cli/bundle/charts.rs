@@ -98,7 +98,7 @@ fn path(axis: &Axis, line: &[Option<f64>], top: f64) -> String {
             continue;
         };
         let y = HEIGHT - (value / top).min(1.0) * HEIGHT;
-        // A move and a line to the same point make a number with gaps on both sides visible.
+        // A single number between two gaps would be invisible. So each part of the path begins with a line of length 0.
         let _ = if is_open { write!(path, "L{x:.1} {y:.1}") } else { write!(path, "M{x:.1} {y:.1}l0 0") };
         is_open = true;
     }

@@ -25,7 +25,7 @@ pub(super) struct Collected {
     pub(super) problems: Vec<String>,
 }
 
-/// The ranges of the history. The names are part of the names of the files.
+/// The ranges of the history. Each file with a history has the name of its range in its own name.
 pub(super) const RANGES: [&str; 3] = ["2m", "15m", "1h"];
 
 /// Collects all parts.

@@ -23,7 +23,7 @@ pub(super) struct Told {
     line: Value,
 }
 
-/// A beacon of the page that has the searched id.
+/// A request for the beacon of the page that has the searched id.
 pub(super) struct Beacon {
     pub(super) time: String,
     /// The address of the client, if the format of the log has this address.

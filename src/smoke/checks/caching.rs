@@ -48,7 +48,7 @@ pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
                 "remove the rule at the CDN that overrides Cache-Control of the origin",
             ),
             _ => Verdict::skip(format!(
-                "the response must not be stored ({policy}); write the URL of an object that may"
+                "the response must not be stored ({policy}); write the URL of an object that may be stored"
             )),
         };
     }
@@ -178,7 +178,7 @@ fn differing(
     let rules = |control: &CacheControl<'_>| {
         (control.max_age, control.no_store, control.no_cache, control.private, control.must_revalidate)
     };
-    // A cache can remove or split its own part of the field, but not the part for browsers.
+    // A cache may remove or split its own part of the field, but must keep the part for browsers.
     let is_same = rules(at_edge) == rules(at_origin);
     let is_success = origin.status.is_success() || origin.status == StatusCode::NOT_MODIFIED;
     (!is_same && is_success).then(|| {
@@ -200,7 +200,7 @@ fn differing(
 ///
 /// Without the response of the origin, the response of the edge shows the lifetime. The edge can have removed a longer
 /// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for their caches. A
-/// lifetime of 0 shows that browsers must not store the response, so it shows nothing about Age.
+/// lifetime of 0 means that browsers must revalidate the response before each use, so it shows nothing about Age.
 fn too_old(edge: &Recorded, origin: Option<&Recorded>) -> Option<Verdict> {
     if !edge.has(&AGE) {
         return None;

@@ -14,10 +14,10 @@ use crate::wire::tokens::{of_line, with_parameters};
 
 /// The reason of checks that are skipped without a token.
 pub(crate) const NO_TOKEN: &str = "needs edgeshim with smoke.token at the origin, and --token here";
-/// The address that smoke sends as if it came from a proxy. It is reserved for documentation (RFC 5737), so no client
-/// has this address.
+/// The client address that smoke sends, as if smoke were a proxy. It is reserved for documentation (RFC 5737), so no
+/// client has this address.
 pub(crate) const FORGED: &str = "203.0.113.99";
-/// The time after a failure within which an edge must respond with success again.
+/// The longest time from the end of a failure until the edge must respond with success again.
 pub(crate) const MOST_RECOVERY: Duration = Duration::from_secs(2);
 
 /// Describes why a signed path led to no report.
@@ -63,14 +63,14 @@ pub(crate) fn provider(echo: &EchoReport, expected: Option<&str>) -> Verdict {
     }
 }
 
-/// Whether edgeshim learns the client's address. `ours` is the local address of the connection to the edge.
-/// The request had the address [`FORGED`] in X-Forwarded-For and in the CDN's own field.
+/// Whether edgeshim gets the client's address. `ours` is the local address of the connection to the edge. The request
+/// had the address [`FORGED`] in X-Forwarded-For and in the CDN's own field.
 pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verdict {
     let ours_text = ours.map_or_else(|| "the address of this host".to_owned(), |ours| ours.to_string());
     let client = shown(echo.client.as_bytes());
     if echo.client == FORGED {
         return Verdict::fail(
-            format!("edgeshim believes the forged client address {FORGED}"),
+            format!("edgeshim uses the forged client address {FORGED}"),
             ours_text,
             "let the CDN overwrite its field with the client's address, and list only your own proxies in \
              server.trusted_proxies",
@@ -113,7 +113,7 @@ pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verd
             None => Verdict::fail(
                 format!("X-Forwarded-For ends with {address}"),
                 format!("X-Forwarded-For that ends with {ours_text}"),
-                "let the CDN append the address of the client that connects to it to X-Forwarded-For",
+                "let the CDN append to X-Forwarded-For the address of the client that connects to it",
             ),
         },
     }
@@ -175,12 +175,12 @@ pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoR
 /// What was seen after a forced 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recovery {
-    /// The first status.
+    /// The status of the first response.
     pub first: u16,
     /// The time from the end of the failure at edgeshim to the first report of edgeshim with success. `None`: no such
     /// report arrived.
     pub after: Option<Duration>,
-    /// The last status.
+    /// The status of the last response.
     pub last: u16,
     /// The time for which smoke waited for a success.
     pub limit: Duration,

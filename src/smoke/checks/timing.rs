@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(word(104.0, 100.0), "pass");
         assert_eq!(word(106.0, 100.0), "fail");
         assert_eq!(word(50.0, 100.0), "pass");
-        // A difference below one millisecond is within the inaccuracy.
+        // A difference below one millisecond does not count.
         assert_eq!(word(1.9, 1.0), "pass");
         assert_eq!(word(2.1, 1.0), "fail");
         assert_eq!(ttfb(None, 0, Some(ms(1.0)), "b").word(), "skip");
