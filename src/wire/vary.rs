@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn vary_when_accept_encoding_is_the_only_name_then_is_only_returns_true() {
+    fn vary_when_it_has_no_name_but_accept_encoding_then_counts_as_accept_encoding_only() {
         assert!(is_only(&map(&["accept-encoding", "Accept-Encoding"]), "Accept-Encoding"));
         assert!(!is_only(&map(&["Accept-Encoding, Origin"]), "Accept-Encoding"));
         assert!(!is_only(&map(&[]), "Accept-Encoding"));

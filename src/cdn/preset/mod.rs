@@ -291,8 +291,8 @@ impl Preset {
         }
     }
 
-    /// Returns why `tag_header` is not allowed for this CDN, as a predicate for the subject `tag_header`. Returns
-    /// `None` if `tag_header` is allowed.
+    /// Returns why `tag_header` is not allowed for this CDN. The text is the rest of a sentence that begins with
+    /// `tag_header`. Returns `None` if `tag_header` is allowed.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Fixed(field, _) => {

@@ -1,4 +1,4 @@
-//! The proofs that a pull comes from the CDN that it claims to come from.
+//! The proofs that a pull comes from the CDN that the pull names.
 //!
 //! A check opens no socket and no file. [`Evidence`] contains the clock and all data of the request that a check needs.
 //! Only the check of a G2O signature also depends on earlier requests, because each signature is accepted only once.
