@@ -225,8 +225,7 @@ impl Ramp<'_> {
     /// Makes and watches one step after the other.
     async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
         if is_inside {
-            // The share is normally a step of the earlier ramp. If someone has just changed DNS, the share can be
-            // between two steps.
+            // The share is a step of the earlier ramp, or between two steps if someone has just changed DNS.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
             let share = self.share.round() as u32;
             say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
@@ -479,8 +478,7 @@ fn changed_by_others(target: &str) -> String {
     )
 }
 
-/// Returns the growth of the counters since `base`. If the new counters include all shims of `base`, they replace
-/// `base`.
+/// Returns the growth since `base`. If the new counters include all shims of `base`, they replace `base`.
 fn growth(
     base: &mut Option<(Sight, Instant)>,
     found: std::result::Result<Sight, String>,
