@@ -56,8 +56,8 @@ impl Names {
     }
 }
 
-/// Returns the word and the bit of a name. With these factors, the names that layers look for rarely share a bit with
-/// names that are in most heads.
+/// Returns the word and the bit of a name. The factors 19 and 8 are chosen so that the names that layers look for
+/// rarely share a bit with names that are in most heads.
 fn place(name: &[u8]) -> (usize, u64) {
     match name {
         name @ [first, .., last] => {
