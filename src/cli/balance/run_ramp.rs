@@ -37,8 +37,8 @@ type ByTarget = BTreeMap<String, Shares>;
 /// A ramp that runs.
 struct Ramp<'f> {
     change: Change<'f>,
-    /// The services for putting the weights back. A signal does not stop such a change, because nodes with different
-    /// weights would be worse.
+    /// The services for putting the weights back. A signal does not stop the calls of these services, because a stopped
+    /// change could leave nodes with different weights.
     patient: &'f Services<'f>,
     provider: String,
     end: u32,
@@ -90,7 +90,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
-        // If the earlier ramp stopped in a step, the share of this step must arrive and soak first.
+        // If the earlier ramp stopped during a step, this step must pass before the ramp makes the next step.
         let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
         if hundredths > end * 100 {
             return Err(Failure::failed(format!(
@@ -225,7 +225,7 @@ impl Ramp<'_> {
     /// Makes and watches one step after the other.
     async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
         if is_inside {
-            // The share is a step of the earlier ramp. It is between two steps if someone has just changed DNS.
+            // The share is a step of the earlier ramp, or between two steps if someone has just changed DNS.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
             let share = self.share.round() as u32;
             say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
@@ -373,8 +373,8 @@ impl Ramp<'_> {
         }
     }
 
-    /// Puts the weights back. An error also says whether another attempt is useless. Each node must have the weights
-    /// from before or from after this change.
+    /// Puts the weights back once. In an error, `true` means that another attempt is useless. Before the attempt, each
+    /// node must have the weights that the ramp has written, or already the weights to put back.
     async fn try_put_back(&self, why: &str, is_repeated: bool) -> std::result::Result<Made, (bool, Vec<String>)> {
         let again = |texts| (false, texts);
         let change = Change {
@@ -460,8 +460,8 @@ fn texts(failure: Failure) -> Vec<String> {
     }
 }
 
-/// Whether both have the same mode and weight for each provider. The flags of providers that are away can differ,
-/// because `watch` can take a provider away during a ramp.
+/// Whether `one` and `other` have the same mode and weight for each provider. The flags of providers that are away can
+/// differ, because `watch` can take a provider away during a ramp.
 fn has_same_weights(one: &Shares, other: &Shares) -> bool {
     let present = |shares: &Shares| {
         let mut shares = shares.clone();
@@ -478,7 +478,7 @@ fn changed_by_others(target: &str) -> String {
     )
 }
 
-/// Returns the growth since the base. The new counters become the base, unless they lack a shim of the old base.
+/// Returns the growth since `base`. If the new counters include all shims of `base`, they replace `base`.
 fn growth(
     base: &mut Option<(Sight, Instant)>,
     found: std::result::Result<Sight, String>,
