@@ -257,7 +257,7 @@ fn last_provider_when_edge_is_down_then_stays_and_journal_has_one_line_with_the_
     assert_eq!((&kept(&desk)[0]["provider"], &kept(&desk)[0]["who"]), (&json!("akamai"), &json!("watch")));
     let text = watch.stop();
     assert_eq!(text.matches("but stays").count(), 1, "{text}");
-    // A watch that starts later says it, but the journal has the line already.
+    // A watch that starts later reports the reason again, but writes no second line into the journal.
     let watch = Watch::start(&desk);
     fastly.set(200);
     wait_served(&dns, &watch, "f", true);
