@@ -298,7 +298,7 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // The row `page` has no cause, because the whoopsie page has replaced the origin's 503 there.
+        // The cause in the row `page` is not compared, because the whoopsie page has replaced the origin's 503.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("guard", line.text("guard") == if ["fault", "page"].contains(&id) { "error" } else { "" });
         expect("locale", line.text("locale") == locale);

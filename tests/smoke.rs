@@ -392,7 +392,7 @@ fn protocol_when_url_and_port_disagree_then_the_remedy_names_the_other_scheme() 
     let output = smoke(&arguments);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(named(&json, "fail"), ["tls"].into());
-    // No further request is sent, and each of them would take a second.
+    // Smoke sends no further request. Each further request would take another second.
     assert!(json["seconds"].as_f64().is_some_and(|seconds| seconds < 10.0), "{json:#}");
     assert!(check(&json, "tls")["change"].as_str().unwrap().contains("write http://"), "{json:#}");
 
