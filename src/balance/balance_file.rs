@@ -292,7 +292,6 @@ impl TargetKeys {
 }
 
 impl BalanceFile {
-    /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
         load_keys(path, check)
     }
