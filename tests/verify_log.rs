@@ -75,7 +75,7 @@ fn traffic(shim: &Shim, origin: &Origin) -> u64 {
     leaving.send(request("GET", "/silent", &[fastly], b""));
     assert!(wait_until(PATIENCE, || origin.count() > waiting), "the request did not reach the origin");
     leaving.reset();
-    // These requests are no pulls, and the last of them has no line.
+    // These requests are not pulls, and the last of them has no line.
     fetch(shim.addr, &format!("{GIF}?source=fastly&id=r-1"), &[]);
     exchange(shim.addr, request("POST", GIF, &[], b"x"));
     fetch(shim.addr, "/rum?t_done=7", &[]);

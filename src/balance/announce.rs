@@ -1,5 +1,5 @@
-//! Announces a change to the shims, which mark the change on their admin pages. If the announcement fails, there
-//! is only a warning.
+//! Announces a change to the shims, which mark the change on their admin pages. A failed announcement causes a warning,
+//! and the change stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) async fn announce(file: &BalanceFile, caller: &Caller, entry: &Entry)
         let reason = match reply {
             Ok(reply) if (200..300).contains(&reply.status) => continue,
             Ok(reply) if reply.status == 401 => format!("{shim} rejects shims_token (401)"),
-            Ok(reply) => format!("{shim} did not take the annotation ({})", reply.status),
+            Ok(reply) => format!("{shim} did not accept the annotation ({})", reply.status),
             Err(error) => error,
         };
         warnings.push(format!("the change is made, but not announced: {reason}"));
