@@ -206,7 +206,7 @@ fn bundle_when_parts_are_missing_then_is_written_and_exits_with_1() {
     let (files, problem) = missing(&[&token[..], &["--log", "absent.log"]].concat());
     assert!(files.contains_key("summary.json") && problem.contains("absent.log"), "{problem}");
     let (_, problem) = missing(&[&token[..], &["--log", "edgeshim.toml"]].concat());
-    assert!(problem.contains("this is no line of an access log of edgeshim"), "{problem}");
+    assert!(problem.contains("this is not a line of an access log of edgeshim"), "{problem}");
 }
 
 /// A listener that accepts connections and hands each of them to `serve`.

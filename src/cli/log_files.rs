@@ -195,7 +195,7 @@ impl Unreadable {
             );
         }
         format!(
-            "{name}, line {number}: this is no line of an access log of edgeshim: {why}; name a log that edgeshim \
+            "{name}, line {number}: this is not a line of an access log of edgeshim: {why}; name a log that edgeshim \
              wrote with access_log.format = \"json\""
         )
     }

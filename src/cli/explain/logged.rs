@@ -185,8 +185,8 @@ impl Findings {
         } else if let Some(name) = self.foreign.first() {
             let _ = write!(
                 text,
-                "; {name} is no access log of edgeshim: none of its first lines can be read; name a log that edgeshim \
-                 wrote with access_log.format = \"json\""
+                "; {name} is not an access log of edgeshim: none of its first lines can be read; name a log that \
+                 edgeshim wrote with access_log.format = \"json\""
             );
         } else {
             text +=
