@@ -72,7 +72,8 @@ impl Line {
     fn parse(text: &str) -> Self {
         let line: Self = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
         let keys: Vec<_> = line.0.iter().map(|(key, _)| key.as_str()).collect();
-        // Only the line of a pull has the key `why`. Only the line of a conditional pull has `revalidated` before.
+        // Only the line of a pull has the key `why`. Only the line of a conditional pull has `revalidated` before
+        // `why`.
         let keys = keys.strip_suffix(&["why"]).unwrap_or(&keys);
         assert_eq!(keys.strip_suffix(&["revalidated"]).unwrap_or(keys), KEYS, "{text}");
         line
@@ -297,7 +298,7 @@ fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
         expect("origin_status", line.of("origin_status").as_u64() == origin_status);
         expect("origin_bytes", line.number("origin_bytes") == origin_bytes);
         expect("origin_ms", line.of("origin_ms").is_null() == origin_status.is_none());
-        // The row `page` has no cause, because the whoopsie page has replaced the origin's 503 there.
+        // The cause in the row `page` is not compared, because the whoopsie page has replaced the origin's 503.
         expect("cause", id == "page" || line.text("cause") == cause);
         expect("guard", line.text("guard") == if ["fault", "page"].contains(&id) { "error" } else { "" });
         expect("locale", line.text("locale") == locale);
@@ -409,8 +410,8 @@ enum Fate {
     Either,
 }
 
-/// Forged requests: the fate, the target, the Referer and the User-Agent. Each forged value must remain one value in
-/// the log.
+/// Forged requests: how the shim must treat the request, the target, the Referer and the User-Agent. Each forged value
+/// must remain one value in the log.
 const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Served, "/%0d%0a%22%5c%00%e2%80%a8", b"\" 200 1 \"-\" \"-\" fastly", b"\" fastly\\"),
     (Fate::Served, "/a'b(c);d=1,e?f=%22&g=]", b"\xff\xfe\xc2\x9b31m", b"\xe2\x80\xa8 \xe2\x80\xae sdrawkcab \t\\n"),

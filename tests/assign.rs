@@ -173,7 +173,7 @@ fn override_when_secret_is_right_then_selects_the_arm_and_the_secret_is_removed_
             assert_eq!((got.target.as_str(), got.field("x-assign-cdn")), (sent, arm), "{target}");
             assert_eq!(got.field("referer"), Some("http://shim.test/page?b=2"));
         }
-        // The beacon is no pull, but its log line has the Referer.
+        // The beacon is not a pull, but its log line has the Referer.
         client.get("/status/images/beacon.gif?diversity=akamai.s3cret", &[("Referer", referer)]);
     }
     let all = || std::fs::read_to_string(shim.dir.join("access.log")).is_ok_and(|log| log.lines().count() == 14);

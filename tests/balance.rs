@@ -166,8 +166,8 @@ fn patch(zone: &Mutex<Zone>, request: &Request) {
     }
 }
 
-/// Answers each query by a CNAME to the first provider of the LUA record, without a CNAME if there is none, or by
-/// SERVFAIL. The name in the query begins at byte 12.
+/// Answers each query with a CNAME to the first provider of the LUA record. If the record has no provider, the answer
+/// has no CNAME. If `servfail` is set, the answer is SERVFAIL. The name in the query begins at byte 12.
 fn serve_dns(socket: &UdpSocket, zone: &Mutex<Zone>) {
     let mut packet = [0; 512];
     while let Ok((length, peer)) = socket.recv_from(&mut packet) {
@@ -449,7 +449,7 @@ fn ended_with_open_input(mut child: Child) -> Ended {
 }
 
 #[test]
-fn first_weights_when_names_have_other_records_then_are_written_adopted_or_refused() {
+fn first_weights_when_name_has_a_cname_or_another_record_then_are_written_or_refused() {
     let dns = Dns::start();
     let desk = Desk::of_three(&dns);
     dns.put("www.example.com.", "CNAME", "F.fastly.example.");
@@ -672,7 +672,7 @@ fn call_when_api_sends_429_with_retry_after_then_is_repeated_after_this_time() {
     desk.fine(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
     assert!(begun.elapsed() >= Duration::from_secs(1), "repeated after {:?}", begun.elapsed());
     assert_eq!(weights(&dns, "www.example.com")["f"], 143);
-    // An hour is too long. The answer to the command is the refusal.
+    // An hour is too long a wait, so the command reports the 429.
     dns.plant(0, Plant::Later("3600"));
     desk.fails(1, &["-t", "html", "-p", "fastly", "-w", "6", "--yes"], &["too many requests (429"]);
     assert_eq!(weights(&dns, "www.example.com")["f"], 143);
@@ -684,7 +684,7 @@ fn node_when_a_provider_is_missing_on_the_second_of_three_then_change_is_refused
     let desk_of = |nodes: &str| Desk::new(&(dns.service("pdns") + &target("images", "\"pdns\"", nodes)));
     let desk = desk_of("\"img0.example.com\", \"img1.example.com\", \"img2.example.com\"");
     desk.fine(&["init", "-t", "images", "--yes"]);
-    // An older balance.toml writes the second node. It does not have fastly.
+    // The second node is written with an older balance.toml, which does not have fastly.
     dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "LUA".to_owned()));
     let older = desk_of("\"img1.example.com\"");
     let config = std::fs::read_to_string(older.dir.join("balance.toml")).unwrap();
@@ -1088,7 +1088,7 @@ fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
     let desk = Desk::new(&(list + &dns.service("pdns") + &target("html", "\"pdns\"", "\"www.example.com\"")));
     let begun = Instant::now();
     let ended = desk.run(&["init", "-t", "html", "--yes"]);
-    assert!(ended.code == 0 && ended.err.contains("did not take the annotation (503)"), "{ended:?}");
+    assert!(ended.code == 0 && ended.err.contains("did not accept the annotation (503)"), "{ended:?}");
     let ended = desk.run(&["-t", "html", "--show"]);
     assert!(ended.code == 0 && ended.err.contains("/metrics answers 503"), "{ended:?}");
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
@@ -1096,12 +1096,13 @@ fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
 
 // ---- Route 53 -------------------------------------------------------------------------------------------------------
 
-/// A test server that acts as Route 53. It lists one record set per page. Every second look at a change is INSYNC.
+/// A test server that acts as Route 53. It lists one record set per page. Every second request for the state of a
+/// change gets INSYNC.
 #[derive(Default)]
 struct Aws {
     /// The content of each record set as XML, in the order of name and identifier.
     sets: Vec<String>,
-    /// What the next POST gets.
+    /// What happens to the next POST.
     plant: Option<AwsPlant>,
     looks: usize,
     posts: usize,
@@ -1362,8 +1363,8 @@ fn change_when_crossing_a_commit_then_warns_and_is_made() {
     assert!(ended.code == 0 && ended.err.contains("warning: the cost of this change is unknown: "), "{ended:?}");
     assert!(ended.err.contains("traffic cannot be read"), "{ended:?}");
     desk.dir.write("traffic", samples_of_this_month(&["akamai", "edgecast", "fastly"]));
-    // All CDNs have 300 MB in 5 minutes, which are 2.4 to 2.7 TB in a month of 28 to 31 days. 40 % are at most 1.1 TB,
-    // and 50 % are at least 1.2 TB.
+    // Together, the three CDNs have 300 MB in 5 minutes, which are 2.4 to 2.7 TB in a month of 28 to 31 days. 40 % of
+    // this are at most 1.1 TB, and 50 % are at least 1.2 TB.
     let ended = change("50");
     assert!(ended.code == 0 && ended.err.contains("warning: fastly: this change moves the forecast of "), "{ended:?}");
     assert!(ended.err.contains("above the commit of 1.15 TB; the forecast of its bill changes from "), "{ended:?}");

@@ -22,8 +22,8 @@ const BEARER: (&str, &str) = ("Authorization", "Bearer s3cret-of-the-page");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
-/// Stores each write in a file, whose nodes are the answer to the next read. A write waits for a line from a pipe while
-/// the file `holds` exists.
+/// A program that stores the last write in a file, and answers each read with this file. While the file `holds` exists,
+/// a write waits for a line from a pipe.
 const PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
@@ -34,7 +34,7 @@ case "$input" in
 esac
 "#;
 
-/// Does the same for another node. A read waits for a line from a pipe while the file `hangs` exists.
+/// A program that does the same for another node. While the file `hangs` exists, a read waits for a line from a pipe.
 const SLOW_PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
@@ -163,7 +163,7 @@ fn change_when_previewed_and_confirmed_then_is_made_and_noted_with_the_user() {
     assert_eq!(made["nodes"].as_array().unwrap().len(), 2);
     let entry = page.journal().pop().unwrap();
     assert_eq!((&entry["who"], &entry["why"]), (&json!("token"), &json!("first step")));
-    // The page and the command show the same per cent.
+    // The page and the command show the same values.
     let state = page.get("/api/state", &[BEARER]).json();
     let shown = balance(&page.dir, &["--all", "--json"]).output().unwrap();
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
@@ -200,7 +200,7 @@ fn state_when_a_service_does_not_respond_then_shows_the_other_targets_and_names_
     page.make_pipe();
     page.dir.write("hangs", "");
     let problems = |state: &Value, target: usize| state["targets"][target]["problems"].to_string();
-    // A change makes the reading before it too old.
+    // After a change, the earlier reading is too old.
     let wanted = json!({ "targets": ["html"], "provider": "fastly", "pct": 60 });
     assert_eq!(page.change(wanted).0, 200);
     let during = state();
@@ -315,7 +315,7 @@ fn change_when_step_is_too_large_then_needs_a_reason_and_a_failure_is_put_back()
     let (status, made) = page.change(wanted);
     assert_eq!((status, &made["result"]), (200, &json!("done")), "{made}");
     assert_eq!(page.journal().pop().unwrap()["force"], "fastly is needed");
-    // All weights zero can never be forced.
+    // Without a reason, the last provider that is served cannot be taken away.
     let none = json!({ "targets": ["html"], "provider": "akamai", "mode": "no" });
     assert_eq!(page.change(none).0, 200, "a step of 10 points");
     let (_, last) = page.ask("/api/preview", &json!({ "targets": ["html"], "provider": "fastly", "mode": "no" }));

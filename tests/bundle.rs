@@ -128,7 +128,7 @@ fn bundle_when_made_of_a_running_shim_then_has_all_parts_and_no_secret() {
     for (name, text) in &files {
         assert!(!text.contains("hunter2-"), "{name} contains a secret");
         assert!(!text.contains("203.0.113.77"), "{name} contains the address of a client");
-        // The name of a parameter is no value. The host of the test has no name.
+        // The name of a parameter is not a value. The host of the test has no name.
         let values = text.replace("?hunter2=***", "");
         assert!(!values.contains("hunter2"), "{name} contains a value of a query, or a token of a path:\n{text}");
     }
@@ -201,12 +201,12 @@ fn bundle_when_parts_are_missing_then_is_written_and_exits_with_1() {
     let (files, problem) = missing(&["--admin", &closed, "--log", "access.log"]);
     assert_eq!(files["access-log.ndjson"].lines().count(), 7);
     assert!(problem.contains("no connection"), "{problem}");
-    // The log is missing, or is no log.
+    // The log is missing, or the file is not a log.
     let token = ["--admin", &url, "--token", "env:ADMIN_TOKEN"];
     let (files, problem) = missing(&[&token[..], &["--log", "absent.log"]].concat());
     assert!(files.contains_key("summary.json") && problem.contains("absent.log"), "{problem}");
     let (_, problem) = missing(&[&token[..], &["--log", "edgeshim.toml"]].concat());
-    assert!(problem.contains("this is no line of an access log of edgeshim"), "{problem}");
+    assert!(problem.contains("this is not a line of an access log of edgeshim"), "{problem}");
 }
 
 /// A listener that accepts connections and hands each of them to `serve`.

@@ -215,7 +215,7 @@ fn log_when_foreign_or_without_newline_then_is_named_or_searched() {
     dir.write("rest", "this is not a log");
     for name in ["text", "rest"] {
         let (code, _, err) = explain(&dir, &["r-1", "--log", name]);
-        assert!(code == 1 && err.contains(&format!("{name} is no access log of edgeshim")), "{err}");
+        assert!(code == 1 && err.contains(&format!("{name} is not an access log of edgeshim")), "{err}");
     }
     let (code, _, err) = explain(&dir, &["r-1", "--log", "one", "one"]);
     assert!(code == 2 && err.contains("is the same file as"), "{err}");

@@ -170,7 +170,7 @@ fn ripe_twin_when_origin_changes_the_body_under_the_same_tag_then_new_bytes_are_
         assert_ne!(response.field("content-encoding"), Some("br"), "{accepted}");
         assert!(decoded(&response) == text("5000/2"), "{accepted}: the bytes differ");
         assert_eq!(shim.metrics().count("edgeshim_gzip_twins_total", &[("result", "changed")]), changed + 1);
-        // The twin of the old bytes has ended, so the old bytes get no br either.
+        // The twin of the old bytes was replaced, so the old bytes get no br either.
         let response = pull(&shim, &[("Accept-Encoding", "br"), ("X-Body", "5000/1")]);
         assert_eq!(response.field("content-encoding"), None, "{accepted}");
         assert!(decoded(&response) == text("5000/1"), "{accepted}: the bytes differ");

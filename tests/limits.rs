@@ -146,7 +146,7 @@ fn streams_when_reset_rapidly_then_connection_ends_and_libraries_log_nothing() {
 
 #[test]
 fn frames_when_they_carry_no_request_and_are_too_many_then_connection_is_closed_and_counted() {
-    // The number of frames is larger than the limit of one second, also if they arrive in two seconds.
+    // This is more than twice the limit for one second, so the limit is exceeded even if the frames take two seconds.
     const FRAMES: usize = 25_000;
     let origin = Origin::start(origin::fixed(200, &[], "hi"));
     let shim = start(&origin, "");

@@ -183,8 +183,8 @@ impl Site {
     }
 }
 
-/// Responds with the address of the origin. `/healthz` gets a 503 while the origin is ill. `/drop` gets no response,
-/// and `/last` is the last request of its connection.
+/// Responds with the address of the origin. `/healthz` gets a 503 while the origin is unhealthy. `/drop` gets no
+/// response, and `/last` is the last request of its connection.
 fn serve(mut stream: TcpStream, state: &State, name: &str) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -276,7 +276,7 @@ fn only_address_when_dead_then_each_request_tries_the_address() {
 }
 
 #[test]
-fn address_when_connections_hang_then_other_address_serves_after_head_start() {
+fn address_when_connections_hang_then_other_address_serves_without_the_connect_timeout() {
     let [a, b] = Site::start_all([A, B]);
     a.stop();
     // The queue of this listener is full, so the kernel drops further connections.
@@ -397,7 +397,7 @@ fn address_when_health_check_fails_then_passed_over_until_healthy_again() {
     let shim = InProcess::start(&Names::of(&[A, B]), a.addr.port(), CHECKED);
     a.state.ill.store(true, Ordering::Relaxed);
     let only_b = || (0..10).all(|_| shim.get("/").text() == "127.0.0.2");
-    assert!(wait_until(LONG, only_b), "the ill address still gets requests, over kept connections or new ones");
+    assert!(wait_until(LONG, only_b), "the unhealthy address still gets requests, over kept connections or new ones");
     b.state.ill.store(true, Ordering::Relaxed);
     let both = || (0..10).all(|_| shim.get("/").status == 200);
     assert!(both(), "without a healthy address, all addresses must be used");
@@ -424,7 +424,7 @@ fn health_check_when_lookup_hangs_then_continues() {
     assert!(wait_until(LONG, || names.lookups() > lookups));
     a.state.ill.store(true, Ordering::Relaxed);
     let only_b = || (0..10).all(|_| shim.get("/").text() == "127.0.0.2");
-    assert!(wait_until(LONG, only_b), "the ill address still gets requests");
+    assert!(wait_until(LONG, only_b), "the unhealthy address still gets requests");
     gate.open();
     drop(b);
 }

@@ -290,7 +290,7 @@ fn ca_file_when_broken_then_change_counts_as_one_failed_reload() {
         assert!(wait_until(FOLLOWED, || reloads("failed") == changes as u64), "{}", shim.stderr());
     }
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200, "the last good file must stay in use");
-    // With SIGHUP, the broken file fails the whole reload.
+    // After SIGHUP, the broken file makes the whole reload fail.
     shim.reload(config.clone().with("[server]\nmax_hops = 7"));
     assert!(wait_until(FOLLOWED, || reloads("failed") == 3));
     shim.dir.write("ca.pem", authority.pem());

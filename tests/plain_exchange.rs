@@ -196,7 +196,8 @@ fn faults(metrics: &Metrics) -> Vec<(String, u64)> {
 }
 
 impl Seen {
-    /// If the body was truncated, it depends on time alone whether the CDN gets a page or a truncated body.
+    /// Removes what depends on chance. If the body was truncated, the timing alone decides whether the CDN gets a page
+    /// or a truncated body.
     fn without_chance(self) -> Self {
         if !self.faults.contains(&("cut".to_owned(), 1)) {
             return self;

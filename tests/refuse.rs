@@ -46,7 +46,7 @@ struct Row {
     silence: bool,
     /// Whether the connection is allowed to stay open after a refusal, because the request was well-formed.
     stays: bool,
-    /// The client closes its sending side after the last byte.
+    /// Whether the client closes its sending side after the last byte.
     cut: bool,
     body: Option<&'static [u8]>,
     check: Option<Check>,

@@ -302,7 +302,7 @@ fn secret_when_changed_then_log_has_the_key_and_not_the_value() {
 fn watched_file_when_symbolic_link_is_replaced_then_reloaded() {
     let origin = quick();
     let dir = temp_dir();
-    // The layout of a ConfigMap on Kubernetes.
+    // The folder has the layout of a mounted ConfigMap on Kubernetes.
     dir.write("..one/edgeshim.toml", "");
     std::os::unix::fs::symlink("..one", dir.join("..data")).expect("a link");
     std::os::unix::fs::symlink("..data/edgeshim.toml", dir.join("edgeshim.toml")).expect("a link");
@@ -553,7 +553,7 @@ fn address_list_when_replaced_by_a_broken_list_then_counts_as_one_failed_reload(
     let shim = Shim::start_in(dir, &with);
     shim.dir.write("list", "not a network\n");
     assert!(wait_until(LONG, || reloads(&shim, "failed") == 1));
-    // With SIGHUP, the broken list fails the whole reload.
+    // After SIGHUP, the broken list makes the whole reload fail.
     shim.reload(with.with("[server]\nmax_hops = 7"));
     assert!(wait_until(LONG, || reloads(&shim, "failed") == 2));
     assert_eq!(reloads(&shim, "ok"), 0);

@@ -126,7 +126,7 @@ fn stale_socket_file_when_listener_starts_then_replaced_but_any_other_file_is_ke
     let config = Shim::config(origin.addr).with(&format!("[server]\nlisten = [\"unix:{}\"]", file.display()));
     assert!(Shim::try_start_in(support::temp_dir(), config).is_err());
     assert_eq!(std::fs::read(&file).expect("the file"), b"data");
-    // A connection to a datagram socket fails, but a process uses the socket.
+    // A stream connection to a datagram socket fails, although a process uses the socket.
     let path = dir.join("datagram.sock");
     let _socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a datagram socket");
     let url = format!("unix:{}", path.display());

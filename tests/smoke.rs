@@ -232,7 +232,8 @@ fn request_when_sent_to_edge_or_origin_then_has_the_host_of_the_url() {
     for request in edge.requests().iter().chain(&other.requests()) {
         assert_eq!((request.field("host"), request.target.as_str()), (Some("www.smoke.test"), "/page.html"));
     }
-    // Akamai reports the lookup only if it is asked, and edgeshim needs the name of the CDN to send what the CDN gets.
+    // Akamai reports a hit or a miss only if the request has Pragma. The request to the origin has the name of the CDN,
+    // so that edgeshim responds as it would respond to this CDN.
     assert!(edge.requests().iter().all(|request| request.field("pragma") == Some("akamai-x-cache-on")));
     assert!(other.requests().iter().all(|request| request.field("x-cdn-provider") == Some("my-akamai")));
     assert!(other.count() >= 2 && edge.requests().iter().all(|request| request.field("x-cdn-provider").is_none()));
@@ -304,7 +305,7 @@ fn edge_when_hostile_then_smoke_ends_in_time_with_a_clear_failure() {
         assert!(seen.contains(words) && !seen.contains(char::is_control), "{name}: {seen:?}");
         assert_eq!(code, 1, "{name}");
     }
-    // This body is valid, so smoke only does not compare the body.
+    // This body is valid but too large. So smoke reports its size, and does not compare the body.
     let edge = Origin::start(bomb);
     let (_, json) = at(edge.addr, &["--timeout", "5s"]);
     let identity = check(&json, "identity");
@@ -391,7 +392,7 @@ fn protocol_when_url_and_port_disagree_then_the_remedy_names_the_other_scheme() 
     let output = smoke(&arguments);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(named(&json, "fail"), ["tls"].into());
-    // No further request is sent, and each of them would take a second.
+    // Smoke sends no further request. Each further request would take another second.
     assert!(json["seconds"].as_f64().is_some_and(|seconds| seconds < 10.0), "{json:#}");
     assert!(check(&json, "tls")["change"].as_str().unwrap().contains("write http://"), "{json:#}");
 
@@ -445,7 +446,7 @@ fn score_card_when_candidate_is_slower_or_has_fewer_hits_then_fails_in_these_row
     assert!(rows.iter().all(|row| row["passed"] != true), "{json:#}");
     let count: usize = rows[5]["candidate"].as_str().unwrap().parse().unwrap();
     assert!((5..=20).contains(&count), "{json:#}");
-    // The errors of the incumbent are no fault of the candidate.
+    // Errors of the CDN that is in use now do not count against the candidate.
     let (_, failed, json) = run(&fast, &broken);
     assert!(!failed.contains(&"failed requests".to_owned()), "{json:#}");
     let offload = &json["score_cards"][0]["rows"][3];
@@ -571,7 +572,7 @@ fn signed_paths(edge: &Origin) -> Vec<String> {
 }
 
 #[test]
-fn report_when_its_clock_is_out_of_the_window_then_no_path_is_signed_for_the_clock() {
+fn report_when_its_time_is_out_of_the_window_then_no_path_is_signed_for_this_time() {
     let edge = forging(110_000, |_, report| (200, report));
     let (code, json) = at(edge.addr, &["--token", TOKEN_ARGUMENT]);
     assert_eq!((code, named(&json, "fail")), (1, ["provider"].into()), "{json:#}");
@@ -712,11 +713,11 @@ fn signed_path_when_invalid_or_off_then_goes_to_the_origin_like_any_other_path()
 }
 
 #[test]
-fn shim_when_asked_without_a_cache_then_the_checks_with_the_token_report_it() {
+fn smoke_when_no_cdn_is_in_front_of_the_shim_then_provider_and_forwarded_address_fail() {
     let origin = Site::start(Defect::None, Duration::ZERO);
     let shim = shim_with_token(&origin);
     let (code, json) = at(shim.addr, &["--token", TOKEN_ARGUMENT]);
-    // Nobody is in between: no CDN is recognised, and no client address is forwarded.
+    // There is no CDN, so no CDN is recognised, and no client address is forwarded.
     assert_eq!((code, named(&json, "fail")), (1, ["forwarded-address", "provider"].into()), "{json:#}");
     let passed = named(&json, "pass");
     for name in ["cookies", "error-not-cached", "loop"] {

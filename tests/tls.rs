@@ -708,7 +708,7 @@ fn provider_ca_when_file_changes_then_followed_and_a_broken_file_changes_nothing
     shim.dir.write("clients.pem", one.pem() + &two.pem() + &three.pem());
     wait((200, 403));
     failed(2);
-    // With SIGHUP, the broken file fails the whole reload.
+    // After SIGHUP, the broken file makes the whole reload fail.
     shim.dir.write("own.pem", "broken");
     shim.reload(config.with("[server]\nmax_hops = 7"));
     shim.wait_stderr("reload failed: ");

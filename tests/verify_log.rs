@@ -75,7 +75,7 @@ fn traffic(shim: &Shim, origin: &Origin) -> u64 {
     leaving.send(request("GET", "/silent", &[fastly], b""));
     assert!(wait_until(PATIENCE, || origin.count() > waiting), "the request did not reach the origin");
     leaving.reset();
-    // These requests are no pulls, and the last of them has no line.
+    // These requests are not pulls, and the last of them has no line.
     fetch(shim.addr, &format!("{GIF}?source=fastly&id=r-1"), &[]);
     exchange(shim.addr, request("POST", GIF, &[], b"x"));
     fetch(shim.addr, "/rum?t_done=7", &[]);
@@ -279,7 +279,7 @@ fn file_when_of_another_format_then_exits_with_2_and_names_line_and_remedy() {
     dir.write("binary.log", [0, 1, 2, 3, b'\n', 255]);
     dir.write("plain.gz", gzip(b"no log\n"));
     for (file, part) in [
-        ("nginx.log", "line 1: this is no line of an access log of edgeshim"),
+        ("nginx.log", "line 1: this is not a line of an access log of edgeshim"),
         ("combined.log", "line 1: this log has the format combined or etsy"),
         ("binary.log", "line 1: "),
         ("plain.gz", "line 1: "),
@@ -364,7 +364,7 @@ fn file_when_it_has_no_newline_then_complete_line_counts_and_foreign_text_exits_
     dir.write("long", "x".repeat(3 << 20));
     for name in ["text", "json", "long"] {
         let (code, out, err) = verify(&dir, &[name]);
-        assert!(code == 2 && err.contains("this is no line of an access log of edgeshim"), "{name}: {out}{err}");
+        assert!(code == 2 && err.contains("this is not a line of an access log of edgeshim"), "{name}: {out}{err}");
     }
 }
 

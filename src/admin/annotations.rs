@@ -115,8 +115,7 @@ impl Annotations {
         all
     }
 
-    /// Looks at the annotations of the hour before `moment`. Returns the newest annotation whose event can be the cause
-    /// of an outage.
+    /// Returns the newest annotation of the hour before `moment` whose event can be the cause of an outage.
     pub(super) fn before(&self, moment: f64) -> Option<Annotation> {
         let mut all = self.all();
         all.retain(|one| one.kind.can_be_cause() && one.time <= moment && one.time > moment - 3600.0);

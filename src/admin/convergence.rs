@@ -46,9 +46,10 @@ const NOW: f64 = 30.0;
 /// [`chance`](crate::metrics::arrival::chance).
 const SMALLEST: f64 = 0.01;
 
-/// A step is detected if the share in the last [`WINDOW`] seconds and the share in the [`WINDOW`] seconds before the
-/// last [`GAP`] seconds differ by at least [`DETECTED`], and by at least [`CERTAIN`] standard deviations. No further
-/// step is detected until this difference is below [`STILL`] for every provider.
+/// To detect a step, two shares of a provider are compared: the share in the last [`WINDOW`] seconds, and the share in
+/// the [`WINDOW`] seconds that ended [`GAP`] seconds ago. A step is detected if the two shares differ by at least
+/// [`DETECTED`], and by at least [`CERTAIN`] standard deviations. No further step is detected until this difference is
+/// below [`STILL`] for every provider.
 const WINDOW: f64 = 60.0;
 const GAP: f64 = 120.0;
 const DETECTED: f64 = 0.05;
@@ -220,7 +221,7 @@ impl Shares {
         (all > 0.0).then(|| pulls[provider] / all)
     }
 
-    /// Returns the number of pulls of `members` in a time.
+    /// Returns the number of pulls of `members` between two moments.
     fn all(&self, members: &[usize], from: f64, to: f64) -> f64 {
         let pulls = self.pulls(from, to);
         members.iter().map(|member| pulls[*member]).sum()
@@ -255,7 +256,7 @@ impl Shares {
             let level = share((to - settled).max(step.at), to);
             let Some(wanted) = member.wanted.or(level) else { continue };
             let smallest = if member.wanted.is_some() {
-                // If the share does not change, the old share is a measurement of the wanted share.
+                // The announced share is exact. So only the old share, which is measured, depends on chance.
                 chance(wanted, 1.0 / step.pulls_before)
             } else {
                 let pulls = self.all(&members, (to - settled).max(step.at), to);
@@ -330,7 +331,7 @@ mod tests {
     /// CDN does so when its DNS entry expires. This takes 30 seconds on average for 80 % of these clients, and 600
     /// seconds on average for the rest.
     struct Clients {
-        /// The clients of Akamai that change to Fastly, by the time of the change, in seconds after the step.
+        /// The times at which clients of Akamai change to Fastly, in seconds after the step. The times are sorted.
         changes: Vec<f64>,
         /// All clients.
         all: f64,
@@ -434,7 +435,7 @@ mod tests {
         let after = |traffic: &Traffic| traffic.time - STEP;
         let mut seen = Vec::new();
         for _ in 0..3200 {
-            // The share at half of the second is used as the mean share in this second.
+            // The share in the middle of the second is used as the mean share in this second.
             let share = if after(&traffic) < 0.0 { 0.5 } else { clients.share(after(&traffic) + 0.5) };
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pulls")]
             let fastly = (share * clients.all).round() as u64;
@@ -529,7 +530,7 @@ mod tests {
         assert_eq!((&step["is_announced"], &step["text"], &step["end"]), (&json!(false), &Value::Null, &Value::Null));
         let fastly = &step["providers"][0];
         assert!((number(&fastly["to"]) - 0.9).abs() < 0.01, "{fastly:#}");
-        // The start is late by up to a few seconds, so the time is short by the same seconds.
+        // The detected start is late by up to a few seconds, so the time is too short by as many seconds.
         let (found, truth) = (number(&fastly["t50"]["seconds"]), clients.truth(0.5));
         assert!((found - truth).abs() < 8.0, "{found} s, but the truth is {truth} s");
     }
@@ -545,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn share_when_difference_is_chance_then_is_not_listed_as_changed() {
+    fn share_when_difference_is_small_or_chance_then_is_not_listed_as_changed() {
         for (fastly, akamai, listed) in [
             // 8 seconds with 66 pulls each: 1.1 percentage points are less than three standard errors.
             ([13, 12, 13, 12, 13, 13, 12, 13], [53, 54, 53, 54, 53, 53, 54, 53], 0),

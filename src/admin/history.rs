@@ -20,7 +20,7 @@ const FINE: usize = 120;
 const COARSE: usize = 360;
 /// The length of a coarse sample, in seconds.
 const COARSE_SECONDS: f64 = 10.0;
-/// The buckets of `edgeshim_pull_seconds`; the last bucket has no upper bound.
+/// The number of buckets of `edgeshim_pull_seconds`. The last bucket has no upper bound.
 pub(super) const BUCKETS: usize = SECONDS.len() + 1;
 const COLUMNS: usize = 6;
 const GAUGES: usize = 3;

@@ -11,7 +11,7 @@ const BEGIN: f64 = 0.05;
 const FEWEST: f64 = 5.0;
 /// An outage ends if less than this share of the pulls in the last [`LONG`] samples fails.
 const END: f64 = 0.02;
-/// These numbers of samples are also numbers of seconds, because each sample has one second.
+/// These numbers of samples are also numbers of seconds, because each sample covers one second.
 const SHORT: usize = 10;
 const LONG: usize = 30;
 /// An outage also ends after this time without a pull, in seconds. Without pulls, a recovery cannot be seen.

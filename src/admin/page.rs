@@ -17,7 +17,7 @@ mod tests {
     use crate::operators::document::check_document;
 
     #[test]
-    fn page_when_compressed_then_keeps_the_rules_for_documents() {
+    fn page_when_built_then_keeps_the_rules_for_documents() {
         check_document(&PAGE);
     }
 }

@@ -1,5 +1,5 @@
-//! Once a second, reads the numbers of the page from the metrics, stores the numbers in the history, and sends the
-//! numbers to the open pages.
+//! The sampler. Once a second, it reads the numbers of the page from the metrics, stores the numbers in the history,
+//! and sends the numbers to the open pages.
 //!
 //! Cost: one rendering of the metrics and one pass over their text, on the thread of the admin listener.
 

@@ -1,5 +1,5 @@
-//! Reads the numbers that the admin page shows from the text of the metrics. So the workers need no further counters
-//! for this page.
+//! Reads the text of the metrics, which has all numbers that the admin page shows. So the workers need no further
+//! counters for this page.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;

@@ -11,12 +11,12 @@ use super::outages::{Outage, Outages, Subject, share};
 use crate::config::Settings;
 use crate::ids::{ProviderId, PullReason};
 
-/// The last seconds from which the rates, shares and quantiles of the summary are calculated.
+/// The number of seconds, up to now, from which the rates, shares and quantiles of the summary are calculated.
 const WINDOW: usize = 30;
-/// The last seconds from which the shares of an outage are calculated. The number is small, so that the page shows the
-/// share of a new outage at once.
+/// The number of seconds, up to now, from which the shares of an outage are calculated. The number is small, so that
+/// the page shows the share of a new outage at once.
 pub(super) const OUTAGE_WINDOW: usize = 10;
-/// The last seconds from which the shares of the reasons of pulls are calculated.
+/// The number of seconds, up to now, from which the shares of the reasons of pulls are calculated.
 const REASONS_WINDOW: usize = 120;
 /// The time for which an outage stays in the summary after its end, in seconds.
 const SHOWN_SECONDS: f64 = 3600.0;
@@ -259,7 +259,7 @@ mod tests {
             };
             shown(&known, configured, &["none", "other"], &history, has_pulls)
         };
-        assert_eq!(shown(&[]), [2], "only the configured name that the history knows must be shown");
+        assert_eq!(shown(&[]), [2], "only the configured name that the history contains must be shown");
         assert_eq!(shown(&[0, 1, 3]), [2, 1, 0, 3]);
     }
 }

@@ -1,5 +1,5 @@
-//! Announces a change to the shims, which mark the change on their admin pages. If the announcement fails, there
-//! is only a warning.
+//! Announces a change to the shims, which mark the change on their admin pages. A failed announcement causes a warning,
+//! and the change stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn post(
     match reply.status {
         200..300 => Ok(()),
         401 => Err(format!("{shim} rejects shims_token (401)")),
-        status => Err(format!("{shim} did not take the annotation ({status})")),
+        status => Err(format!("{shim} did not accept the annotation ({status})")),
     }
 }
 

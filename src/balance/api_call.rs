@@ -25,8 +25,9 @@ use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// How much of the body of a probe's response is read, in bytes.
 const MAX_PROBE_BYTES: usize = 64 * 1024;
-/// The largest number of repeats of a call after a response with Retry-After, and the longest sum of the waits.
+/// The largest number of repeats of a call after responses with Retry-After.
 const MAX_REPEATS: u32 = 3;
+/// The longest sum of the waits before the repeats of a call.
 const MAX_WAIT: Duration = Duration::from_mins(1);
 /// How long the certificate authorities of the system are used after they were read.
 const AUTHORITIES_AGE: Duration = Duration::from_mins(1);
@@ -38,7 +39,7 @@ pub(crate) struct Reply {
     pub body: Bytes,
 }
 
-/// Writes a line to standard error. An error is ignored: if the reader of standard error has closed the pipe,
+/// Writes a line to standard error, and ignores a failed write. If the reader of standard error has closed the pipe,
 /// `eprintln!` would end the process in the middle of a change.
 pub(crate) fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -52,8 +53,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Makes one call. If the response is 429 or 503 with Retry-After, waits for that time and repeats the call, within
-    /// `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
+    /// Makes one call. If the response is 429 or 503 with Retry-After, waits for the time in this field and repeats the
+    /// call, within `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
     ///
     /// # Errors
     /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
@@ -76,7 +77,7 @@ impl Caller {
             repeats += 1;
             waited += wait;
             if self.is_verbose {
-                report(&format!("{method} {url}{path}: repeated after {} s, as the service asks", wait.as_secs()));
+                report(&format!("{method} {url}{path}: repeated after {} s, because of Retry-After", wait.as_secs()));
             }
             sleep(wait).await;
         }
@@ -127,7 +128,7 @@ impl Caller {
 /// How much of a response body is read.
 #[derive(Clone, Copy)]
 enum Reading {
-    /// The body. A body that is cut or too long is an error.
+    /// The whole body. A body that is cut or too long is an error.
     Complete,
     /// At most the first [`MAX_PROBE_BYTES`].
     Beginning,
@@ -215,8 +216,8 @@ async fn send(
     result
 }
 
-/// Returns the settings of TLS. The authorities of the system are read again after [`AUTHORITIES_AGE`], because a watch
-/// makes many calls, and reading takes milliseconds.
+/// Returns the settings of TLS. The certificate authorities of the system are kept for [`AUTHORITIES_AGE`], because
+/// `watch` makes many calls, and each reading of the authorities takes milliseconds.
 fn tls_config() -> Result<Arc<ClientConfig>, String> {
     static KEPT: Mutex<Option<(Instant, Arc<ClientConfig>)>> = Mutex::new(None);
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,7 +245,7 @@ fn tls_config() -> Result<Arc<ClientConfig>, String> {
     Ok(config)
 }
 
-/// Returns how long to wait before the call is repeated. Returns `None` if the service does not ask for a repeat.
+/// Returns how long to wait before the call is repeated. Returns `None` if the call is not to be repeated.
 fn retry_after(status: u16, fields: &HeaderMap) -> Option<Duration> {
     if !matches!(status, 429 | 503) {
         return None;

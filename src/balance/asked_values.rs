@@ -19,7 +19,7 @@ pub(crate) fn mode(text: &str) -> Result<Mode, String> {
     })
 }
 
-/// Reads a number of per cent with at most one decimal. Returns thousandths.
+/// Reads a percentage with at most one decimal. Returns thousandths.
 pub(crate) fn permille(text: &str) -> Result<u32, String> {
     let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
@@ -34,7 +34,7 @@ pub(crate) fn permille(text: &str) -> Result<u32, String> {
     parsed
         .map(|(whole, tenths)| whole * 10 + tenths)
         .filter(|permille| *permille <= PERMILLE)
-        .ok_or_else(|| "write a number of per cent from 0 to 100, for example 5 or 0.5".to_owned())
+        .ok_or_else(|| "write a percentage from 0 to 100, for example 5 or 0.5".to_owned())
 }
 
 pub(crate) fn reason(text: &str) -> Result<String, String> {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permille_when_number_is_out_of_range_or_too_fine_then_is_rejected() {
+    fn percentage_when_out_of_range_or_with_two_decimals_then_is_rejected() {
         for (text, permille_) in
             [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333), ("7.00", 70)]
         {

@@ -21,8 +21,9 @@ use crate::wire::secret::Secret;
 
 /// The file that is read without `--config`.
 pub(crate) const DEFAULT_FILE: &str = "balance.toml";
-/// The largest number of nodes of a target, and of providers of a target.
+/// The largest number of nodes of a target.
 const MAX_NODES: usize = 500;
+/// The largest number of providers of a target.
 const MAX_PROVIDERS: usize = 50;
 
 /// All keys of the file.
@@ -37,14 +38,14 @@ pub(crate) struct BalanceFile {
     /// The URLs of the admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
     pub shims_token: Option<Secret>,
-    /// The URL of the Prometheus that has the counters of all shims. `None`: the counters come from the shims.
+    /// The URL of the Prometheus server that has the counters of all shims. `None`: the counters come from the shims.
     pub prometheus: Option<BaseUrl>,
     pub ramp: RampKeys,
     pub services: Vec<ServiceKeys>,
     pub targets: Vec<TargetKeys>,
     /// The file with samples of the traffic of the CDNs.
     pub samples: Option<PathBuf>,
-    /// What the CDNs bill, at most one price list for each CDN.
+    /// The price lists of the CDNs, at most one for each CDN.
     pub prices: Vec<Tariff>,
     /// The blocks `[[price]]`, until the file is checked.
     pub(super) typed_prices: Vec<PriceKeys>,
@@ -291,7 +292,6 @@ impl TargetKeys {
 }
 
 impl BalanceFile {
-    /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
         load_keys(path, check)
     }

@@ -20,8 +20,8 @@ pub(crate) const BASE_URL: Text<BaseUrl> =
     Text { example: "http://127.0.0.1:8081", read: |text, _| base_url(text), write: ToString::to_string };
 
 impl BaseUrl {
-    /// Returns the value of the header field Host. The usual port is left out, as browsers do, because services compare
-    /// the value with their names.
+    /// Returns the value of the header field Host. Like browsers, it leaves out the usual port of the scheme, because
+    /// services compare the value with their own names.
     pub(crate) fn host_field(&self) -> String {
         let authority = self.authority();
         let usual = if self.tls { ":443" } else { ":80" };

@@ -1,5 +1,5 @@
-//! Makes a change: reads, plans, refuses, writes, reads back, and writes the result into the journal. Between these
-//! steps, the caller decides whether to go on.
+//! The steps of a change: read the nodes, compute and check the plan, write the records, read the records back, and
+//! write the result into the journal. Between these steps, the caller decides whether to go on.
 
 use sha2::{Digest as _, Sha256};
 

@@ -1,4 +1,4 @@
-//! The bills of a month as a table and as JSON. JSON has amounts as texts, because a reader of JSON can round numbers.
+//! The bills of a month as a table and as JSON. In JSON, amounts are strings, because some JSON parsers round numbers.
 
 use std::fmt::Write as _;
 

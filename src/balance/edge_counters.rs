@@ -1,5 +1,5 @@
 //! The traffic at the CDNs' edges that the shims have counted from pushed logs. A counter starts at 0 when its shim
-//! starts, so the counter belongs to no month.
+//! starts, so its value is not the traffic of a month.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl EdgeCounters {
                 *sum = sum.saturating_add(value);
             }
         }
-        // A series with 0 is a CDN that has not sent a log: its traffic is unknown.
+        // If all counters of a CDN are 0, the CDN has sent no log, so its traffic is unknown.
         self.providers.retain(|_, traffic| *traffic != EdgeTraffic::default());
     }
 }

@@ -13,7 +13,7 @@ use super::figures::{Growth, Shim, Snapshot, names};
 use super::side_by_side::all;
 use crate::keys::quote;
 
-/// The time limit of one call, in the commands.
+/// The time limit of one call that a command makes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether balance.toml says where the counters are.
@@ -25,7 +25,7 @@ pub(crate) fn has_figures(file: &BalanceFile) -> bool {
 /// Otherwise all `shims` are read at the same time. `limit` is the time limit of one call.
 ///
 /// # Errors
-/// Returns a message if Prometheus or one of the shims fails. The sum of the other shims would be wrong.
+/// Returns a message if Prometheus or one of the shims fails, because the sum without this shim would be wrong.
 pub(crate) async fn snapshot(file: &BalanceFile, caller: &Caller, limit: Duration) -> Result<Snapshot, String> {
     if let Some(url) = &file.prometheus {
         return from_prometheus(url, caller, "", limit).await;
@@ -56,7 +56,8 @@ pub(super) async fn metrics(
     file.shims.iter().zip(all(calls.collect()).await).map(text).collect()
 }
 
-/// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for longer than that.
+/// Returns the growth of the counters in the last minute. Prometheus must have scraped the shims for more than a
+/// minute.
 ///
 /// # Errors
 /// Returns a message if Prometheus fails, or if it does not have all counters.

@@ -1,14 +1,14 @@
 //! The counters of all shims (edgeshim processes) at one moment, and the growth of the counters between two moments.
 //!
-//! If a shim was restarted or is missing, or if a counter is not a number, the growth of all shims is unknown. Neither
-//! the errors of such a shim nor their absence may count.
+//! If a shim was restarted or is missing, or if a counter is not a number, the growth of all shims is unknown. So a
+//! number of errors that is too low never leads to a decision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::metrics::describe;
 
-/// The counters of one provider.
+/// The counters of one provider, or the growth of these counters.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Counts {
     pub pulls: f64,

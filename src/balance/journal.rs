@@ -185,7 +185,8 @@ impl Journal {
             };
             if entry.is_unfinished() {
                 if self.unfinished.insert(target.clone(), entry.clone()).is_some() {
-                    // The earlier change was interrupted. `from` of this change has the shares that it left.
+                    // The earlier change was interrupted. `from` of the new change has the shares that the earlier
+                    // change left.
                     left(entry.from.get(target).and_then(Option::as_ref));
                 }
                 continue;

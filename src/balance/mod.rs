@@ -1,8 +1,8 @@
 //! How many clients each CDN gets: the weights of the CDNs in DNS.
 //!
 //! `edgeshim balance` is a process of its own with a file of its own (`balance.toml`), so that `run` never has the keys
-//! of DNS services. The DNS service holds the truth: the modes and weights are data in its records. The journal says
-//! who changed what and why.
+//! of DNS services. The modes and weights are data in the records of the DNS service, and are stored nowhere else. The
+//! journal says who changed what and why.
 //!
 //! A change goes through these files: `balance_file` reads the keys, `dns` reads the records of the services, `plan`
 //! computes the new records, `refuse` lists what speaks against them, and `tables` shows the plan. `transaction` writes

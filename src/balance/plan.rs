@@ -9,7 +9,7 @@ use super::node::{Holding, Node, Record};
 use super::runs::rearranged;
 use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 
-/// The weight of a provider in a target that gets its first weights.
+/// The weight that `init` gives to a provider, unless `init` gives it the weight 0.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
 /// What a change does. A person, a ramp, a rollback or `watch` makes the change.
@@ -23,9 +23,9 @@ pub(crate) enum Action {
     Rollback { changes: usize, to: BTreeMap<String, Shares> },
     /// `watch` takes a provider away, or brings it back.
     Away { provider: String, away: bool },
-    /// A step of a ramp, which ends at the share `end`. Both shares are in per cent.
+    /// A step of a ramp. The step sets the share `share`, and the ramp ends at the share `end`. Both are in per cent.
     RampStep { provider: String, share: u32, end: u32 },
-    /// After a breach, back to the shares before a ramp or before its last step.
+    /// Back to the shares before a ramp or before its last step, because a limit of the ramp was exceeded.
     RampBack { provider: String, end: u32, to: BTreeMap<String, Shares> },
 }
 
@@ -221,7 +221,7 @@ fn present(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     Ok(with_all_providers(target, shares))
 }
 
-/// Adds each configured provider that is missing in the shares, with the weight 0. Removes the providers that are not
+/// Adds each configured provider that the shares do not have, with the weight 0. Removes the providers that are not
 /// configured.
 fn with_all_providers(target: &TargetKeys, mut shares: Shares) -> Shares {
     shares.0.retain(|name, _| target.providers.contains_key(name));

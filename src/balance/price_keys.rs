@@ -27,7 +27,7 @@ const METERS: [(&str, MeterName); 2] = [("bytes", MeterName::Bytes), ("p95", Met
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Quantity {
     meter: MeterName,
-    /// All bytes, or the bytes in 5 minutes.
+    /// The bytes of a month for `Bytes`, or the bytes of 5 minutes for `P95`.
     bytes: u128,
 }
 

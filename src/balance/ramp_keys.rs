@@ -1,4 +1,5 @@
-//! The keys of `[ramp]` in `balance.toml`: the steps of a ramp, its times and its guards.
+//! The keys of `[ramp]` in `balance.toml`: the steps of a ramp, its times and its guards. A guard of a ramp is a limit
+//! for the figures of the provider whose share grows.
 
 use std::time::Duration;
 
@@ -6,12 +7,12 @@ use crate::config::Section;
 use crate::keys::quantities::{TIMEOUT, duration_text};
 use crate::keys::{Checked, Keys, Text, Visitor, quote};
 
-/// Where the weights go after a breach.
+/// The weights to which a ramp returns after a breach of a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnBreach {
-    /// To the weights before the ramp.
+    /// The weights before the ramp.
     Start,
-    /// To the weights before the last step.
+    /// The weights before the last step.
     Previous,
 }
 
@@ -20,9 +21,9 @@ const PLACES: [(&str, OnBreach); 2] = [("start", OnBreach::Start), ("previous", 
 /// The keys of `[ramp]`.
 #[derive(Debug, Clone)]
 pub(crate) struct RampKeys {
-    /// The shares of the provider, in per cent.
+    /// The share of the provider after each step, in per cent.
     pub steps: Vec<u32>,
-    /// The time between two looks at the figures.
+    /// The time between two readings of the figures.
     pub every: Duration,
     /// How long the guards must hold after the share has arrived.
     pub soak: Duration,

@@ -36,12 +36,12 @@ pub(crate) fn rearranged(old: &[Run], wanted: &BTreeMap<String, u32>) -> Vec<Run
 enum Side {
     /// The first places go to the provider of the run before.
     Before,
-    /// The last places go to the provider of the run after, or to a provider whose runs are not neighbours.
+    /// The last places go to the provider of the run after, or to a provider without a neighbouring run.
     After,
 }
 
 /// Returns the next run that gives places away: its position and the side, the provider that gets the places, and
-/// their number. Neighbours come first, because then the number of runs does not grow.
+/// their number. Moves between neighbouring runs come first, because they do not increase the number of runs.
 fn next_move(runs: &[Run], wanted: &BTreeMap<String, u32>) -> Option<((usize, Side), String, u32)> {
     let held = |name: &str| runs.iter().filter(|run| run.0 == name).map(|run| run.1).sum::<u32>();
     let target = |name: &str| wanted.get(name).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! The modes and weights of a target's providers, and the arithmetic of their shares.
 //!
-//! A weight has a meaning only beside the other weights. All arithmetic is on whole numbers, so that a share that is
-//! written and read back is the same share.
+//! A weight has a meaning only in relation to the other weights. All arithmetic is on whole numbers, so a share that is
+//! written and read back stays the same.
 
 use std::collections::BTreeMap;
 

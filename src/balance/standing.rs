@@ -1,4 +1,4 @@
-//! The state of a target: the weights of its nodes, and the problems that stand against a change.
+//! The state of a target: the weights of its nodes, and the problems because of which changes would be refused.
 
 use super::balance_file::{BalanceFile, TargetKeys};
 use super::journal::Journal;
@@ -12,14 +12,14 @@ use super::share::Shares;
 pub(crate) struct Standing {
     /// Empty if no node has weights.
     pub shares: Shares,
-    /// The reasons for which each change would be refused.
+    /// The reasons why every change would be refused.
     pub problems: Vec<String>,
 }
 
 /// Returns the state of a target.
 ///
 /// # Errors
-/// Returns why the weights have no meaning.
+/// Returns why no plan can be computed from the nodes.
 pub(crate) fn standing(
     file: &BalanceFile,
     target: &TargetKeys,

@@ -62,7 +62,7 @@ struct Batch<'p> {
 }
 
 impl<'f> Services<'f> {
-    /// Makes the clients of all services.
+    /// Makes a client for the API of each service.
     ///
     /// # Errors
     /// Returns a message if the keys of a service cannot be used.
@@ -157,9 +157,9 @@ impl<'f> Services<'f> {
         if differences.is_empty() { Outcome::PutBack(error) } else { Outcome::Split { error, differences } }
     }
 
-    /// Waits until the DNS servers of all services have the written records, or until a signal arrives. The change
-    /// needs no lock meanwhile, because its records were read back before. Returns a text for each service whose DNS
-    /// servers may lack the records.
+    /// Waits until the DNS servers of all services have the written records, or until a signal arrives. During this
+    /// wait, the journal need not be locked, because the records were read back before. Returns a text for each service
+    /// whose DNS servers may lack the records.
     pub(crate) async fn settle(&self) -> Vec<String> {
         let mut unknown = Vec::new();
         for (name, service) in &self.by_name {

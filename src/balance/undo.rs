@@ -1,7 +1,7 @@
 //! Computes the shares to which a rollback returns.
 //!
 //! An act of `watch` is not a change of a person. Without `--with-watch`, a rollback neither counts nor undoes such an
-//! act. If `watch` has taken a provider away since then, the provider stays away, because its edge is down.
+//! act. If `watch` took a provider away after the undone change, the provider stays away, because its edge is down.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::tables::counted;
 pub(crate) struct Undo<'j> {
     /// The changes that are undone. The newest is first.
     pub undone: Vec<&'j Entry>,
-    /// The acts of `watch` that stay. They were made after the oldest of these changes. The oldest act is first.
+    /// The acts of `watch` that stay. They were made after the oldest undone change. The oldest act is first.
     pub kept: Vec<&'j Entry>,
     /// The shares of each target after the rollback.
     pub to: BTreeMap<String, Shares>,
@@ -132,7 +132,7 @@ mod tests {
             // The act after the change stays.
             (vec![set("15 15", "5 15"), away("5 15", "5! 15")], 1, false, "15! 15", 1),
             (vec![set("15 15", "5 15"), away("5 15", "5! 15"), back("5! 15", "5 15")], 1, false, "15 15", 2),
-            // The change of a person has brought the provider back.
+            // A change of a person brought the provider back. The rollback marks the provider as away again.
             (vec![away("15 15", "15! 15"), set("15! 15", "5 15")], 1, false, "15! 15", 0),
             // An act between two changes.
             (

@@ -73,9 +73,9 @@ impl Dialect {
         }
     }
 
-    /// Returns the field that this CDN obeys before Cache-Control and that has another syntax than Cache-Control.
-    /// edgeshim never adds this field. If the origin sends this field, the mode of the class decides whether edgeshim
-    /// removes the field, or passes it on without the directives that a guard forbids.
+    /// Returns the field that this CDN obeys before Cache-Control, if the field has its own syntax. edgeshim never adds
+    /// this field. If the origin sends this field, the mode of the class decides whether edgeshim removes the field, or
+    /// passes it on without the directives that a guard forbids.
     pub fn passed_field(self) -> Option<&'static HeaderName> {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }

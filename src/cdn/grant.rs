@@ -36,7 +36,7 @@ impl Grant {
         let for_all = || CacheControl::parse(lines(&CACHE_CONTROL));
         let directives = match passed.or_else(targeted) {
             Some(targeted) if dialect.ignores_no_cache() => {
-                // This CDN reads only the lifetime in its targeted field. It reads prohibitions in Cache-Control.
+                // This CDN reads only the lifetime in its targeted field. It obeys the prohibitions in Cache-Control.
                 let all = for_all();
                 match targeted.max_age {
                     Some(_) => CacheControl { s_maxage: None, max_age: targeted.max_age, no_cache: false, ..all },

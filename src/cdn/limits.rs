@@ -8,13 +8,13 @@
 //! fields before middleware adds more fields, so the fields of the framework are removed last.
 //!
 //! 1. Cookies that a later line of the same response replaces. No browser keeps such a cookie.
-//! 2. Fields that edgeshim does not know. Most fields whose names begin with X- are in this group. Usually, no client
-//!    reads such a field.
+//! 2. Fields that are in no list of this file. Most fields whose names begin with X- are in this group. Usually, no
+//!    client reads such a field.
 //! 3. Informational fields. The response has the same meaning without these fields.
 //! 4. Cookies after the first 32. RFC 6265 §6.1 does not require browsers to store more than 50 cookies per domain. A
 //!    response with more than 32 cookies usually deletes cookies or sets cookies again.
-//! 5. Fields that a browser enforces. Without these fields the page is less safe or a script fails, but the client
-//!    still gets the right page.
+//! 5. Fields with rules that a browser enforces. Without these fields the page is less safe or a script fails, but the
+//!    client still gets the right page.
 //! 6. Cache tags. Without cache tags, no purge by tag finds the response.
 //! 7. The first 32 cookies. Without these cookies a client loses its session.
 //!

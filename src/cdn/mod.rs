@@ -1,4 +1,4 @@
-//! What edgeshim knows about CDNs. The code here uses no sockets and no futures.
+//! The facts about CDNs, and the code that depends on these facts. The code uses no sockets and no futures.
 
 pub(crate) mod addresses;
 pub(crate) mod dialect;

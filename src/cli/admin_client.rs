@@ -1,5 +1,5 @@
-//! Reads from an admin listener, for the commands that ask a running edgeshim. The listener can be slow, hostile or
-//! another program, so each request has a limit in time and a limit in bytes.
+//! Reads from the admin listener of a running edgeshim. The listener can be slow or hostile, or can belong to another
+//! program, so each request has a limit in time and a limit in bytes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,7 +36,8 @@ enum Address {
 
 impl AdminClient {
     /// Returns a client for the listener at `url`: `http://HOST:PORT`, with or without `/` or `/metrics` after it, or
-    /// `unix:PATH`. `token` is the value of the option `--token`, and `option` the name of the option with the URL.
+    /// `unix:PATH`. `token` is the value of the option `--token`. `option` is the name of the option that has the URL,
+    /// for messages.
     ///
     /// # Errors
     /// Returns a message for the user.
@@ -91,7 +92,7 @@ impl AdminClient {
 
 impl Drop for AdminClient {
     fn drop(&mut self) {
-        // A lookup of a name that has exceeded its time limit must not delay the end of the command.
+        // After its time limit, a name lookup can still run in a thread. The command must not wait for this thread.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -45,9 +45,9 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    // The beacon of an exported page names the provider that has the CDN's preset, because a provider can have another
-    // name than its preset. If several providers have the preset, the beacon names the first of them. If no provider
-    // has the preset, the beacon names the preset.
+    // The beacon of an exported page names the provider that has the CDN's preset, because the name of a provider can
+    // differ from the name of its preset. If several providers have the preset, the beacon names the first of them. If
+    // no provider has the preset, the beacon names the preset.
     let source = |preset: &str| {
         let provider = settings.providers.iter().find(|provider| provider.preset == preset);
         provider.map_or(preset, |provider| provider.name.as_str()).to_owned()

@@ -83,7 +83,7 @@ fn outcome(mut child: Child, ready: &UnixDatagram) -> Outcome {
     }
 }
 
-/// Reports to the process that is replaced that this process serves.
+/// Reports to the old process that this process, its successor, serves.
 pub(super) fn report(predecessor: &UnixDatagram) -> io::Result<()> {
     predecessor.send(READY).map(drop)
 }

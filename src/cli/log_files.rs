@@ -10,7 +10,8 @@ use crate::access_log::reader::blocks::{BLOCK_BYTES, Blocks, Part, STANDARD_INPU
 use crate::access_log::reader::entry::{Entry, shown};
 use crate::access_log::reader::ncsa::NcsaLine;
 
-/// If none of this number of lines at the start of a file can be read, the file is no log of edgeshim.
+/// The number of lines at the start of a file that are checked. If none of these lines can be read, the file is not a
+/// log of edgeshim.
 const FIRST_LINES: u64 = 10;
 
 /// One log.
@@ -123,7 +124,7 @@ impl LogFile {
                 tally.check(name, FIRST_LINES)?;
                 continue;
             };
-            // A first line that was read before its newline was written is not read again.
+            // If the last call has read the first line before its newline was written, this line is not read again.
             for text in lines(part).skip(usize::from(std::mem::take(has_read_rest))) {
                 let is_filled = !text.trim_ascii().is_empty();
                 tally.begin(is_filled);
@@ -194,7 +195,7 @@ impl Unreadable {
             );
         }
         format!(
-            "{name}, line {number}: this is no line of an access log of edgeshim: {why}; name a log that edgeshim \
+            "{name}, line {number}: this is not a line of an access log of edgeshim: {why}; name a log that edgeshim \
              wrote with access_log.format = \"json\""
         )
     }

@@ -1,4 +1,4 @@
-//! `edgeshim man`: writes the man pages into a folder. It is for packagers, so `--help` does not list it.
+//! `edgeshim man`: writes the man pages into a folder. This command is for packagers, so `--help` does not list it.
 
 use std::fs;
 use std::path::PathBuf;

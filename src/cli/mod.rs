@@ -67,7 +67,7 @@ enum Command {
             edgeshim explain 0193a1b2c3 --log access.log access.log.1.gz\n  \
             edgeshim explain 0193a1b2c3 --json --log - < access.log")]
     Explain(explain::ExplainArguments),
-    /// Check through a CDN's edge that the CDN does what the origin tells it.
+    /// Check through a CDN's edge that the CDN obeys the header fields of the origin.
     #[command(after_help = "Each check passes, fails or is skipped with a reason. A failure names what to change.\n\
             Exit code: 0 if no check failed, 1 if a check failed, 2 if an argument is wrong.\n\n\
             Examples:\n  \

@@ -23,7 +23,7 @@ use crate::serve::Server;
 /// The time between two checks of the watched files.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The handle with which other code asks the reload thread for a reload.
+/// The handle with which other code requests a reload from the reload thread.
 pub(super) struct Reloader {
     requests: SyncSender<()>,
 }
@@ -47,7 +47,7 @@ impl Reloader {
         Ok(Self { requests })
     }
 
-    /// Asks for a reload. Returns at once.
+    /// Requests a reload. Returns at once.
     pub(super) fn request(&self) {
         let _ = self.requests.try_send(());
     }
@@ -139,7 +139,7 @@ impl Reload {
 }
 
 /// The identity and the state of a file: device, inode, time of the last change, and length. Symbolic links are
-/// followed, so that the exchange of a link is a change.
+/// followed, so the replacement of a link is a change too.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 /// The states of all watched files, at the last reload and at the last check.

@@ -106,7 +106,7 @@ impl Running {
         let (mut sockets, predecessor) = inherited.assign(&names)?;
         let admin_socket = match sockets.pop().flatten() {
             Some(passed) => admin::Source::Inherited(passed.socket),
-            // The process that this process replaces can still use the admin address.
+            // The old process, which this process replaces, can still use the admin address.
             None if predecessor.is_some() => admin::Source::BindWhenFree,
             None => admin::Source::Bind,
         };
@@ -158,8 +158,8 @@ impl Running {
         &self.admin.address
     }
 
-    /// Prints the listening addresses to standard error, one on each line. Reports to the service manager, and to the
-    /// process that is replaced, that this process serves.
+    /// Prints the listening addresses to standard error, one on each line. Reports to the service manager that this
+    /// process serves. In a hand-over, also reports this to the old process.
     pub(super) fn announce(&self) {
         for address in self.server.addresses() {
             eprintln!("listening on {address}");
@@ -219,8 +219,8 @@ impl Running {
             );
         }
         lasting.logs().close();
-        // If a signal has ended the drain, the drain's thread can still be waiting for requests. The drain's thread
-        // ends with the process.
+        // If a signal has ended the drain, the drain's thread can still be waiting for requests. This thread ends with
+        // the process.
         tokio.shutdown_background();
     }
 }

@@ -64,7 +64,8 @@ fn arms(experiment: &ExperimentSettings, section: &Section<'_>) {
     }
 }
 
-/// Reports each entry whose name (if `by_name`) or text (otherwise) is not an arm.
+/// Reports each entry that does not name an arm. If `by_name` is true, the name of the entry must be an arm. If it is
+/// false, the text of the entry must be an arm.
 fn known_arms(arms: &BTreeMap<String, Share>, section: &Section<'_>, key: &str, by_name: bool) {
     let known = arms.keys().map(|arm| quote(arm)).collect::<Vec<_>>().join(", ");
     for (entry, text) in section.texts(key) {

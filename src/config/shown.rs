@@ -43,8 +43,9 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether the value of this key is public. Public are `origin.tls.key`, which is the path of a file, and the keys
-/// `PLAIN` of `[provider.verify]`. Any other key in `[provider.verify]` can contain a secret, at least by mistake.
+/// Whether the value of this key is public: the key is `origin.tls.key`, whose value is the path of a file, or one of
+/// the keys `PLAIN` of `[provider.verify]`. Any other key in `[provider.verify]` can contain a secret, at least by
+/// mistake.
 fn is_plain_proof(key: &str) -> bool {
     const PLAIN: [&str; 7] = [
         "require",

@@ -96,7 +96,7 @@ impl Countries {
     }
 
     /// Returns the country of an address. Returns [`Country::OTHER`] if the file has no country for the address, or a
-    /// code that edgeshim does not know.
+    /// code that is not in edgeshim's list of countries.
     pub fn of(&self, address: IpAddr) -> Country {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }

@@ -1,5 +1,8 @@
-//! When a change of a share has arrived: the arithmetic for the times t50, t90 and t99. The page of the operators and
-//! `edgeshim balance ramp` use it. `admin/convergence.rs` describes the method and its error.
+//! When a change of a share has arrived: the arithmetic for the times t50, t90 and t99. The page of `admin` and
+//! `edgeshim balance ramp` use this arithmetic. `admin/convergence.rs` describes the method and its error.
+//!
+//! A look is the time after a step of the weights in which the change is measured. A look has one entry for each
+//! sample: the end of the sample in seconds after the step, the pulls of the provider, and the pulls of all providers.
 
 /// The parts of the change whose arrival is looked for.
 pub(crate) const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];

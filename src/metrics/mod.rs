@@ -123,7 +123,7 @@ impl Metrics {
     }
 
     /// Returns a gauge whose series exists until the returned value is dropped. `label` is the value of the metric's
-    /// only label. The page must list the metric in [`render`](Self::render).
+    /// only label. The series is on the metrics page only if [`render`](Self::render) lists the metric.
     pub(crate) fn held(&self, metric: &Metric<Gauge>, label: &'static str, value: f64) -> HeldGauge {
         self.held.add(metric, label, value)
     }
@@ -141,8 +141,8 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges that show the running version, the running configuration, and the time of this call as the time
-    /// at which the configuration was loaded.
+    /// Sets the gauge with the running version and configuration, and the gauge with the time at which the
+    /// configuration was loaded. This time is the time of the call.
     pub fn loaded(&self, version: &str, commit: &str, config: &str) {
         *self.build.lock().unwrap_or_else(PoisonError::into_inner) = Some([version, commit, config].map(str::to_owned));
         let now = clock::unix_time();

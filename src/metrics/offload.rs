@@ -102,9 +102,9 @@ struct Kept {
     /// The first second after the last gap of the log. Lines of earlier seconds that arrive later are outside of the
     /// window.
     gap_end: Option<i64>,
-    /// How incomplete the end of the log is. The first number counts the newest seconds of the log to which a later
-    /// batch still added lines. It is the largest such number of about the last five minutes. The second number is the
-    /// newest second of the log after that batch.
+    /// How incomplete the end of the log is. A late batch adds lines to the newest seconds that the log already has.
+    /// The first value is the largest number of seconds to which one late batch has added lines, in about the last
+    /// five minutes. The second value is the newest second of the log after that batch.
     late: (i64, i64),
 }
 
@@ -321,7 +321,7 @@ impl Offload {
         }
     }
 
-    /// Appends the figures that are known to the metrics page. edgeshim writes these gauges without the exporter,
+    /// Appends to the metrics page all figures whose value is known. edgeshim writes these gauges without the exporter,
     /// because the exporter cannot leave out a series whose value has become unknown.
     pub(super) fn render(&self, page: &mut String) {
         let now = now();

@@ -26,7 +26,7 @@ pub(crate) const JSON: &str = "application/json";
 /// A response with a body that is complete.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// Reads the body of a POST, which must have this media type.
+/// Reads the body of a POST. The body must have the media type `wanted` and at most `most` bytes.
 ///
 /// # Errors
 /// Returns the response to a body that is refused.

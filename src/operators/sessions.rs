@@ -112,8 +112,8 @@ impl Sessions {
 /// Returns whether a page of another site caused a POST. Browsers report the page in Sec-Fetch-Site, in Origin and in
 /// Referer. A request that has none of these fields does not come from a browser, so the result is false.
 ///
-/// If no token is configured, the Host of a browser must be an IP address or `localhost`, as in [`is_rebound`].
-/// Otherwise the result is true.
+/// If no token is configured, the result is also true for a browser whose Host is neither an IP address nor `localhost`
+/// (see [`is_rebound`]).
 pub(crate) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
     let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
@@ -129,7 +129,7 @@ pub(crate) fn is_cross_site(headers: &HeaderMap, has_token: bool) -> bool {
         !is_same || !(has_token || is_local(host))
     };
     let mut origins = headers.get_all(ORIGIN).iter();
-    // Browsers send Origin with each POST. A Referer counts too, because old browsers send a POST without Origin.
+    // Current browsers send Origin with each POST. Old browsers can send only Referer, so a Referer counts too.
     origins.next().is_some_and(|origin| is_other(origin, false))
         || origins.next().is_some()
         || headers.get_all(REFERER).iter().any(|referer| is_other(referer, true))

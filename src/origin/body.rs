@@ -128,12 +128,13 @@ impl OriginBody {
         Ok(())
     }
 
-    /// Returns the number of body bytes that were read from the origin so far.
+    /// Returns the number of body bytes that the origin has sent so far. The bytes of a stand-in do not count.
     pub fn bytes(&self) -> u64 {
         self.replaced_bytes.unwrap_or(self.bytes)
     }
 
-    /// Makes this body, which comes from the stand-in, count only the bytes that the origin sent before.
+    /// Marks this body as the body of a stand-in. From then on, [`Self::bytes`] returns `bytes`, which is the number of
+    /// bytes that the origin sent before the stand-in got the request.
     pub(crate) fn replaces(&mut self, bytes: u64) {
         self.replaced_bytes = Some(bytes);
     }

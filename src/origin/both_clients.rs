@@ -1,5 +1,5 @@
-//! An exchange with scripted bytes. The fuzz target `origin_responses` and the test below compare the results of the
-//! two clients of HTTP/1.1 origins: the plain exchange and hyper.
+//! Exchanges with an origin that sends scripted bytes. With these exchanges, the fuzz target `origin_responses` and the
+//! test below compare the two clients of HTTP/1.1 origins: `origin/plain/` and hyper's client.
 
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct Script<'a> {
     /// The size of the pieces in which the origin writes the bytes. The size must not be 0.
     pub piece: usize,
     pub is_head: bool,
-    /// Whether hyper makes the exchange. [`Script::compare`] makes both exchanges.
+    /// Whether hyper makes the exchange. [`Script::compare`] ignores this field and makes both exchanges.
     pub by_hyper: bool,
 }
 
@@ -51,11 +51,11 @@ pub struct Answer {
 }
 
 impl Script<'_> {
-    /// Makes one exchange. The thread must have no runtime.
+    /// Makes one exchange. The caller must not run in a tokio runtime.
     ///
     /// # Errors
-    /// Returns the cause of the fault. A fault in the body has the same form as a fault before the body, because only
-    /// the time at which the bytes arrive decides between the two.
+    /// Returns the cause of the fault, without the information whether the fault came before the body or in the body.
+    /// The same bytes can lead to either, depending on the time at which they arrive.
     pub fn run(&self, metrics: &'static Metrics) -> Result<Answer, Cause> {
         let failed = |error: io::Error| Fault::from_error(Cause::Unreachable, error);
         let answer = tokio::runtime::Builder::new_current_thread()
@@ -128,7 +128,7 @@ impl Script<'_> {
                 body: collected.to_bytes().to_vec(),
             })
         };
-        // The origin's writes fail if edgeshim has closed the connection.
+        // The result of `serving` is ignored: if edgeshim has closed the connection, the origin's writes fail.
         tokio::join!(serving, asking).1
     }
 }

@@ -1,4 +1,4 @@
-//! The retry budget of one worker. If the origin is in trouble, retries must not multiply the load of the origin.
+//! The retry budget of one worker. While the origin fails, retries must not multiply its load.
 //!
 //! Each request adds a fifth of a retry to the budget, and each second adds five retries. At most 50 unused retries are
 //! saved. A retry that leads to a response is paid back, because the response shows that only a kept connection was
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn budget_when_asked_at_any_intervals_then_allows_five_retries_a_second() {
+    fn budget_when_retries_come_at_any_interval_then_allows_five_retries_a_second() {
         for interval_ms in [1, 7, 39, 41, 79, 133] {
             let budget = Budget { saved: AtomicU64::new(0), since_ms: AtomicU64::new(1) };
             let asked = (1..=10_001).step_by(interval_ms).filter(|&now_ms| budget.spend_at(now_ms)).count();

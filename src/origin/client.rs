@@ -28,7 +28,7 @@ static STAND_IN_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     pub upstream: Arc<Upstream>,
-    /// The static mirror, which has a client of its own.
+    /// The stand-in (a static mirror of the site), which gets requests if the origin fails. It has a client of its own.
     pub stand_in: Option<Arc<Upstream>>,
     /// The largest number of idle connections of this worker.
     pub max_idle: usize,
@@ -39,7 +39,7 @@ pub struct ClientSettings {
 /// One worker's client for the origin.
 pub struct Client {
     pub(super) settings: ClientSettings,
-    /// The address of the origin or of the static mirror, for metrics and messages.
+    /// The address of the origin or of the stand-in, for metrics and messages.
     pub(super) name: &'static str,
     pub(super) metrics: &'static Metrics,
     pool: Mutex<Pool>,
@@ -48,9 +48,9 @@ pub struct Client {
     pub(super) opening: Semaphore,
     /// The retries that this worker may still make.
     pub(super) budget: Budget,
-    /// This worker's client for the static mirror, if one is configured.
+    /// This worker's client for the stand-in, if one is configured.
     stand_in: Option<Arc<Client>>,
-    /// The Host that the static mirror gets. `None`: the Host of the request.
+    /// The Host that the stand-in gets. `None`: the Host of the request.
     pub(super) host: Option<HeaderValue>,
 }
 
@@ -123,8 +123,9 @@ impl Client {
         }
     }
 
-    /// Closes the idle connections, because the worker has another client after a reload. A response of this client can
-    /// continue for hours, and until then the client exists. Requests in flight are not disturbed.
+    /// Closes the idle connections after a reload has given the worker another client. Without this call, they would
+    /// stay open until the last response of this client has ended, which can take hours. Requests in flight are not
+    /// disturbed.
     pub(crate) fn retire(&self) {
         self.pool().close();
         let mut current = self.multiplexed();
@@ -136,7 +137,7 @@ impl Client {
         }
     }
 
-    /// Returns the client for the static mirror.
+    /// Returns the client for the stand-in.
     pub(crate) fn stand_in(&self) -> Option<&Arc<Self>> {
         self.stand_in.as_ref()
     }
@@ -183,7 +184,7 @@ impl Client {
     }
 
     /// Waits for `sending` and returns its output, or a fault if the request takes too long. `sending` is borrowed,
-    /// because the future of this function would have a second copy of it.
+    /// because otherwise the future of this function would contain a second copy of `sending`.
     pub(super) async fn timely<T>(
         &self,
         mut sending: Pin<&mut impl Future<Output = T>>,

@@ -153,7 +153,7 @@ impl Connection {
         }
     }
 
-    /// Lets hyper continue an exchange, and use the connection from then on.
+    /// Hands the connection to hyper, which continues the exchange and uses the connection from then on.
     async fn hand_over(&mut self, odd: Odd, request: &Request<Upload>, upstream: &Upstream) -> Result<(), Fault> {
         if let Link::Plain(plain) = std::mem::replace(&mut self.link, Link::Moving) {
             let stream = plain.replay(odd, request);

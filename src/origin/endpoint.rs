@@ -84,8 +84,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// For an attempt at an address that should be passed over, when no other address is usable. If the attempt fails,
-    /// the state does not change.
+    /// The value for an attempt at an address that is passed over. Such an attempt is made only if no other address is
+    /// usable. If the attempt fails, the state does not change.
     pub(super) const FORCED: Self = Self { until_ms: u64::MAX, recoveries: 0 };
 }
 

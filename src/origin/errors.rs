@@ -30,8 +30,8 @@ pub(super) fn fault_of(error: hyper::Error, tls: Option<&TlsEnd>) -> Fault {
     let cause = if let Some(cause) = cause_in(&error) {
         cause
     } else if let Some(fault) = tls.and_then(TlsEnd::fault) {
-        // In TLS 1.3 the handshake is complete for the client before the origin checks the client certificate. So an
-        // alert about this certificate arrives in place of the response.
+        // In TLS 1.3 edgeshim's part of the handshake is complete before the origin checks edgeshim's certificate. So
+        // an alert about this certificate arrives in place of the response.
         return fault;
     } else if error.is_parse_too_large() {
         return Fault::head_too_large(error);

@@ -119,7 +119,7 @@ impl Client {
         }
         forward::check_size(&response, &self.settings.upstream.limits)?;
         if let Content::Hyper(_) = response.body() {
-            // The parser of plain responses has made these checks.
+            // For a plain exchange, the parser has already made these checks.
             forward::check_response(&mut response)?;
         }
         let (mut head, content) = response.into_parts();

@@ -22,8 +22,8 @@ pub(crate) struct Outward<'a> {
     pub trail: Trail,
     /// The name of the identity header. This header is not removed, even if Connection lists it.
     pub identity: &'a HeaderName,
-    /// The fields that name or prove the provider. A field whose name differs from one of these names only by
-    /// underscores is removed, because some origins treat both names as the same field.
+    /// The fields that name or prove the provider. A field whose name is one of these names with underscores in place
+    /// of dashes is removed, because some origins treat both names as the same field.
     pub claims: &'a [HeaderName],
     /// The provider's name. `None` if the provider is not configured or not verified.
     pub provider: Option<&'a HeaderValue>,
@@ -106,7 +106,7 @@ pub(super) fn frame<B: Body>(request: &mut Request<B>) {
 }
 
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
-/// forbids. A request that has been changed in this way stays unchanged.
+/// forbids. A request that already has this form stays unchanged.
 pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), Fault> {
     if request.version() == Version::HTTP_2 {
         return Ok(());

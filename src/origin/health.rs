@@ -51,7 +51,8 @@ fn check_path(text: &str) -> Checked<String> {
     Ok(text.to_owned())
 }
 
-/// Records the result of a check. Returns the new state of the address, if the result has changed the state.
+/// Records the result of a check. If the result has changed the state of the address, returns whether the address is
+/// healthy now.
 pub(super) fn record(settings: &HealthSettings, endpoint: &Endpoint, good: bool) -> Option<bool> {
     let before = endpoint.streak.load(Ordering::Relaxed);
     let streak = if good { before.max(0).saturating_add(1) } else { before.min(0).saturating_sub(1) };

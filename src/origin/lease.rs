@@ -1,7 +1,7 @@
 //! Which upstreams the active configuration uses.
 //!
 //! A request keeps its [`Upstream`] until its response has ended, which can take hours. So the number of references to
-//! an `Upstream` does not show whether the thread of `upkeep.rs` is still needed. Only a runtime keeps leases. The
+//! an `Upstream` does not show whether the thread of `upkeep.rs` is still needed. Only a `Runtime` keeps leases. The
 //! thread has a lease only while it works, and ends when the last lease of its upstream is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -61,8 +61,9 @@ impl Upstream {
 }
 
 /// Returns the addresses that are in use after a lookup: first the addresses that the lookup returned, then addresses
-/// of earlier lookups. An address that the lookup did not return stays in use for the time `hold`. It is dropped
-/// earlier if the last attempt to connect to it has failed, or if its health check fails.
+/// of earlier lookups. An address that the lookup did not return stays in use until `hold` has passed since the first
+/// of such lookups. It is dropped earlier if the last attempt to connect to it has failed, or if its health check
+/// fails.
 fn after_lookup(before: &[Arc<Endpoint>], found: Vec<SocketAddr>, hold: Duration, now_ms: u64) -> Vec<Arc<Endpoint>> {
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
     for address in interleaved(found) {
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn addresses_when_name_has_too_many_then_number_is_limited() {
-        // After the duplicate, each pair of addresses ends at an odd number.
+        // Because of the duplicate, each step of `interleaved` ends with an odd number of addresses. So the number goes
+        // from 31 to 33 before it is limited to 32.
         let pairs = (0..17).flat_map(|number| [format!("[::{number:x}]:80"), format!("10.0.0.{number}:80")]);
         let all: Vec<_> = ["[::0]:80".to_owned()].into_iter().chain(pairs).collect();
         let found = all.iter().map(|text| text.parse().unwrap()).collect();
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn address_when_missing_in_a_lookup_and_bad_then_is_dropped_at_once() {
+    fn address_when_failed_or_unhealthy_and_missing_in_a_lookup_then_dropped_at_once() {
         let all = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
         let before = looked_up(&[], &all, 1_000);
         let (_, seen) = before[1].turn();
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_when_each_lookup_returns_others_then_number_is_bounded() {
+    fn addresses_when_each_lookup_returns_other_addresses_then_number_is_limited() {
         let mut endpoints = Vec::new();
         for third in 0..20 {
             let found: Vec<_> = (0..20).map(|fourth| format!("10.0.{third}.{fourth}:80")).collect();

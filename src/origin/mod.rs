@@ -7,8 +7,9 @@
 //! `send.rs` implements these cases. `plain/` makes the most frequent kind of exchange, and hyper makes all other
 //! exchanges. All workers share one [`Upstream`]: the addresses of the origin, and TLS.
 //!
-//! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. A request without
-//! a body that is sent over a reused HTTP/1.1 connection allocates nothing in this module.
+//! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. For a request
+//! without a body that is sent over a reused HTTP/1.1 connection, this module mostly allocates nothing. An exception is
+//! a response with field names that are not standard names.
 
 mod body;
 mod both_clients;

@@ -21,13 +21,13 @@ pub struct OriginSettings {
     pub connect_timeout: Duration,
     /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,
-    /// The longest time for which an idle HTTP/1.1 connection stays open.
+    /// The longest time for which an idle connection is kept for further requests.
     pub idle_timeout: Duration,
     /// The largest number of idle connections, for all workers together. 0: connections are not reused.
     pub max_idle: usize,
     /// The largest number of retries of one request.
     pub retries: u32,
-    /// The static mirror that is asked when the origin fails. `None`: there is no mirror.
+    /// The stand-in: a static mirror that gets a request after the origin has failed. `None`: there is no stand-in.
     pub stand_in: Option<Target>,
     /// The keys of `origin.health`.
     pub health: HealthSettings,
@@ -63,7 +63,7 @@ impl Default for OriginSettings {
 }
 
 impl OriginSettings {
-    /// Returns the settings of the static mirror, if one is configured: the origin's timeouts, `max_idle`, `retries`
+    /// Returns the settings of the stand-in, if one is configured: the origin's timeouts, `max_idle`, `retries`
     /// and `tls.ca`, and the defaults of all other keys.
     pub(crate) fn stand_in(&self) -> Option<Self> {
         Some(Self {
@@ -136,9 +136,9 @@ pub struct MessageLimits {
     pub max_headers: usize,
     /// The largest size of a request body, in bytes. `None`: no limit.
     pub max_request_body: Option<u64>,
-    /// The longest time without progress of a body, in either direction.
+    /// The longest time without progress of a request body or a response body.
     pub body_timeout: Duration,
-    /// The longest time in which no byte moves on an upgraded connection, in either direction.
+    /// The longest time without a byte in either direction on an upgraded connection.
     pub tunnel_timeout: Duration,
 }
 

@@ -20,14 +20,14 @@ use crate::fault::{Cause, Fault};
 enum Sent {
     /// The response, and its connection if the connection is an HTTP/1.1 connection.
     Response(Response<Content>, Option<Box<Connection>>),
-    /// The origin has chosen the other version of HTTP on a new connection. The request has not been sent. `None`:
-    /// another request has opened that connection.
+    /// The origin has chosen the other version of HTTP on a new connection, and the request has not been sent. The
+    /// value is the new connection, or `None` if another request has opened that connection.
     Other(Option<Opened>),
 }
 
 impl Client {
     /// Sends a request over HTTP/1.1 or HTTP/2, as the configuration says or as the TLS origin chooses. The request is
-    /// borrowed, because each owner would be one more copy in the future of the request.
+    /// borrowed, because each function that owned the request would add a copy of the request to its future.
     pub(super) async fn dispatch(
         &self,
         request: &mut Request<Upload>,
@@ -161,8 +161,8 @@ impl Client {
         let mut saved = (*retries > 0 && request.body().is_end_stream()).then(|| copy_of(request));
         let deadline = clock::Deadline::new();
         let mut fresh = opened.is_some();
-        // The requests of a connection that has ended share the next connection. If a request fails there too, it opens
-        // its own connection.
+        // If a connection ends, its requests first move to one common new connection. A request that fails there too
+        // opens a connection of its own.
         let mut has_moved = false;
         loop {
             let mut kept = if fresh { None } else { self.kept_connection() };
@@ -231,7 +231,7 @@ impl Client {
         }
     }
 
-    /// Waits until no other request of this worker opens an HTTP/2 connection.
+    /// Waits until no other request of this worker is opening an HTTP/2 connection, and returns the permit to open one.
     async fn opening(&self) -> Result<SemaphorePermit<'_>, Fault> {
         match timeout(self.settings.upstream.origin.connect_timeout, self.opening.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),

@@ -33,7 +33,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The format of the key `origin.url`.
+    /// The format of the keys `origin.url` and `origin.stand_in`.
     pub(super) const TEXT: Text<Self> = Text { example: "http://127.0.0.1:3000", read: target, write: Self::url };
 
     /// Returns the value as a text that [`target`] parses to the same value. The text of a TCP port always has the

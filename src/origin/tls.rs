@@ -1,7 +1,7 @@
 //! TLS to the origin: the keys of `[origin.tls]`, the certificates that edgeshim trusts, and its client certificate.
 //!
 //! The server's certificate is always checked: its chain against the authorities, its names against the server name,
-//! and its dates. All workers share one configuration, and with it the sessions that a later connection resumes.
+//! and its dates. All workers share one configuration, and with it the sessions that later connections can resume.
 
 use std::fmt;
 use std::fs;
@@ -22,8 +22,8 @@ use super::target::Role;
 use crate::keys::{Checked, Keys, PATH, Text, Visitor, quote};
 use crate::regular_file;
 
-/// The longest file with certificates or a key, in bytes. The authorities of a system need about a quarter of this
-/// size.
+/// The largest size of a file with certificates or a key, in bytes. A file with all authorities of a system has about a
+/// quarter of this size.
 const MOST_BYTES: u64 = 1024 * 1024;
 /// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
 pub(super) const H2: &[u8] = b"h2";
@@ -140,7 +140,7 @@ impl TlsSettings {
                 .map_err(|error| {
                     let message = match error {
                         rustls::Error::InconsistentKeys(_) => {
-                            "is not the key of origin.tls.certificate; write the file with the key of that certificate"
+                            "is not the key of origin.tls.certificate; write the path of the key of that certificate"
                                 .to_owned()
                         }
                         error => format!("cannot be used with origin.tls.certificate ({error}); write another key"),
@@ -167,8 +167,8 @@ impl TlsSettings {
             let (added, _) = roots.add_parsable_certificates(certificates(path)?);
             if added == 0 {
                 return Err(
-                    "has no certificate that can be an authority; write a PEM file with the certificate of the \
-                            authority that issued the origin's certificate"
+                    "has no certificate that can be an authority; write the path of a PEM file with the certificate of \
+                            the authority that issued the origin's certificate"
                         .to_owned(),
                 );
             }
@@ -225,7 +225,7 @@ pub(crate) struct Tls {
     http2: bool,
     role: Role,
     settings: TlsSettings,
-    /// The states of the files that are in use, before they were read.
+    /// The states that the files in use had just before they were read.
     used: Mutex<Vec<Option<Stamp>>>,
 }
 

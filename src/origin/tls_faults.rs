@@ -83,9 +83,9 @@ fn certificate(error: &CertificateError) -> String {
             "the origin's certificate is for another name: write a name of the certificate in origin.tls.server_name"
                 .to_owned()
         }
-        CertificateError::UnknownIssuer => "no trusted authority issued the origin's certificate: write the file with \
-                                            its authority in origin.tls.ca, and let the origin send the intermediate \
-                                            certificates"
+        CertificateError::UnknownIssuer => "no trusted authority issued the origin's certificate: in origin.tls.ca, \
+                                            write the path of a PEM file with the authority, and configure the origin \
+                                            to send the intermediate certificates"
             .to_owned(),
         error => format!("the origin's certificate is not valid ({error}): replace the certificate at the origin"),
     }

@@ -1,8 +1,8 @@
 //! A TLS connection that stores the error with which TLS failed.
 //!
 //! hyper's connection task gets the error of a read. If no request is in progress on the connection at this moment,
-//! hyper drops the error, and the next request only learns that the connection is closed. In TLS 1.3, the alert about a
-//! missing client certificate often arrives at such a moment.
+//! hyper drops the error. The next request then fails with an error that only says that the connection is closed. In
+//! TLS 1.3, the alert about a missing client certificate often arrives at such a moment.
 
 use std::io;
 use std::pin::Pin;

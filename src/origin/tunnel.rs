@@ -28,7 +28,7 @@ pub(crate) struct Tunnel {
     end: Mutex<End>,
 }
 
-/// The bytes that were read from and written to one of the two connections.
+/// The numbers of bytes that were read from and written to one of the two connections.
 #[derive(Default)]
 struct Moved {
     read: AtomicU64,

@@ -59,7 +59,7 @@ impl Lease {
 /// When each kind of work is done next.
 struct Plan {
     lookup: Instant,
-    /// The lookup that the thread waits for.
+    /// The task of the last lookup.
     looking: Option<JoinHandle<()>>,
     checks: Instant,
     files: Files,

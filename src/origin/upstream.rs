@@ -194,7 +194,7 @@ impl Upstream {
     }
 }
 
-/// Lets the kept connections to healthy addresses get further requests, or all kept connections if no address is
+/// Marks the addresses whose kept connections get no further requests: the unhealthy addresses, if another address is
 /// healthy.
 fn leave_unhealthy(endpoints: &[Arc<Endpoint>]) {
     let some_healthy = endpoints.iter().any(|endpoint| endpoint.is_healthy());
@@ -204,8 +204,8 @@ fn leave_unhealthy(endpoints: &[Arc<Endpoint>]) {
 }
 
 /// Tries the addresses one after the other. The next attempt begins when an attempt has failed, or when the last
-/// attempt has run for [`HEAD_START`]. When an attempt succeeds, each attempt that is still running after
-/// [`HEAD_START`] counts as failed. Otherwise each new connection would wait for this slow address again.
+/// attempt has run for [`HEAD_START`]. When an attempt succeeds, each other attempt that has run for [`HEAD_START`]
+/// counts as failed. Otherwise new connections would wait for the slow address again.
 async fn race(
     candidates: Vec<(Arc<Endpoint>, Seen)>,
     deadline: Instant,

@@ -4,8 +4,8 @@
 //! A page consists of fixed texts with short values between them. Each fixed text is deflated once, by a separate
 //! compressor. So the deflated text does not refer to earlier bytes, and any value can precede the deflated text. The
 //! deflated text ends with a flush, and a flush ends with an empty stored block. The length fields of this block are
-//! removed. The length fields and the bytes of the value replace them. So the block that ended the flush becomes the
-//! block of the value.
+//! replaced by the length fields and the bytes of the value. So the block that ended the flush becomes the block of the
+//! value.
 //!
 //! Cost of a request: each part is copied. The checksum takes 33 XORs for each fixed text, whatever the length of the
 //! text, and hashes the bytes of each value.

@@ -248,7 +248,7 @@ impl Runtime {
         &self.opened.tops
     }
 
-    /// Returns the TLS of the listeners, or `None` if the configuration has no `[server.tls]` block.
+    /// Returns what the listeners need for TLS, or `None` if the configuration has no `[server.tls]` block.
     pub(crate) fn tls(&self) -> Option<&Arc<ServerTls>> {
         self.opened.tls.as_ref()
     }

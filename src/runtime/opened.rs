@@ -1,5 +1,5 @@
 //! Opens the files that a configuration uses: address lists, the country file, the access log, and the files of
-//! `[server.tls]` and `[origin.tls]`.
+//! `[server.tls]`, `[origin.tls]` and `client_cert.ca`.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) struct Opened {
     pub(super) objects: Arc<Objects>,
     pub(super) tops: Arc<Tops>,
     pub(super) origin: Lease,
-    /// The static mirror, if one is configured.
+    /// The stand-in of the origin, if one is configured.
     pub(super) stand_in: Option<Lease>,
     pub(super) tls: Option<Arc<ServerTls>>,
 }

@@ -182,9 +182,9 @@ async fn has_input<S: Socket>(stream: &mut S, state: &State) -> bool {
 }
 
 /// Waits until the peer has closed the connection or has sent bytes. Waits for at most [`CUT_RESPONSE_LIMIT`], and
-/// stops when the connection must end. A unix socket has no reset, so a truncated HTTP/1.0 response would look complete
-/// if edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read, a close resets the
-/// connection, so no further wait is necessary.
+/// stops when the connection must end. edgeshim cannot choose to reset a unix socket, so a truncated HTTP/1.0 response
+/// would look complete if edgeshim closed the connection first. If the peer has sent bytes that edgeshim has not read,
+/// the kernel reports a reset to the peer at the close, so no further wait is necessary.
 async fn wait_for_peer<S: Socket>(stream: &mut S, state: &State) {
     let deadline = Deadline::new();
     deadline.arm(CUT_RESPONSE_LIMIT);
@@ -230,7 +230,7 @@ where
             return Poll::Pending;
         }
         if state.purpose() == Purpose::Read {
-            // hyper does not want to read at the moment.
+            // The time of the postponed read has passed, but hyper has not read. So hyper needs no input at the moment.
             state.disarm();
             return Poll::Pending;
         }

@@ -18,13 +18,13 @@ use crate::clock::Deadline;
 
 /// The longest time for which edgeshim discards one body.
 const LIMIT: Duration = Duration::from_secs(2);
-/// The largest number of bytes that edgeshim discards of one body. Until a client learns that it must stop, it sends
+/// The largest number of bytes that edgeshim discards of one body. Until a client notices that it must stop, it sends
 /// what fits into the buffers of the network.
 const MOST_BYTES: usize = 8 << 20;
 
 /// Discards a body on this thread's runtime.
 pub(super) fn discard(body: Incoming) {
-    // When the runtime ends, it drops the bodies of its tasks.
+    // A runtime that ends drops the bodies of its tasks. No task can be spawned then, so the body is just dropped.
     if let Ok(tokio) = tokio::runtime::Handle::try_current() {
         drop(tokio.spawn(read(body)));
     }

@@ -2,8 +2,8 @@
 //!
 //! The registration and its removal need two system calls and an allocation. If a client opens a connection for each
 //! request, the request has mostly arrived when edgeshim accepts the connection, and the socket's buffer has room for
-//! the response. So edgeshim tries the first read and each write before the registration. In this case it never
-//! registers the socket.
+//! the response. So edgeshim tries the first read and each write before the registration. The socket of such a
+//! connection is never registered.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -26,7 +26,7 @@ pub(super) const FIRST_READ: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Lazy {
     stage: Stage,
-    /// Whether the runtime knows if the socket is writable. It does not know this directly after the registration.
+    /// False directly after the registration, until the runtime has found out whether the socket is writable.
     is_known: bool,
 }
 
@@ -73,8 +73,8 @@ impl Lazy {
         }
     }
 
-    /// Calls `write` if the socket is not registered. Returns `None`, and registers the socket, if the socket must
-    /// wait.
+    /// Calls `write` if the socket is not registered. If the write must wait, registers the socket. Returns `None` if
+    /// the caller has to write with the registered socket.
     fn write_new(&mut self, write: impl FnOnce(&mut dyn ReadWrite) -> io::Result<usize>) -> Option<io::Result<usize>> {
         match write(self.new_socket()?) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.register().err().map(Err),
@@ -82,8 +82,9 @@ impl Lazy {
         }
     }
 
-    /// Calls `write` if the runtime makes a write wait, but only because it does not know yet whether the socket is
-    /// writable. Without this function, hyper could drop a response head that it cannot write when the body fails.
+    /// Calls `write` if `polled` is pending only because the runtime has not found out yet whether the socket is
+    /// writable. `polled` is the result of a write with the registered socket. Without this function, a response head
+    /// could wait here until its body fails, and hyper would then drop the head.
     fn write_early(
         &mut self,
         polled: Poll<io::Result<usize>>,

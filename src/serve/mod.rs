@@ -61,8 +61,8 @@ struct Open {
     state: Arc<ListenerState>,
     /// Disconnected when the first worker has closed its descriptor.
     closed: Receiver<()>,
-    /// Whether this process removes the file of the unix socket: this process has made the file, or the process that
-    /// this process has replaced.
+    /// Whether this process has to remove the file of the unix socket at its end. This is so if this process has made
+    /// the file, or if it has replaced a process that had to remove the file.
     owns_file: bool,
 }
 
@@ -145,7 +145,8 @@ impl Server {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the drain has begun.
+    /// Returns whether the listeners can no longer change: the first step of the drain has been taken, or another
+    /// process serves the sockets.
     pub(crate) fn is_draining(&self) -> bool {
         self.is_ending.load(Ordering::Acquire) || !self.drain.is_ready()
     }

@@ -1,8 +1,8 @@
 //! The peers of a worker's recent connections.
 //!
-//! CDNs open many connections from few addresses. Connections without a client certificate share one [`Peer`] with its
-//! prepared field values, if their address and scheme are equal. So a further connection neither writes these values
-//! nor keeps a copy of them. A copy needs about 300 bytes.
+//! The connections of a CDN come from few addresses. Connections without a client certificate share one [`Peer`] with
+//! its prepared field values, if their address and scheme are equal. So a further connection neither writes these
+//! values nor keeps a copy of them. A copy needs about 300 bytes.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -29,7 +29,8 @@ use crate::wire::values;
 /// three fields `X-Forwarded-*`.
 const ADDED_FIELDS: usize = 8;
 
-/// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to it.
+/// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to this
+/// service.
 pub(super) struct Requests<E> {
     pub(super) worker: Arc<Worker<E>>,
     pub(super) peer: Arc<Peer>,

@@ -116,8 +116,8 @@ pub(super) async fn read_more<S: Socket>(stream: &mut S, buffer: &mut BytesMut, 
 }
 
 /// Returns the length and the source address of the PROXY header, or `None` while the header is incomplete. The address
-/// is `None` for headers of type `LOCAL` or `UNKNOWN`, which load balancers send for their own connections, for example
-/// for health checks, and for headers whose addresses are not IP addresses.
+/// is `None` if the header has no IP address, or if its type is `LOCAL` or `UNKNOWN`. Load balancers use these two
+/// types for their own connections, for example for health checks.
 fn proxy_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<IpAddr>)>> {
     let seen = bytes.len().min(V1_START.len());
     let is_v1 = bytes.get(..seen) == V1_START.get(..seen);

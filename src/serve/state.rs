@@ -128,7 +128,7 @@ impl State {
         self.purpose() == Purpose::Rest && self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the position in the client's bytes is between two messages.
+    /// Returns whether the bytes that were read from the client so far end between two messages.
     pub(super) fn is_between_messages(&self) -> bool {
         self.framing().phase() == Phase::Boundary
     }

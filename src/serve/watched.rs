@@ -28,7 +28,8 @@ use super::trailers::LAST_CHUNK;
 
 /// A socket that can wait for input without a read buffer.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether closing the socket ends the connection in the same way as a shutdown of the stream and then closing it.
+    /// Whether the stream needs no shutdown before the socket is closed, because closing the socket has the same
+    /// effect.
     const CLOSE_SHUTS_DOWN: bool = false;
 
     /// Reads, without waiting, the first bytes of a connection that is not registered with the runtime. Returns no

@@ -3,7 +3,7 @@
 //!
 //! CDNs keep few connections, which are long-lived and busy. If each worker had its own listener, the kernel could give
 //! all these connections to one worker. So the first worker accepts each connection and hands it to the worker that has
-//! the fewest connections. The connection stays with this worker until it closes.
+//! the fewest connections. The connection stays with this worker until the connection closes.
 
 use std::future::poll_fn;
 use std::io;
@@ -312,8 +312,8 @@ impl<E: EdgeService> Acceptor<E> {
     }
 }
 
-/// Prints why an accept has failed, and pauses. If only the next connection of the queue was already closed, does
-/// nothing.
+/// Logs why an accept has failed, and pauses. Does nothing if the accept has failed only because the next connection in
+/// the queue was already closed.
 async fn after_failure(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
     if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput) {

@@ -10,7 +10,7 @@ use crate::wire::decimal;
 use crate::wire::names::{AGE, CACHE_STATUS, X_CACHE, X_VARNISH};
 use crate::wire::tokens::{last, members, with_parameters};
 
-/// The words with which the values of X-Cache begin at most caches.
+/// The words with which values of X-Cache begin. Most caches use these words.
 const HITS: [&str; 4] = ["HIT", "TCP_HIT", "TCP_MEM_HIT", "TCP_REFRESH_HIT"];
 const MISSES: [&str; 7] = ["MISS", "TCP_MISS", "EXPIRED", "BYPASS", "PASS", "UNCACHEABLE", "TCP_REFRESH_MISS"];
 
@@ -43,7 +43,8 @@ impl Served {
 /// Returns how the edge served a response. The provider's own field comes first, then Cache-Status (RFC 9211), then the
 /// fields of common caches. Returns `None` if no field shows the result of the lookup.
 ///
-/// Age shows nothing in one response, because an edge can forward the Age of another cache or a constant: see [`aged`].
+/// The Age of a single response shows nothing, because an edge can forward the Age of another cache, or a constant: see
+/// [`aged`].
 pub(crate) fn served(response: &Recorded, fields: &EdgeFields) -> Option<Served> {
     let headers = &response.headers;
     if let (Some(field), Some(lookup)) = (&fields.status, fields.lookup(headers)) {
@@ -59,7 +60,7 @@ pub(crate) fn served(response: &Recorded, fields: &EdgeFields) -> Option<Served>
 }
 
 /// Returns a hit if Age of a response is larger than Age of an earlier response to the same request. Age must not grow
-/// by more than the time between the responses, with one second for rounding at each end.
+/// by more than the time between the responses, plus one second for rounding at each end.
 pub(crate) fn aged(earlier: &Recorded, later: &Recorded, between: Duration) -> Option<Served> {
     let (before, after) = (age(&earlier.headers)?, age(&later.headers)?);
     let grows = after > before && after - before <= between.as_secs().saturating_add(2);

@@ -1,5 +1,5 @@
-//! `edgeshim smoke`: sends requests to the edge of a CDN and to the origin, and checks that the CDN does what the
-//! origin tells it. Only `cli` uses this room.
+//! `edgeshim smoke`: sends requests to the edge of a CDN and to the origin, and checks that the CDN obeys the header
+//! fields of the origin. Only `cli` uses this room.
 //!
 //! `session` sends the requests for one URL. `signed` sends the requests to which edgeshim itself responds. `probe` is
 //! the client. The functions in `checks` decide about recorded responses, so these functions can be tested without a
@@ -51,7 +51,7 @@ pub(crate) enum Baseline {
     Url(Url),
 }
 
-/// Makes all checks of all targets. `measures` requests the time to the first byte without a baseline.
+/// Makes all checks of all targets. `measures`: whether the time to the first byte is measured even without a baseline.
 pub(crate) async fn smoke(
     targets: Vec<Target>,
     options: Arc<Options>,
@@ -97,7 +97,7 @@ where
         tasks.spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire_owned().await;
-            // A task of its own, so that a panic does not lose the position.
+            // The checks of a target run in a task of their own, so that the position is still known after a panic.
             (position, tokio::spawn(task).await.ok())
         });
     }
@@ -148,7 +148,7 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
         }
         _ => None,
     };
-    // The first response of each server includes the connection, so it is not counted.
+    // The first response of each server is not counted, because a new connection and an empty cache can make it slower.
     for counts in (0..=SAMPLES).map(|number| number > 0) {
         sample(&mut probe, &question, counts, &mut edge).await;
         if edge.failed >= MOST_FAILED {
@@ -177,7 +177,8 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
 #[derive(Debug, Default)]
 struct Samples {
     times: Vec<Duration>,
-    /// The number of requests that got an error or no response. An error can be faster than the page.
+    /// The number of requests that got an error or no response. Their times do not count, because an error can be
+    /// faster than the page.
     failed: usize,
 }
 

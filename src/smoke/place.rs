@@ -52,7 +52,7 @@ pub(crate) struct Url {
     pub text: String,
     pub is_https: bool,
     pub server: Server,
-    /// The value of Host: without the port if the scheme has this port.
+    /// The value of Host. It has no port if the port is the default port of the scheme.
     pub authority: String,
     /// The path with its query. Empty if the URL has no path.
     pub path: String,

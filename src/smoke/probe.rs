@@ -68,7 +68,7 @@ pub(crate) struct Route {
 pub(crate) struct Probe {
     route: Route,
     connection: Option<Connection>,
-    /// The address of this end of the last connection.
+    /// The local address of the last connection.
     pub local: Option<IpAddr>,
     /// What is known about TLS of the last connection.
     pub tls: Option<TlsFacts>,
@@ -126,7 +126,7 @@ impl Probe {
         Ok(Recorded { status: head.status, headers: head.headers, body: read.freeze(), ending, ttfb })
     }
 
-    /// Sends a request and reads the head of the response. If a kept connection is dead, a new connection is used.
+    /// Sends a request and reads the head of the response. If a kept connection was closed, a new connection is used.
     async fn head(&mut self, question: &Question) -> Result<(Connection, Response<Incoming>, Duration), Trouble> {
         loop {
             let mut connection = match self.connection.take() {
@@ -236,7 +236,7 @@ fn chain(error: &hyper::Error) -> String {
     text
 }
 
-/// Turns an error of the TLS handshake into a trouble.
+/// Turns an error of the TLS handshake into a [`Trouble`].
 fn tls_trouble(error: &std::io::Error) -> Trouble {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
@@ -246,7 +246,7 @@ fn tls_trouble(error: &std::io::Error) -> Trouble {
     }
 }
 
-/// Turns an error of hyper into a trouble.
+/// Turns an error of hyper into a [`Trouble`].
 fn trouble(error: &hyper::Error) -> Trouble {
     let text = chain(error);
     if error.is_parse_too_large() {

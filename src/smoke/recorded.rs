@@ -14,9 +14,9 @@ use crate::wire::json::is_active;
 use crate::wire::names::{CACHE_CONTROL, CONTENT_ENCODING, ETAG};
 use crate::wire::values::cut;
 
-/// The number of bytes of a body that is read.
+/// The largest number of bytes of a body that are stored.
 pub(crate) const MOST_BODY_BYTES: usize = 8 * 1024 * 1024;
-/// The number of bytes to which a body is inflated.
+/// The largest number of bytes to which a body is inflated.
 const MOST_INFLATED_BYTES: u64 = 4 * MOST_BODY_BYTES as u64;
 /// The length to which a text from the network is cut before it is shown.
 const MOST_SHOWN_BYTES: usize = 160;
@@ -101,7 +101,7 @@ impl Trouble {
         }
     }
 
-    /// Returns whether the connection has no valid TLS.
+    /// Returns whether TLS is the cause.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::NoTls)
     }
@@ -173,7 +173,7 @@ impl Recorded {
     }
 }
 
-/// The error of [`Recorded::decoded`] if the body is complete but too large to be compared.
+/// The error of [`Recorded::decoded`] if the body is too large to be compared.
 pub(crate) const TOO_LARGE: &str = "the body is too large to be compared";
 
 /// Returns whether two responses have the same version of the content, as far as their entity tags show. If a response

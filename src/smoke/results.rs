@@ -23,7 +23,7 @@ pub(crate) enum Check {
     Identity,
     /// A range is a part of the body.
     Range,
-    /// The head of a response to HEAD is that of a response to GET.
+    /// The response to HEAD has the same head as the response to GET.
     Head,
     /// A request with the validator gets a 304.
     Revalidate,
@@ -31,13 +31,13 @@ pub(crate) enum Check {
     Vary,
     /// No client gets the cookie of another client.
     Cookies,
-    /// After a 503, the edge responds with success as soon as the origin does.
+    /// After a 503, the edge responds with success soon after the origin does.
     ErrorNotCached,
-    /// No request reaches edgeshim twice, and a loop would be noticed.
+    /// No request reaches edgeshim twice, and edgeshim would notice a loop.
     Loop,
     /// edgeshim recognises the CDN.
     Provider,
-    /// edgeshim learns the client's address, and no client can forge the address.
+    /// edgeshim gets the client's address, and no client can forge the address.
     ForwardedAddress,
     /// The edge responds as fast as the baseline.
     Ttfb,

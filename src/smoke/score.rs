@@ -17,11 +17,11 @@ const REQUESTS: usize = 40;
 const SIGNED_REQUESTS: usize = 30;
 /// The lifetime of the response whose change is measured.
 const LIFETIME: Duration = Duration::from_secs(2);
-/// The time after which the measurement ends.
+/// The time after which the measurement of the change ends.
 const MOST_CHANGE: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(100);
-/// The allowed difference of the latency of a change. Caches count in whole seconds, so one of them can be a second
-/// later without a reason.
+/// The largest allowed difference between the latencies of a change at the two CDNs. Caches count in whole seconds, so
+/// one cache can be up to a second later than the other.
 const CHANGE_TOLERANCE_SECONDS: f64 = 1.5;
 
 /// The comparison of two CDNs for one URL.
@@ -140,7 +140,7 @@ async fn offload(target: &Target, options: &Options, signer: &Signer<'_>, failed
     for _ in 0..SIGNED_REQUESTS {
         match id_of(&mut probe, &question, signer).await {
             Some(id) => ids.push(id),
-            // The check `provider` fails if edgeshim never reports.
+            // If edgeshim never reports, the check `provider` fails. So these requests do not count here.
             None if ids.is_empty() => return None,
             None => *failed += 1,
         }
@@ -208,7 +208,7 @@ fn rows(one: &Measured, other: &Measured) -> Vec<Row> {
     let both = one.change.zip(other.change);
     let mut rows = vec![
         time_row("ttfb, median", one.ttfb, other.ttfb, true),
-        // One slow response of 40 decides this row, so it only informs.
+        // Two slow responses out of 40 decide this row, so the row only informs.
         time_row("ttfb, 95th percentile", one.slow, other.slow, false),
         share_row("hit ratio", one.hit_ratio, other.hit_ratio),
         share_row("offload", one.offload, other.offload),

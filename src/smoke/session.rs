@@ -19,8 +19,8 @@ use crate::wire::names::{
     ACCEPT_ENCODING, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, USER_AGENT, X_CDN_PROVIDER,
 };
 
-/// The largest number of requests until a response must come from the cache. A POP has several caches, and a cache can
-/// need a moment to store a response.
+/// The largest number of requests until a response must come from the cache. A point of presence has several caches,
+/// and a cache can need a moment to store a response.
 const MOST_REQUESTS: usize = 5;
 /// The pause before each further request.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -59,7 +59,8 @@ struct Seen {
     /// How the edge served the last response, if Age showed this.
     aged: Option<Served>,
     requests: usize,
-    /// The result of miss-then-hit if a later request got an error or no response. `last` is then the response before.
+    /// The result of miss-then-hit if a later request got an error or no response. `last` is then the last response
+    /// before the failure.
     failure: Option<Verdict>,
     plain: Outcome,
     part: Option<(Outcome, (usize, usize))>,
@@ -383,7 +384,8 @@ impl Session {
         let echo = match &signed.echo {
             Ok(echo) => echo,
             Err(verdict) => {
-                // Only one check fails, because the other checks cannot be made for the same reason.
+                // There is one cause, so only the check `provider` fails. The other checks cannot be made, and are
+                // skipped.
                 self.set(Check::Provider, verdict.clone());
                 for check in checks.into_iter().filter(|check| *check != Check::Provider) {
                     self.set(check, Verdict::skip("edgeshim did not report what arrived, see provider"));

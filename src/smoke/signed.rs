@@ -18,7 +18,7 @@ use crate::wire::secret::Secret;
 const LIFETIME: Duration = Duration::from_secs(3);
 /// The time after which the measurement ends.
 const MOST_KEPT: Duration = Duration::from_secs(9);
-/// The time for which success is awaited after a forced 503.
+/// The time for which smoke waits for a success after a forced 503.
 const MOST_RECOVERY: Duration = Duration::from_secs(15);
 /// The pause between two requests of a measurement.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// a response is on its way.
 const MOST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(WINDOW_SECONDS);
 
-/// What the signed paths led to.
+/// The results of the requests for signed paths.
 pub(crate) struct Signed {
     /// What arrived at edgeshim, or the failure.
     pub echo: Result<EchoReport, Verdict>,
@@ -66,8 +66,8 @@ impl<'a> Signer<'a> {
     /// Uses the clock of edgeshim from now on. `timeout` is the longest time for which the report was on its way.
     ///
     /// # Errors
-    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So a larger
-    /// difference is wrong, and no path is signed for it. The error is the result of the check.
+    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So if the
+    /// difference is larger, the report is wrong, and its clock is not used. The error is the result of the check.
     fn follow(&mut self, now_ms: u64, timeout: Duration) -> Result<(), Verdict> {
         let ahead_ms = i128::from(now_ms).saturating_sub(our_ms());
         let most = MOST_CLOCK_DIFFERENCE.saturating_add(timeout);
@@ -144,9 +144,11 @@ async fn cookie(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Verd
     }
 }
 
-/// Lets edgeshim send a 503, and measures how long the edge sends errors after that.
+/// Makes edgeshim fail with 503 for some seconds, and measures how long the edge sends errors after the end of this
+/// failure.
 async fn recovery(probe: &mut Probe, target: &Target, signer: &Signer<'_>) -> Result<Recovery, Trouble> {
-    // edgeshim counts from the start of the second of the signature. So the signature is made early in a second.
+    // edgeshim counts the duration of the failure from the start of the second in which the path was signed. So the
+    // path is signed early in a second.
     let into_second = signer.now_ms() % 1000;
     if into_second > 300 {
         tokio::time::sleep(Duration::from_millis(1000 - into_second)).await;

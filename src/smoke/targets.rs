@@ -1,4 +1,4 @@
-//! What smoke checks: URLs at the edges of providers, and how to connect to a server.
+//! The targets of smoke, which are URLs at the edges of providers, and the clients that connect to a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,8 @@ impl Target {
         })
     }
 
-    /// Returns the request that a browser without conditions sends to the edge.
+    /// Returns a request for the edge without conditions. `coding` is the value of Accept-Encoding. If the CDN reports
+    /// the cache result only on request, the request has the field for this.
     pub(crate) fn question(&self, target: &str, coding: &str) -> Question {
         let question = Question::get(target).with(&ACCEPT_ENCODING, coding);
         match &self.fields().ask {
@@ -71,7 +72,7 @@ impl Target {
     }
 }
 
-/// Returns a client for another server than the edge, with the Host of the URL.
+/// Returns a client for a server other than the edge. `authority` is the value of Host.
 pub(crate) fn probe_of(url: &Url, authority: &str, options: &Options) -> Probe {
     let tls = options.trust.clone().filter(|_| url.is_https);
     Probe::new(Route {

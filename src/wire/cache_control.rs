@@ -4,8 +4,8 @@
 //! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers, and quoted
 //! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First, a directive that
 //! might restrict caches takes effect. Second, a lifetime that is not a number is read as 0, because RFC 9111 §4.2.1
-//! asks caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded part of
-//! it.
+//! encourages caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded
+//! part of it.
 
 use std::cmp::Ordering;
 
@@ -61,7 +61,7 @@ pub struct CacheControl<'a> {
     pub(crate) extensions: Vec<Extension<'a>>,
 }
 
-/// A directive that this module does not know, in its original spelling.
+/// A directive that has no field in [`CacheControl`], in its original spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extension<'a> {
     /// The name, which is a token.
@@ -91,9 +91,9 @@ impl<'a> CacheControl<'a> {
             self.add_malformed(text);
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // The length is compared first, so most names need only one comparison of text. A directive without a number
-        // that forbids something takes effect with any argument. A directive without a number that allows something
-        // takes effect only without an argument.
+        // The length is compared first, so most names need only one comparison of text. Of the directives without a
+        // number, those that forbid something take effect with any argument. Those that allow something take effect
+        // only without an argument.
         match name.len() {
             6 if is(b"public") => self.public |= argument == Argument::Absent,
             7 if is(b"max-age") => lower(&mut self.max_age, seconds(argument)),

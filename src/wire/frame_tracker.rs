@@ -3,7 +3,7 @@
 //! no part of a request (RFC 9113 §10.5).
 //!
 //! The tracker does not check frames. The HTTP/2 codec (h2) checks them, but the codec sees a frame only when the frame
-//! is complete. So the codec cannot tell that a head has begun.
+//! is complete. So the codec cannot show that a head has begun.
 
 use super::head_tracker::Phase;
 

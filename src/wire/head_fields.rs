@@ -5,8 +5,9 @@
 //! name has one bit. If the bit is 0, the field is absent, and no look-up is necessary. If the bit is 1, the field can
 //! be present, because several names share a bit.
 //!
-//! A filter may contain names of fields that have been removed, but it must contain all names of the head. So whoever
-//! adds a field to a head must also add its name to the filter of the head. Debug builds check this in each look-up.
+//! A filter may contain names of fields that have been removed, but it must contain all names of the head. So code that
+//! adds a field to a head must also add the name of the field to the filter of the head. Debug builds check this in
+//! each look-up.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 
@@ -29,7 +30,7 @@ impl Names {
     pub(crate) fn add(&mut self, name: &HeaderName) {
         let name = name.as_str().as_bytes();
         self.set(name);
-        // The first letter is compared here, because most names differ in it.
+        // The first letter is compared here, because most names begin with another letter.
         if name.first() == ASSIGNMENT.as_bytes().first() && is_assignment(name) {
             self.set(ASSIGNMENT.as_bytes());
         }
@@ -55,8 +56,8 @@ impl Names {
     }
 }
 
-/// Returns the word and the bit of a name. The factors keep the names that layers look for apart from the names that
-/// are in most heads.
+/// Returns the word and the bit of a name. The factors 19 and 8 are chosen so that the names that layers look for
+/// rarely share a bit with names that are in most heads.
 fn place(name: &[u8]) -> (usize, u64) {
     match name {
         name @ [first, .., last] => {

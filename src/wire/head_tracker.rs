@@ -3,9 +3,9 @@
 //! hyper silently drops Content-Length if Transfer-Encoding is also present. So no code behind hyper can see that a
 //! request was ambiguous (request smuggling: RFC 9112 §6.1 and RFC 9112 §11.2). [`HeadTracker`] sees every byte that
 //! edgeshim reads from a client's connection. The tracker follows heads and bodies by hyper's rules, and stores a
-//! verdict on each head until `serve/requests.rs` asks for the verdict. The tracker refuses a head that has both fields
-//! (RFC 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), a field line that continues on the
-//! next line (RFC 9112 §5.2), or a target with a fragment, which hyper would remove (RFC 9112 §3.2).
+//! verdict on each head until `serve/requests.rs` takes the verdict. The tracker refuses a head that has both fields
+//! (RFC 9112 §6.1), a CR without an LF directly after the CR (RFC 9112 §2.2), a field line that continues on the next
+//! line (RFC 9112 §5.2), or a target with a fragment, which hyper would remove (RFC 9112 §3.2).
 //!
 //! The tracker is not a second parser: hyper checks names, methods and values. For each message that hyper accepts, the
 //! tracker must find the same end as hyper, or stop (for example at an LF without a CR in a trailer line). If hyper
@@ -324,7 +324,7 @@ impl HeadTracker {
     }
 
     fn has_length_line(&mut self) {
-        // `u64::MAX` tells `end_length` that this line is the first Content-Length line.
+        // With `u64::MAX`, `end_length` recognises the first Content-Length line.
         if !self.has_length {
             self.length = u64::MAX;
         }

@@ -61,7 +61,7 @@ pub static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// Fetch Metadata: whether a page of the same site caused a browser's request.
 pub static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// nginx: `no` asks proxies not to buffer the response.
+/// nginx: with the value `no`, a proxy does not buffer the response.
 pub static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// How a cache served a response. Each cache product uses its own values.
 pub static X_CACHE: HeaderName = HeaderName::from_static("x-cache");

@@ -46,7 +46,7 @@ pub fn gzip_acceptance(headers: &HeaderMap) -> Coding {
 /// Returns the codings that Accept-Encoding prefers to identity (RFC 9110 §12.5.3).
 ///
 /// A coding that is not named has the weight of `*`, or 0 if `*` is not named either. If the field is absent, no coding
-/// is preferred, because a CDN that wants gzip sends the field. If a coding is named twice, the lower weight is used.
+/// is preferred, because a CDN that accepts gzip sends the field. If a coding is named twice, the lower weight is used.
 /// For gzip and br, this choice is safe, because every client can read a body without a coding.
 pub(crate) fn coding_acceptance(headers: &HeaderMap) -> Acceptance {
     let (mut gzip, mut br, mut identity, mut any) = (None, None, None, None);

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn vary_when_accept_encoding_is_the_only_name_then_is_only_returns_true() {
+    fn vary_when_every_name_is_accept_encoding_then_has_only_accept_encoding() {
         assert!(is_only(&map(&["accept-encoding", "Accept-Encoding"]), "Accept-Encoding"));
         assert!(!is_only(&map(&["Accept-Encoding, Origin"]), "Accept-Encoding"));
         assert!(!is_only(&map(&[]), "Accept-Encoding"));

@@ -8,11 +8,11 @@ struct Traffic {
     /// The counters of each shim: pulls, and pulls with 5xx, by provider.
     counts: [BTreeMap<String, (u64, u64)>; 2],
     started: [u64; 2],
-    /// The part of fastly's pulls that fail, and the share from which on they fail. Both are in per mille.
+    /// The part of fastly's pulls that fail, and the smallest share of fastly at which they fail, both in per mille.
     failing: Option<(u64, u32)>,
     /// The part of the pulls of all other providers that fail, in per mille.
     others_failing: u64,
-    /// What the shims report beside the pulls, for fastly and for each other provider. Absent: nothing.
+    /// What the shims report in addition to the pulls, for fastly and for each other provider. `None`: nothing.
     quality: Option<[Quality; 2]>,
     /// The beacons, the slow pulls and the requests at the edge of each shim, by provider.
     further: [BTreeMap<String, [u64; 3]>; 2],
@@ -25,11 +25,11 @@ struct Traffic {
     looks: usize,
     /// How many queries to Prometheus had an offset.
     offsets: usize,
-    /// The status that the shims send for an annotation.
+    /// The bodies of the annotations that the shims got.
     annotations: Vec<String>,
 }
 
-/// The figures of a provider beside its 5xx.
+/// The figures of a provider in addition to its 5xx.
 #[derive(Clone, Copy)]
 struct Quality {
     /// The beacons and the pulls that are slow, for 1,000 pulls.
@@ -92,7 +92,8 @@ fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
     text
 }
 
-/// The series of one provider beside its pulls. Each pull takes less than 0.1 s, or, if it is slow, less than 1 s.
+/// The series of one provider in addition to its pulls. A slow pull takes less than 1 s, and each other pull takes less
+/// than 0.1 s.
 fn series_of(name: &str, pulls: u64, [beacons, slow, edge]: [u64; 3]) -> String {
     let mut text = format!(
         "edgeshim_beacons_total{{source=\"{name}\"}} {beacons}\n\
@@ -199,7 +200,7 @@ fn ramp_when_guards_hold_then_makes_all_steps_and_shows_the_convergence() {
 }
 
 #[test]
-fn ramp_when_errors_rise_at_a_step_then_start_is_back_with_one_line_of_figures() {
+fn ramp_when_errors_rise_at_a_step_then_start_weights_are_back_and_journal_has_the_figures() {
     let stage = Stage::new(STEPS);
     stage.traffic().failing = Some((100, 100));
     let ended = stage.ramp(&["--why", "new CDN"]);
@@ -215,7 +216,7 @@ fn ramp_when_errors_rise_at_a_step_then_start_is_back_with_one_line_of_figures()
     );
     assert!(ended.err.contains("the weights are back"), "{ended:?}");
 
-    // The fault is mended, and the ramp begins again.
+    // The errors have ended, and the ramp begins again.
     stage.traffic().failing = None;
     let ended = stage.ramp(&["--resume"]);
     assert!(ended.code == 0 && stage.share() == 500, "{ended:?}");
@@ -238,7 +239,7 @@ fn ramp_when_all_providers_fail_then_goes_on() {
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
 }
 
-/// The guards with figures beside the 5xx, and the beginning of their figures when fastly has `BAD` ones.
+/// The guards whose figures are not the 5xx, each with the beginning of its figures if fastly is `BAD`.
 const FURTHER_GUARDS: [(&str, &str); 3] = [
     ("beacons_per_minute = 50.0", "beacons "),
     ("p95_ratio = 1.2", "p95 of the pull time "),
@@ -438,7 +439,7 @@ fn ramp_when_it_is_not_possible_then_is_refused_and_nothing_is_written() {
     stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly"], &["the input ended without an answer"]);
     stage.desk.fine(&["-t", "html", "-p", "fastly", "-m", "no", "--yes"]);
     stage.desk.fails(1, &["ramp", "-t", "html", "-p", "fastly"], &["mode no", "-m obey --pct 0"]);
-    // Without [ramp], a small max_step is no mistake, but the steps are too large for it.
+    // Without [ramp], a file with a small max_step is valid. But a ramp with the default steps is refused.
     let text = format!("max_step = 20\nprometheus = \"http://127.0.0.1:1\"\n{}{TARGET}", stage.dns.service("pdns"));
     stage.desk.dir.write("balance.toml", text);
     stage.desk.fine(&["-t", "html", "-p", "fastly", "-m", "obey", "--pct", "0", "--yes"]);
@@ -448,7 +449,7 @@ fn ramp_when_it_is_not_possible_then_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
+fn ramp_when_prometheus_has_the_counters_then_uses_only_these_counters() {
     let stage = Stage::new(STEPS);
     let (traffic, zone) = (Arc::clone(&stage.traffic), Arc::clone(&stage.dns.zone));
     let prometheus = Origin::start(move |request, conn| {
@@ -474,7 +475,7 @@ fn ramp_when_prometheus_has_the_counters_then_is_driven_by_them() {
     });
     let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
     stage.desk.dir.write("balance.toml", format!("prometheus = \"http://{}\"\n{config}", prometheus.addr));
-    // The shims would stop the ramp.
+    // If the ramp used the counters of the shims, the broken shim would stop the ramp.
     stage.traffic().is_broken = true;
     let ended = stage.ramp(&["--to", "5"]);
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");

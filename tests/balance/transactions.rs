@@ -90,7 +90,7 @@ fn write_when_failing_at_any_place_then_all_nodes_are_put_back() {
 }
 
 #[test]
-fn write_when_asked_to_repeat_later_then_is_repeated_or_all_nodes_are_put_back() {
+fn write_when_response_has_retry_after_then_is_repeated_or_all_nodes_are_put_back() {
     let stage = Stage::new();
     for write in 0..6 {
         // The call is repeated three times.
@@ -119,7 +119,8 @@ fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
                 continue;
             }
             stage.plant(write, plant.clone());
-            // All later writes fail, so nothing can be put back. A hang takes a second, so it is tried once only.
+            // All later writes fail, so nothing can be put back. A hang lasts a second, so the later writes hang only
+            // in one case.
             let is_other = name == "cut" || (name == "hang" && write > 1);
             for later in write + 1..write + 13 {
                 stage.plant(later, if is_other { Plant::Status(500) } else { plant.clone() });
@@ -152,7 +153,7 @@ fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
 }
 
 #[test]
-fn nodes_when_service_is_silent_after_a_failed_write_then_are_reported_as_unknown() {
+fn nodes_when_services_fail_after_a_write_without_response_then_are_reported_as_unknown() {
     let stage = Stage::new();
     let (arrived, go_on) = (Gate::default(), Gate::default());
     stage.plant(1, Plant::Wait(Arc::new(arrived.clone()), Arc::new(go_on.clone())));

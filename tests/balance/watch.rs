@@ -249,7 +249,7 @@ fn last_provider_when_edge_is_down_then_stays_and_journal_has_one_line_with_the_
     let watch = Watch::start(&desk);
     wait_served(&dns, &watch, "f", false);
     akamai.set(503);
-    watch.wait("html: akamai is down, but stays, because no other provider is served that is not down");
+    watch.wait("html: akamai is down, but stays, because all other providers are down or not served");
     akamai.wait_probes(8);
     let kept = |desk: &Desk| desk.lines().into_iter().filter(|line| line["result"] == "kept").collect::<Vec<_>>();
     assert_eq!(weights(&dns, NODE), [("a".to_owned(), 1000)].into());
@@ -257,7 +257,7 @@ fn last_provider_when_edge_is_down_then_stays_and_journal_has_one_line_with_the_
     assert_eq!((&kept(&desk)[0]["provider"], &kept(&desk)[0]["who"]), (&json!("akamai"), &json!("watch")));
     let text = watch.stop();
     assert_eq!(text.matches("but stays").count(), 1, "{text}");
-    // A watch that starts later says it, but the journal has the line already.
+    // A watch that starts later reports the reason again, but writes no second line into the journal.
     let watch = Watch::start(&desk);
     fastly.set(200);
     wait_served(&dns, &watch, "f", true);

@@ -34,7 +34,7 @@ impl Usage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filling {
     volume: Volume,
-    /// The time in which this traffic came, in seconds.
+    /// How long the time with this traffic is, in seconds.
     covered: u64,
     /// The bytes of each slot.
     slots: Vec<u128>,
@@ -87,7 +87,8 @@ pub(crate) struct Forecast {
 }
 
 impl Outlook {
-    /// Returns `None` if there are no samples, so that the traffic is unknown.
+    /// Computes the outlook of a month from the samples of a CDN. Returns `None` if there are no samples, because the
+    /// traffic is unknown then.
     pub(crate) fn new(series: &Series, month: Month) -> Option<Self> {
         let (first, last) = (*series.0.keys().next()?, *series.0.keys().next_back()?);
         let step = series.step();

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn price_when_negative_too_fine_or_no_number_then_is_rejected() {
+    fn price_when_negative_or_not_a_number_or_with_seven_decimals_then_is_rejected() {
         for (text, millionths) in [
             ("0", 0),
             ("0.085", 85_000),
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn amount_when_halfway_between_two_millionths_then_is_rounded_up() {
-        // 3 bytes at 0.5 a GB are 3 * 500,000 / 10^9 = 0.0015 millionths, 10^6 bytes are 500 millionths.
+        // At 0.5 for each GB, 3 bytes cost 3 * 500,000 / 10^9 = 0.0015 millionths, and 10^6 bytes cost 500 millionths.
         assert_eq!(Price(500_000).of(3, 1_000_000_000), Money(0));
         assert_eq!(Price(500_000).of(1_000_000, 1_000_000_000), Money(500));
         assert_eq!(Price(1).of(500_000_000, 1_000_000_000), Money(1));

@@ -96,7 +96,7 @@ impl Samples {
     }
 
     /// Reads a file, which may be compressed with gzip. If the path is `-`, reads standard input. `needed` returns the
-    /// members that the samples of a provider must have beside `time`, `provider`, `bytes` and `requests`.
+    /// members that the samples of a provider must have in addition to `time`, `provider`, `bytes` and `requests`.
     ///
     /// # Errors
     /// Returns messages if the file cannot be read, and for the first wrong lines.

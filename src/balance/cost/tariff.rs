@@ -9,7 +9,7 @@ use super::samples::{PULL_BYTES, PULLS, Volume};
 pub(crate) const GB: u128 = 1_000_000_000;
 /// The bytes of a slot at 1 Mbps: 10^6 bits a second, for 300 seconds, in bytes of 8 bits.
 pub(crate) const MBPS: u128 = 1_000_000 * 300 / 8;
-/// The number of requests or pulls that have one price.
+/// The prices of requests and of pulls apply to this number of requests or pulls.
 const PER_REQUESTS: u128 = 10_000;
 
 /// A range of quantities with one price for each GB.
@@ -95,7 +95,7 @@ impl Tariff {
         tiers.iter().zip(tiers.iter().skip(1)).filter_map(|(tier, next)| Some((tier.up_to?, next.per_gb)))
     }
 
-    /// Returns the members that each sample of this CDN must have beside the bytes and the requests.
+    /// Returns the members that each sample of this CDN must have in addition to the bytes and the requests.
     pub(crate) fn needed(&self) -> Vec<&'static str> {
         let pulls = self.per_10k_pulls.map(|_| PULLS);
         pulls.into_iter().chain(self.per_pull_gb.map(|_| PULL_BYTES)).collect()
@@ -272,14 +272,14 @@ mod tests {
         fn tiers_when_bytes_grow_then_amount_never_falls_and_never_jumps(
             tiers in any_tiers(), bytes in 0..20_000_000_000_000_u128, more in 0..1_000_000_u128,
         ) {
-            let dearest = tiers.iter().map(|tier| tier.per_gb.0).max().unwrap_or(0);
+            let highest = tiers.iter().map(|tier| tier.per_gb.0).max().unwrap_or(0);
             let edges: Vec<u128> = tiers.iter().filter_map(|tier| tier.up_to).collect();
             // The amount is also compared on both sides of each edge.
             for from in edges.iter().map(|edge| edge.saturating_sub(more / 2)).chain([bytes]) {
                 let (less, greater) = (of_tiers(&tiers, from), of_tiers(&tiers, from + more));
                 prop_assert!(less <= greater);
-                // The difference is at most the price of the bytes in the dearest tier, plus one millionth of rounding.
-                prop_assert!(greater.0 - less.0 <= more * u128::from(dearest) / GB + 1);
+                // At most, the added bytes have the highest price. Rounding can add one millionth.
+                prop_assert!(greater.0 - less.0 <= more * u128::from(highest) / GB + 1);
             }
         }
 

@@ -1,7 +1,8 @@
 //! Signatures of requests to AWS, version 4 (AWS4-HMAC-SHA256).
 //!
-//! The signature is an HMAC over the method, the path, the query, two header fields and a digest of the body. Its key
-//! comes from the secret, by a chain of HMACs. If the secret or any of these parts differs, the signature differs.
+//! The signature is an HMAC over the method, the path, the query, two header fields and a digest of the body. The key
+//! of this HMAC is derived from the secret by a chain of HMACs. If the secret or a signed part differs, the signature
+//! differs.
 
 use std::fmt::Write as _;
 

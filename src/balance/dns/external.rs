@@ -1,5 +1,5 @@
-//! A program of the operator that reads and writes the weights, for DNS services without a client in edgeshim. For each
-//! read and each write, edgeshim starts the program and sends one JSON object to its standard input.
+//! Runs a program of the operator that reads and writes the weights of a DNS service for which edgeshim has no client.
+//! For each read and each write, edgeshim starts the program and sends one JSON object to its standard input.
 //! `deploy/balance/README.md` describes the objects.
 
 use std::collections::BTreeMap;

@@ -79,7 +79,7 @@ enum Api {
 }
 
 impl Service {
-    /// Makes the client of a service.
+    /// Makes a client for the API of a service.
     ///
     /// # Errors
     /// Returns a message if the keys cannot be used.
@@ -121,7 +121,8 @@ impl Service {
         }
     }
 
-    /// Checks a node after a change. PowerDNS: looks the node up, as clients do. The other services: checks nothing.
+    /// Checks a node after a change. For PowerDNS, looks the node up as clients do. For the other services, checks
+    /// nothing.
     pub(crate) async fn look_up(&self, target: &TargetKeys, node: &str, record: &Record) -> Answers {
         match &self.api {
             Api::PowerDns(service) => service.look_up(target, node, record).await,
@@ -129,7 +130,8 @@ impl Service {
         }
     }
 
-    /// Waits until all DNS servers of the service have the written records. Only Route 53 reports this.
+    /// Waits until all DNS servers of the service have the written records. Only Route 53 reports when this is so. For
+    /// the other services, does not wait.
     ///
     /// # Errors
     /// Returns why it is unknown whether all DNS servers have the records.
@@ -141,8 +143,8 @@ impl Service {
     }
 }
 
-/// Returns `Edited` if the weights in DNS do not follow from the modes and weights in the record. Then someone has
-/// changed the record without edgeshim.
+/// Checks whether the weights in DNS follow from the modes and weights in the record. If they do not, someone has
+/// changed the record without edgeshim, and the result is `Edited`.
 fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Holding {
     let Holding::Ours(record) = holding else { return holding };
     let served = record.shares.served();

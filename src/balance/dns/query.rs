@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(answer(&circle, 0x1234, "img.example.com"), None);
     }
 
-    /// A server that answers over UDP with `udp`, and over TCP with `tcp`.
+    /// Looks a name up at a server that answers over UDP with `udp`, and over TCP with `tcp`.
     async fn asked(udp: Vec<u8>, tcp: Option<Vec<u8>>) -> io::Result<Answer> {
         let with_id = |packet: &[u8], id: &[u8]| [&id[..2], &packet[2..]].concat();
         let (listener, socket) = loop {

@@ -2,7 +2,7 @@
 //!
 //! The identifier of a weighted record has the provider, its mode and the weight that a person set, for example
 //! `edgeshim fastly obey 15`. If `watch` has taken the provider away, ` away` follows. The element `Weight` has the
-//! weight in DNS. It is 0 for a provider that is not served.
+//! weight in DNS, which is 0 for a provider that is not served.
 
 use std::collections::BTreeMap;
 

@@ -36,9 +36,10 @@ const MAX_PAGES: u32 = 20;
 /// with UPSERT counts twice.
 const MAX_RECORDS: usize = 1000;
 const MAX_VALUE_BYTES: usize = 32_000;
-/// The largest number of repeats of a call while Route 53 accepts no more requests, and the wait before the first
-/// repeat. The wait doubles with each repeat. Each wait is multiplied by a random factor from 0.5 to 1.5.
+/// The largest number of repeats of a call while Route 53 accepts no more requests.
 const MAX_REPEATS: u32 = 5;
+/// The wait before the first repeat. The wait doubles with each repeat, and a random factor from 0.5 to 1.5 is applied
+/// to each wait.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait until all DNS servers of Route 53 have the changes. Usually the wait is shorter than a minute.
 const IN_SYNC_LIMIT: Duration = Duration::from_mins(3);

@@ -2,8 +2,8 @@
 //! `/api/change`.
 //!
 //! `gate` decides who is allowed to use the page, and `api_paths` finds the response to a request. `reading` reads what
-//! the page shows, with `dns_reads` for the weights and `month_bills` for the cost. `asked` reads what a
-//! person asks for, shows it before anything is written, and makes the change.
+//! the page shows, with `dns_reads` for the weights and `month_bills` for the cost. `asked` makes the preview of a
+//! change, and makes the change after a person has confirmed the preview.
 
 mod api_paths;
 mod asked;

@@ -27,7 +27,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 }
 
 impl Page {
-    /// Returns the samples of the present month. Without a file of samples, there are none.
+    /// Returns the samples of the present month. If no file of samples is configured, the result has no samples.
     async fn samples(&self) -> Read {
         let month = Month::of_unix(clock::unix_time().as_secs());
         let Some(path) = self.file.samples.as_deref() else { return Ok(Arc::new(Samples::new(month))) };
@@ -61,7 +61,7 @@ impl Page {
         }
     }
 
-    /// Returns the warnings about the cost of a plan, as the command does.
+    /// Returns the same warnings about the cost of a plan as the command line shows.
     pub(super) async fn cost_warnings(&self, plan: &Plan) -> Vec<String> {
         if self.file.prices.is_empty() || self.file.samples.is_none() {
             return Vec::new();

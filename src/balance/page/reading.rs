@@ -26,12 +26,13 @@ use super::month_bills::{Stamp, stamp};
 
 /// The age at which a reading is replaced.
 const MAX_AGE: Duration = Duration::from_secs(3);
-/// The time over which the observed shares are measured, and the largest number of looks in this time.
+/// The time over which the observed shares are measured.
 const WINDOW: Duration = Duration::from_mins(1);
+/// The largest number of looks (readings of the counters) in this time.
 const MAX_LOOKS: usize = 32;
 /// The number of changes that the page shows.
 const HISTORY: usize = 20;
-/// How long a reading waits for the DNS services and the shims. The page asks again every 5 seconds.
+/// How long a reading waits for the DNS services and the shims. The page requests the state every 5 seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The newest reading, the weights in DNS, and the earlier counters, from which the observed shares are computed.

@@ -71,7 +71,7 @@ fn plan_when_one_weight_changes_then_other_weights_stay_and_1000_places_are_divi
 
 #[test]
 fn plan_when_nothing_changes_then_no_node_is_changed() {
-    // A provider that balance.toml has and DNS does not have yet is no change.
+    // A provider that is in balance.toml but not yet in DNS does not count as a change.
     let nodes = [node(0, ours(&equal())), node(1, ours(&equal()))];
     assert!(!plan(&file(&["a", "b", "c", "d"]), &nodes, weight("a", 15)).expect("a plan").is_changed());
 }

@@ -1,5 +1,5 @@
 //! The guards of a ramp. Each guard compares a figure of the provider with a limit, and with the same figure of the
-//! other providers in the same time. If the figure is as bad for the other providers, one CDN is not the cause, so
+//! other providers in the same time. If the figure is as bad for the other providers, the provider is not the cause, so
 //! there is no breach.
 
 use crate::balance::figures::{Counts, Growth};
@@ -19,7 +19,7 @@ pub(crate) enum Verdict {
     Unknown(&'static str),
     /// The figure is above the limit, and worse than the figure of the other providers.
     Breach {
-        /// Whether the numbers exclude chance. If they do not, only a second look confirms the breach.
+        /// Whether the numbers exclude chance. If they do not, a breach counts only at two looks in a row.
         is_certain: bool,
     },
 }
@@ -158,7 +158,7 @@ mod tests {
         for (own, others, expected) in [
             (counts(1000.0, 50.0), Some(counts(9000.0, 9.0)), breach.clone()),
             (counts(1000.0, 10.0), Some(counts(9000.0, 0.0)), Verdict::Fine),
-            // All providers fail: the fault is the origin's.
+            // All providers fail, so the origin is the cause.
             (counts(1000.0, 310.0), Some(counts(9000.0, 2700.0)), Verdict::Fine),
             (counts(1000.0, 450.0), Some(counts(9000.0, 2700.0)), breach.clone()),
             // Four failures are too few, even if all pulls fail.

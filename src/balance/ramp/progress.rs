@@ -13,12 +13,12 @@ use crate::balance::figures::Growth;
 use crate::balance::ramp_keys::RampKeys;
 use crate::metrics::arrival::{PARTS, arrival};
 
-/// The number of looks that are read together. The guards read these last looks, and also all looks of the step. So
-/// both a sudden failure and a slow failure are found.
+/// The number of recent looks whose growth is added up. The guards are read twice: for these recent looks, to find a
+/// sudden failure, and for all looks of the step, to find a slow failure.
 const RECENT_LOOKS: usize = 4;
-/// A share has arrived if its distance from the wanted share is at most the larger of these two: so many percentage
-/// points, and so large a part of the wanted share.
+/// A share has arrived if it differs from the wanted share by at most this number of percentage points.
 const NEAR_POINTS: f64 = 2.0;
+/// A share has also arrived if it differs from the wanted share by at most this part of the wanted share.
 const NEAR_PART: f64 = 0.1;
 
 /// What a ramp does next.
@@ -157,7 +157,7 @@ impl<'k> Step<'k> {
         }
     }
 
-    /// Takes a look without figures. Such a look shows neither a breach nor that the guards hold.
+    /// Handles a look without figures. Such a look does not show whether the guards hold.
     fn without_figures(&mut self, now: Duration, why: &str) -> Next {
         let blind = now.saturating_sub(self.seen);
         self.report = format!("holding, no figures for {}: {why}", time(blind));

@@ -1,4 +1,5 @@
-//! What the targets of a watch share: the journal, the turn to write, and what follows an act.
+//! What the targets of a watch share: the journal, the turn to write, and the work after an act, such as its
+//! announcement.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -53,8 +54,8 @@ impl<'f> Shared<'f> {
         self.start.elapsed()
     }
 
-    /// Waits until no other target of this watch writes. The journal has one lock. A target that finds this lock taken
-    /// would have to wait for its next round.
+    /// Waits until no other target of this watch writes. The journal has one lock. Without the wait for the turn, a
+    /// target could find this lock taken, and would then have to wait for its next round.
     pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }
@@ -98,8 +99,8 @@ impl<'f> Shared<'f> {
         self.services.settle().await.iter().for_each(|text| self.warn(text));
     }
 
-    /// Announces acts to the shims, one after the other, until all senders are dropped. After a signal, each act gets
-    /// only a warning.
+    /// Announces acts to the shims, one after the other, until all senders are dropped. After a signal, acts are not
+    /// announced, and a warning names each of them.
     pub(crate) async fn announce_acts(&self, mut acts: mpsc::Receiver<Entry>, stop: &Interrupt) {
         while let Some(entry) = acts.recv().await {
             tokio::select! {

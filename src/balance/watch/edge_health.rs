@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-/// The largest factor for `up_after`. After an edge has gone down for the third time, it needs twice `up_after`
-/// successes to be up again, after the fourth time four times as many, and so on.
+/// The largest factor for `up_after`. An edge that has gone down three times needs 2 * `up_after` successes to be up
+/// again. After it has gone down four times, it needs 4 * `up_after` successes, and so on.
 const MAX_FACTOR: u32 = 32;
-/// After this number times `up_after` successes in a row, the earlier failures of an edge are forgotten.
+/// After `FORGOTTEN_AFTER * up_after` successes in a row, the earlier failures of an edge are forgotten.
 const FORGOTTEN_AFTER: u32 = 64;
 
 /// How many probes in a row change what is known about an edge.
@@ -73,8 +73,8 @@ impl Health {
     }
 }
 
-/// Whether a round gives no information about the edges: no probe succeeded, and among the edges that were not down are
-/// edges of several providers. The likely cause is the network of this machine.
+/// Whether a round gives no information about the edges: no probe succeeded, and the edges that were not down before
+/// belong to several providers. The likely cause is the network of this machine.
 pub(crate) fn is_blind<'p>(results: impl IntoIterator<Item = (&'p str, EdgeState, bool)>) -> bool {
     let mut failing = BTreeSet::new();
     for (provider, state, is_success) in results {

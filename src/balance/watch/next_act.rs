@@ -18,7 +18,7 @@ pub(crate) enum Next {
 
 /// Returns what to do next. `state` returns what is known about the edge of a provider.
 ///
-/// A provider that is up returns first. After its return, another provider can go away.
+/// A provider that is away and up comes back first. Only then is another provider taken away.
 pub(crate) fn next(shares: &Shares, state: impl Fn(&str) -> EdgeState) -> Next {
     let returned = |(name, share): &(&String, &crate::balance::share::Share)| {
         share.mode == Mode::Obey && share.away && state(name) == EdgeState::Up

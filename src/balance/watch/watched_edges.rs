@@ -122,7 +122,7 @@ impl<'f> Edges<'f> {
         self.list.iter().zip(results).map(row).collect()
     }
 
-    /// Counts the results of a round, and shows them to the targets.
+    /// Counts the results of a round, and publishes them to the targets.
     pub(crate) fn count(&mut self, results: Vec<Probed>) {
         let limits = Limits { down_after: self.keys.down_after, up_after: self.keys.up_after };
         let seen = self.list.iter().zip(&results);

@@ -1,7 +1,9 @@
-//! One target of a watch. After each round of probes, the target is brought into the state that the modes define.
+//! One target of `edgeshim balance watch`. After each round of probes, the target is brought into the state that the
+//! modes of its providers define.
 //!
-//! Each step reads DNS anew. So a person or a ramp may change the weights at any time. Then the act is given up. If the
-//! act is still needed in the next round, it is made then.
+//! Each act (a change that `watch` makes) begins with a new reading of DNS, because a person or a ramp may change the
+//! weights at any time. If the weights change before the act is written, the act is dropped. If the target still needs
+//! the act in the next round, the act is made in that round.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -30,7 +32,7 @@ const MAX_WHY: usize = 5_000;
 /// Why a step failed: the trouble, and the texts about it.
 type Hindrance = (Trouble, Vec<String>);
 
-/// One target of a watch.
+/// One target of `edgeshim balance watch`.
 pub(crate) struct Target<'f> {
     shared: &'f Shared<'f>,
     keys: &'f TargetKeys,
@@ -41,7 +43,7 @@ pub(crate) struct Target<'f> {
     states: BTreeMap<usize, EdgeState>,
     acts: mpsc::Sender<Entry>,
     tries: Tries,
-    /// The providers that are down, but stay because all providers that are served are down.
+    /// The providers that are down but stay served, because all served providers are down.
     kept: Vec<String>,
     /// Whether the journal has the line about `kept`.
     is_noted: bool,
@@ -111,8 +113,8 @@ impl<'f> Target<'f> {
         }
     }
 
-    /// Reads the target if it is due, and returns the act that the target needs. Changes nothing in DNS, so the caller
-    /// may drop the future.
+    /// Reads the target if a look is due, and returns the act that the target needs. Changes nothing in DNS, so the
+    /// caller may drop the future.
     pub(crate) async fn look(&mut self) -> Option<Act<'f>> {
         if !self.tries.is_due(self.shared.now()) {
             return None;
@@ -161,7 +163,7 @@ impl<'f> Target<'f> {
         self.prepare(provider, away, shares).await.map(Some)
     }
 
-    /// Plans an act: takes one provider away, or brings it back.
+    /// Plans an act that takes one provider away or brings it back.
     async fn prepare(&self, provider: String, away: bool, shares: Shares) -> Result<Act<'f>, Hindrance> {
         let change = Change {
             file: self.shared.file,
@@ -240,7 +242,7 @@ impl<'f> Target<'f> {
             self.kept = names.to_vec();
             self.is_noted = false;
             let reason = match names {
-                [one] => format!("{one} is down, but stays, because no other provider is served that is not down"),
+                [one] => format!("{one} is down, but stays, because all other providers are down or not served"),
                 _ => format!("all providers that are served are down, so these stay: {}", names.join(", ")),
             };
             self.complain(&reason);
@@ -259,7 +261,7 @@ impl<'f> Target<'f> {
             provider: names.first().filter(|_| names.len() == 1).cloned(),
             from: [(name.clone(), Some(shares.clone()))].into(),
             to: [(name.clone(), shares.clone())].into(),
-            why: Some(format!("{figures}; no other provider is served that is not down")),
+            why: Some(format!("{figures}; all other providers are down or not served")),
             force: None,
             result: KEPT.to_owned(),
         };

@@ -121,7 +121,7 @@ impl LogForm {
         self.clients.iter().any(|known| known.eq_ignore_ascii_case(text))
     }
 
-    /// Returns the meaning of a text in the field `result`. If the preset does not know the text, the part before the
+    /// Returns the meaning of a text in the field `result`. If the preset does not list the text, the part before the
     /// first `-` decides. For example, `HIT-STALE` is a hit.
     pub(crate) fn result(&self, text: &str) -> EdgeResult {
         let meaning = |text: &str| {

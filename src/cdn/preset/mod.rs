@@ -79,7 +79,7 @@ pub(crate) struct Preset {
     pub targeted_field: Option<Field>,
     /// The header field from which the CDN reads cache tags.
     tags: TagField,
-    /// Whether the CDN asks an origin for bodies in br.
+    /// Whether the CDN requests bodies in br from an origin.
     pub br: Br,
     /// The largest response head that the CDN accepts.
     pub limits: HeadLimits,
@@ -91,14 +91,14 @@ pub(crate) struct Preset {
     pub facts: Vec<Fact>,
 }
 
-/// Whether a CDN asks an origin for bodies in br.
+/// Whether a CDN requests bodies in br from an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Br {
     /// The preset does not say.
     Unknown,
-    /// The CDN always asks for br.
+    /// The CDN always requests br.
     Yes,
-    /// The CDN asks for br if the operator configures the CDN to do so.
+    /// The CDN requests br if the operator configures the CDN to do so.
     Configured,
     /// The CDN cannot use br from an origin, so it gets no br.
     No,
@@ -291,8 +291,8 @@ impl Preset {
         }
     }
 
-    /// Returns why `tag_header` is not allowed for this CDN, as a predicate for the subject `tag_header`. Returns
-    /// `None` if `tag_header` is allowed.
+    /// Returns why `tag_header` is not allowed for this CDN. The text is the rest of a sentence that begins with
+    /// `tag_header`. Returns `None` if `tag_header` is allowed.
     pub(crate) fn refuses_tag_header(&self) -> Option<String> {
         match &self.tags {
             TagField::Fixed(field, _) => {

@@ -1,4 +1,4 @@
-//! The proofs that a pull comes from the CDN that it claims to come from.
+//! The proofs that a pull comes from the CDN that the pull names.
 //!
 //! A check opens no socket and no file. [`Evidence`] contains the clock and all data of the request that a check needs.
 //! Only the check of a G2O signature also depends on earlier requests, because each signature is accepted only once.
@@ -28,7 +28,7 @@ pub enum Proof {
     None,
     /// The provider is configured without proofs, so the claim was accepted without a check.
     Believed,
-    /// The request contains a secret that only the CDN knows.
+    /// The request contains a valid secret of the CDN.
     Secret,
     /// The request comes from an address of the CDN.
     Addresses,
@@ -176,7 +176,7 @@ pub struct G2oKeys {
 pub(crate) struct Proofs {
     /// How many of these proofs must succeed.
     pub require: Require,
-    /// The secret that only the CDN knows.
+    /// The secret that the CDN sends.
     pub secret: Option<SecretField>,
     pub addresses: Option<Arc<AddressList>>,
     pub client_cert: Option<CertificateRule>,
@@ -196,8 +196,7 @@ pub(crate) struct Evidence<'a> {
     pub address: IpAddr,
     /// The client certificate of the connection on which the request arrived.
     pub certificate: Option<&'a Certificate>,
-    /// Whether the machine at the other end of the connection is a trusted proxy, so that its header fields are
-    /// believed.
+    /// Whether the machine at the other end of the connection is a trusted proxy, so that its header fields are used.
     pub peer_trusted: bool,
     /// Returns the current time.
     pub now: fn() -> SystemTime,

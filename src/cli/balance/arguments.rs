@@ -32,14 +32,14 @@ pub(in crate::cli) struct BalanceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BalanceCommand {
-    /// Write the first weights: where a name has no record, or a plain CNAME to one of the target's providers.
+    /// Write the first weights to names that have no record, or a plain CNAME to one of the target's providers.
     #[command(
-        after_help = "A CNAME keeps its traffic: its provider gets all of it. Without a record, all providers get \
-            equal weights.\n\n\
+        after_help = "If a name has a CNAME, the provider of the CNAME still gets all requests. If a name has no \
+            record, all providers get equal weights.\n\n\
             Example:\n  edgeshim balance init -t images"
     )]
     Init(InitFlags),
-    /// Show whether DNS has what the last change wrote.
+    /// Show whether DNS has the weights that the last change wrote.
     #[command(after_help = "Exit code: 1 if a target is not as it should be.\n\n\
             Example:\n  edgeshim balance status")]
     Status(StatusFlags),
@@ -50,8 +50,8 @@ pub(super) enum BalanceCommand {
     #[command(
         after_help = "Without -t, the last N changes of all targets are undone. With -t, the last N changes of these \
             targets are undone, and only for these targets.\n\
-            Acts of watch (away, back) are neither counted nor undone, unless --with-watch is written: a provider \
-            that watch has taken away since then stays away until watch brings it back.\n\
+            Acts of watch (away, back) are counted and undone only with --with-watch. Without it, a provider that \
+            watch has taken away stays away until watch brings it back.\n\
             max_step does not limit a rollback. A rollback is a change too, so a second rollback undoes the first \
             rollback.\n\n\
             Examples:\n  \
@@ -60,7 +60,7 @@ pub(super) enum BalanceCommand {
     )]
     Rollback(RollbackFlags),
     /// Show what each CDN costs in a month: so far, and the forecast with its range.
-    #[command(after_help = "The samples are JSON objects, one a line, one for each CDN and each 5 minutes:\n  \
+    #[command(after_help = "Each line of the samples is a JSON object with the traffic of one CDN in 5 minutes:\n  \
             {\"time\": \"2026-11-29T02:55:00Z\", \"provider\": \"fastly\", \"bytes\": 123456789, \"requests\": 4567}\n\
             The prices are in balance.toml.\n\n\
             Example:\n  edgeshim balance cost --month 2026-11 --samples samples.ndjson")]
@@ -77,8 +77,8 @@ pub(super) enum BalanceCommand {
     Watch(WatchFlags),
     /// Raise the share of a provider step by step, and go back if a guard is broken.
     #[command(
-        after_help = "[ramp] in balance.toml has the steps, the times and the guards. Each step waits until the \
-            observed share has arrived, and then soaks.\n\
+        after_help = "[ramp] in balance.toml has the steps, the times and the guards. After each step, the ramp \
+            waits until the observed share has arrived, and then for the time soak.\n\
             Exit code: 1 if the ramp was refused or has stopped, 3 if a guard was broken and the weights are back.\n\n\
             Examples:\n  \
             edgeshim balance ramp -t images -p fastly --to 50 --dry-run\n  \
@@ -107,7 +107,7 @@ pub(super) struct Flags {
     /// Show the weights as JSON.
     #[arg(long, conflicts_with = "provider")]
     pub json: bool,
-    /// Write the weights to `cdn_TARGET.json` in the folder of -o, by default the present folder.
+    /// Write the weights to `cdn_TARGET.json` in the folder of -o, by default the current folder.
     #[arg(long, conflicts_with = "provider")]
     pub write: bool,
     /// The provider to change.
@@ -193,7 +193,7 @@ pub(super) struct RollbackFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct CostFlags {
-    /// The month in UTC. The default is the present month.
+    /// The month in UTC. The default is the current month.
     #[arg(long, value_name = "YYYY-MM", value_parser = month)]
     pub month: Option<Month>,
     /// The file with samples of the traffic, or `-` for standard input. The default is `samples` of balance.toml.
@@ -216,7 +216,7 @@ pub(super) struct RampFlags {
     /// The share in per cent at which the ramp ends. The default is the last step.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
     pub to: Option<u32>,
-    /// Go on where the journal says that the last ramp stopped.
+    /// Continue the last ramp in the journal from the step at which it stopped.
     #[arg(long)]
     pub resume: bool,
     /// Show the timetable, and write nothing.
@@ -256,7 +256,7 @@ impl Choice {
 /// How a change is made.
 #[derive(Debug, Args)]
 pub(super) struct Way {
-    /// The folder for `cdn_TARGET.json`, which is also written after a change.
+    /// The folder for `cdn_TARGET.json`. With this option, a change also writes the file.
     #[arg(short = 'o', long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -268,7 +268,7 @@ pub(super) struct Way {
 /// How a change is confirmed.
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
-    /// Show the change and what speaks against it, and write nothing.
+    /// Show the change and the objections to it, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Make the change without a question.
@@ -277,7 +277,7 @@ pub(super) struct Confirm {
     /// The reason for the change, for the journal.
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Make the change although it is refused, if the refusal can be forced. The reason goes into the journal.
+    /// Make a change that is refused without --force. Some refusals cannot be forced. The reason goes into the journal.
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub force: Option<String>,
 }
@@ -288,10 +288,10 @@ impl Confirm {
     }
 }
 
-/// The arguments of all commands.
+/// The arguments that all commands have.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// The file with the DNS services and targets. The default is `balance.toml` in the present folder.
+    /// The file with the DNS services and targets. The default is `balance.toml` in the current folder.
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Report each call of a DNS service.

@@ -1,4 +1,5 @@
-//! Makes a change for a person: shows the difference and what speaks against it, asks, and reports the result.
+//! Makes a change for a person: shows the difference and the reasons against the change, asks for a confirmation,
+//! writes the change, and reports the result.
 
 use std::process::ExitCode;
 
@@ -105,7 +106,7 @@ fn described(undo: &Undo<'_>) -> String {
     format!("Changes that are undone:\n{}{kept}\n", lines(&undo.undone))
 }
 
-/// Shows a change, asks the question, and makes the change. Returns `None` if there is nothing to change, and for
+/// Shows a change, asks for a confirmation, and makes the change. Returns `None` if there is nothing to change, and for
 /// `--dry-run`.
 async fn make(
     change: &Change<'_>,

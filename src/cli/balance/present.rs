@@ -126,7 +126,8 @@ fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     }
 }
 
-/// Reads the targets. Because of a problem, each change of the target would be refused.
+/// Reads the targets from DNS, and lists their problems. While a target has a problem, each change of the target is
+/// refused.
 fn read<'f>(
     file: &'f BalanceFile,
     common: &Common,

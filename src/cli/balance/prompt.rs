@@ -16,8 +16,7 @@ pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?;
     let result = runtime.block_on(work);
-    // A lookup of a name that exceeded its time limit can still run in a thread. The command does not wait for this
-    // thread.
+    // After its time limit, a name lookup can still run in a thread. The command does not wait for this thread.
     runtime.shutdown_background();
     result
 }
@@ -124,7 +123,7 @@ mod tests {
         let result = with_runtime(async {
             tokio::task::spawn_blocking(move || {
                 let _ = started.send(());
-                // This receives nothing until the command has ended.
+                // This call waits until the command has ended and `sender` is dropped.
                 let _ = receiver.recv();
             });
             has_started.recv().expect("the thread starts");

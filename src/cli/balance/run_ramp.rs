@@ -38,8 +38,8 @@ type ByTarget = BTreeMap<String, Shares>;
 /// A ramp that runs.
 struct Ramp<'f> {
     change: Change<'f>,
-    /// The services for putting the weights back. A signal does not stop such a change, because nodes with different
-    /// weights would be worse.
+    /// The services for putting the weights back. A signal does not stop the calls of these services, because a stopped
+    /// change could leave nodes with different weights.
     patient: &'f Services<'f>,
     provider: String,
     end: u32,
@@ -91,7 +91,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
-        // If the earlier ramp stopped in a step, the share of this step must arrive and soak first.
+        // If the earlier ramp stopped during a step, this step must pass before the ramp makes the next step.
         let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
         if hundredths > end * 100 {
             return Err(Failure::failed(format!(
@@ -228,7 +228,7 @@ impl Ramp<'_> {
     /// Makes and watches one step after the other.
     async fn drive(&mut self, remaining: &[u32], is_inside: bool, stop: &mut Stop) -> Result {
         if is_inside {
-            // The share is a step of the earlier ramp. It is between two steps if someone has just changed DNS.
+            // The share is a step of the earlier ramp, or between two steps if someone has just changed DNS.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 100")]
             let share = self.share.round() as u32;
             say!("\nStep {} at {} goes on.", self.made, per_cent(self.share));
@@ -397,8 +397,8 @@ impl Ramp<'_> {
         }
     }
 
-    /// Puts the weights back. An error also says whether another attempt is useless. Each node must have the weights
-    /// from before or from after this change.
+    /// Puts the weights back once. In an error, `true` means that another attempt is useless. Before the attempt, each
+    /// node must have the weights that the ramp has written, or already the weights to put back.
     async fn try_put_back(&self, why: &str, is_repeated: bool) -> std::result::Result<Made, (bool, Vec<String>)> {
         let again = |texts| (false, texts);
         let change = Change {

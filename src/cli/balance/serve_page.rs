@@ -29,7 +29,7 @@ pub(super) fn serve(file: BalanceFile, common: &Common) -> Result {
         notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
         let served = stop.or(serving).await;
         notify(&[NotifyState::Stopping]);
-        // A change that is in progress ends, or is put back.
+        // Waits until a change in progress is complete or is put back.
         page.finish().await;
         match served {
             Ok(Err(error)) => Err(Failure::failed(format!("the page cannot be served: {error}"))),

@@ -50,7 +50,8 @@ pub(super) fn watch(file: &BalanceFile, common: &Common, targets: &[&TargetKeys]
             shared.settle_writes(&stop.interrupt),
             shared.announce_acts(acts, &stop.interrupt),
         );
-        // After the signal, `settle` does not wait. It only warns of writes that some DNS servers may lack.
+        // After the signal, `settle` does not wait. It only warns about writes that may not have reached all DNS
+        // servers.
         shared.settle().await;
         let standings: Vec<String> = standings.into_iter().flatten().collect();
         let standing = if standings.is_empty() { "no provider is away".to_owned() } else { standings.join("; ") };

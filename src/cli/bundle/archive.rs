@@ -22,7 +22,7 @@ pub(super) struct Item {
 
 /// Writes the archive. `unix_seconds` is the time of all files.
 fn pack<W: Write>(items: &[Item], unix_seconds: u64, out: W) -> io::Result<W> {
-    // The header of the gzip has no time and no name of a file.
+    // The gzip header contains neither a time nor a file name.
     let gzip = GzBuilder::new().mtime(0).write(out, Compression::new(6));
     let mut archive = tar::Builder::new(gzip);
     for item in items {

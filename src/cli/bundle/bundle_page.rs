@@ -47,7 +47,7 @@ footer p { margin: 0 }
 }
 ";
 
-/// What the page shows beside the parts of the bundle.
+/// What the page shows in addition to the parts of the bundle.
 pub(super) struct About<'a> {
     pub(super) made: &'a str,
     pub(super) from: &'a str,
@@ -343,9 +343,10 @@ fn history(page: &mut Html, about: &About<'_>, collected: &Collected) {
     page.end();
 }
 
-/// Returns the history with the most detail that contains the window, or as much of the window as any history contains.
+/// Returns the most detailed history that contains the whole window. If no history contains the whole window, returns
+/// the most detailed of the histories that begin earliest.
 fn range<'s>(all: &'s [(&'static str, Value)], from_seconds: f64) -> Option<&'s (&'static str, Value)> {
-    // The first sample of a history can be later than the window by one coarse sample.
+    // A history that contains the window can begin up to one coarse sample after the start of the window.
     const TOLERANCE_SECONDS: f64 = 15.0;
     let first = |(_, series): &(&str, Value)| Axis::of(series).map_or(f64::INFINITY, |axis| axis.first);
     let earliest = all.iter().map(first).fold(f64::INFINITY, f64::min);
@@ -551,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn history_when_several_ranges_exist_then_finest_that_has_the_window_is_shown() {
+    fn history_when_several_ranges_contain_the_window_then_the_most_detailed_is_shown() {
         let at = |first: u32| json!({ "times": [first, 5000] });
         let chosen = |firsts: [u32; 3], from| {
             let all: Vec<_> = ["2m", "15m", "1h"].into_iter().zip(firsts.map(at)).collect();

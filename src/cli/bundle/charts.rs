@@ -98,7 +98,7 @@ fn path(axis: &Axis, line: &[Option<f64>], top: f64) -> String {
             continue;
         };
         let y = HEIGHT - (value / top).min(1.0) * HEIGHT;
-        // A move and a line to the same point make a number with gaps on both sides visible.
+        // A single number between two gaps would be invisible. So each part of the path begins with a line of length 0.
         let _ = if is_open { write!(path, "L{x:.1} {y:.1}") } else { write!(path, "M{x:.1} {y:.1}l0 0") };
         is_open = true;
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn upper_edge_when_value_is_any_then_is_not_below_the_value() {
+    fn upper_edge_when_rounded_then_is_not_below_the_value() {
         for (value, top) in [(0.0, 1.0), (0.011, 0.02), (1.0, 1.0), (2.1, 5.0), (73.0, 100.0)] {
             assert!((rounded_up(value) - top).abs() < 1e-9, "{value}: {}", rounded_up(value));
         }

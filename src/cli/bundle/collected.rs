@@ -1,5 +1,5 @@
-//! The parts of a bundle that come from the admin listener. A part that cannot be had is a problem, and the other parts
-//! are collected all the same.
+//! The parts of a bundle that come from the admin listener. If a part cannot be read, this is listed as a problem, and
+//! the other parts are still collected.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const MIB: usize = 1 << 20;
 const PART_LIMIT: Duration = Duration::from_secs(10);
 const ALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the admin listener said.
+/// The responses of the admin listener, and the problems.
 #[derive(Default)]
 pub(super) struct Collected {
     pub(super) metrics: Option<String>,
@@ -25,7 +25,7 @@ pub(super) struct Collected {
     pub(super) problems: Vec<String>,
 }
 
-/// The ranges of the history. The names are part of the names of the files.
+/// The ranges of the history. Each file with a history has the name of its range in its own name.
 pub(super) const RANGES: [&str; 3] = ["2m", "15m", "1h"];
 
 /// Collects all parts.
@@ -67,7 +67,7 @@ struct Asked<'c> {
 
 impl Asked<'_> {
     fn bytes(&mut self, path: &str, most: usize) -> Result<Vec<u8>, String> {
-        // If the listener did not respond once, it would only use up the time.
+        // After a failed first request, each further request would probably only wait for its time limit.
         if self.is_reached == Some(false) {
             return Err("not requested, because the first request failed".to_owned());
         }

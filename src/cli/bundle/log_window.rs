@@ -29,7 +29,7 @@ pub(super) struct Newest {
     lines: VecDeque<String>,
     bytes: usize,
     most: usize,
-    /// The number of lines that were added, with those that are no longer kept.
+    /// The number of lines that were added, including those that are no longer kept.
     pub(super) added: u64,
 }
 
@@ -65,7 +65,7 @@ impl Newest {
 }
 
 impl LogWindow {
-    /// Reads the logs. Lines from `from` on are in the window.
+    /// Reads the logs. A line is in the window if its time is `from` or later.
     pub(super) fn read(paths: &[PathBuf], from: Stamp) -> Self {
         let mut lines = Newest::new(LINES_BYTES);
         let mut failures = Newest::new(FAILURES_BYTES);

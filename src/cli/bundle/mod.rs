@@ -93,7 +93,7 @@ fn check_out(out: &Path, force: bool) -> Result<(), &'static str> {
         (Err(_), _) => Ok(()),
         (Ok(_), Err(_)) => Err("this is a symbolic link to a file that does not exist; remove the link, or name \
                                 another file"),
-        (Ok(_), Ok(file)) if !file.is_file() => Err("this is not a regular file; name a file, which may be new"),
+        (Ok(_), Ok(file)) if !file.is_file() => Err("this is not a regular file; name a regular file or a new file"),
         (Ok(_), Ok(_)) if force => Ok(()),
         (Ok(_), Ok(_)) => Err("the file exists; name another file, or add --force to replace it"),
     }

@@ -1,6 +1,6 @@
 //! Removes from log lines and from JSON what must not leave the machine in a bundle: complete client addresses, e-mail
 //! addresses, values of parameters, and texts that look like secrets. The functions keep what a post-mortem needs:
-//! which path, which names of parameters, which network. In doubt, they hide a text.
+//! paths, names of parameters, and networks. They hide each text that can be a secret.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,16 +13,17 @@ use crate::wire::trace_context::valid_request_id;
 
 /// The text in place of a value.
 const HIDDEN: &str = "***";
-/// The parameters of a beacon, whose values are not personal.
+/// The parameters of a beacon. The values of these parameters are not personal.
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];
 /// The least length of a text that can look random.
 const RANDOM_LENGTH: usize = 20;
-/// A text with hyphens looks random if letters, capitals and digits follow each other at least this many times. Words
+/// A text with hyphens looks random if the kind of its characters changes at least this many times ([`changes`]). Words
 /// in a path, such as `a-long-slug-with-2013-words`, have fewer changes.
 const RANDOM_CHANGES: usize = 4;
-/// A text can be percent-encoded several times. A text that is encoded more often is hidden.
+/// The largest number of times that a text is percent-decoded. A text that is still encoded afterwards is hidden.
 const MOST_DECODINGS: usize = 3;
-/// Parts of the keys of the configuration whose texts are secrets. `/config` hides them already.
+/// If a key of the configuration contains one of these texts, the value of the key is a secret. `/config` hides these
+/// values already.
 const SECRET_KEYS: [&str; 5] = ["token", "secret", "passw", "values", "nonce"];
 
 /// Returns a log line without personal values and secrets. `is_pull` is false for a line of a local endpoint.
@@ -126,7 +127,7 @@ fn push_part(part: &str, shown: &mut String) {
     }
 }
 
-/// Returns a text of words without e-mail addresses, values of parameters, and words that look like secrets.
+/// Returns a text without its e-mail addresses, its values of parameters, and its words that look like secrets.
 pub(super) fn prose(text: &str) -> String {
     let is_between = |character: char| character.is_whitespace() || "()[]{}<>\"',;|".contains(character);
     let mut shown = String::with_capacity(text.len());
@@ -161,7 +162,7 @@ fn can_be_secret(part: &str) -> bool {
         }
         decoded = percent_decode_str(&decoded).decode_utf8_lossy().into_owned().into();
     }
-    // A delimiter that is encoded can separate a name from a value.
+    // An encoded delimiter can separate a name from a secret value.
     if decoded != part && decoded.contains(['?', '=', '&', '#', ';', '/', '\\', '%']) {
         return true;
     }
@@ -188,8 +189,8 @@ fn is_random(run: &str) -> bool {
         || run.len() >= RANDOM_LENGTH && pieces.iter().map(|piece| changes(piece)).sum::<usize>() >= RANDOM_CHANGES
 }
 
-/// Returns how often the kind of the character changes. A capital before small letters begins a word, so it is no
-/// change.
+/// Returns how often the kind of the characters changes: to or from a digit, or from a small letter to a capital. The
+/// change from a capital to a small letter does not count, because a capital often begins a word.
 fn changes(piece: &str) -> usize {
     let is_change = |two: &[u8]| match two {
         [one, other] => {
@@ -220,7 +221,7 @@ pub(super) fn config(value: &mut Value) {
     }
 }
 
-/// Hides all texts in a value that are not empty.
+/// Hides all texts in a value, except empty texts.
 fn hide(value: &mut Value) {
     match value {
         Value::Object(object) => object.values_mut().for_each(hide),
@@ -247,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_when_cut_then_is_its_network() {
+    fn address_when_redacted_then_only_its_network_stays() {
         for (address, cut) in [
             ("203.0.113.77", "203.0.113.0/24"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),

@@ -1,4 +1,5 @@
-//! The arguments of `explain`: a request, and the head of the origin's response. Or a request id, and access logs.
+//! The arguments of `explain`. They are either a request and the head of the origin's response, or a request id and
+//! access logs.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -164,7 +164,8 @@ pub(super) fn admission(limits: Limits, holds: bool) -> String {
     format!("at most {max_in_flight} at the origin at once, {max_waiting} more in the queue, then 503")
 }
 
-/// Returns what happens to the content coding of the body. `wants_br` is whether the request gets br from a twin.
+/// Returns what happens to the content coding of the body. `wants_br`: whether the request gets br if there is a twin
+/// with br.
 pub(super) fn gzip(verdict: Verdict, enabled: bool, wants_br: bool) -> String {
     let may_have_twin = matches!(verdict, Verdict::Compress | Verdict::Vary(crate::edge::gzip::Skip::NotAccepted));
     let text = coding(verdict, enabled);
@@ -208,7 +209,9 @@ pub(super) fn local(endpoint: Endpoint) -> &'static str {
         Endpoint::EdgeLogs => {
             "by counting a log, because of edge_logs.path; not a pull, and never refused for identity"
         }
-        Endpoint::FastlyChallenge => "with permission to push logs, because Fastly asks here before the first log",
+        Endpoint::FastlyChallenge => {
+            "with permission to push logs, because Fastly requests this path before its first log"
+        }
         Endpoint::Smoke(_) => {
             "with what arrived, because the path is signed with smoke.token; not a pull, and never refused for identity"
         }

@@ -16,13 +16,14 @@ use crate::cli::log_files::{open_blocks, refuse_repeats};
 use crate::cli::terminal::{USAGE, WRONG, print, print_json};
 use crate::wire::trace_context::valid_request_id;
 
-/// The largest numbers of requests, and of beacons, that are kept. Further ones are only counted. A client can send the
-/// same request id as often as it wants.
+/// The largest numbers of requests, and of beacons, that are kept. Further requests and beacons are only counted. A
+/// client can send the same request id any number of times.
 const MOST_FOUND: usize = 1_000;
 /// The largest size of the kept lines, in bytes. A line of edgeshim has at most about 30 KiB.
 const MOST_BYTES: usize = 8 << 20;
 
-/// If none of this number of lines at the start of a file can be read, the file is no log of edgeshim.
+/// The number of lines at the start of a file that decide its format. If none of these lines can be read, the file is
+/// not a log of edgeshim.
 const FIRST_LINES: usize = 10;
 
 /// What was found in the logs.
@@ -112,7 +113,8 @@ fn search(id: &str, logs: &[PathBuf]) -> Result<Findings, String> {
 }
 
 impl Findings {
-    /// Notes what the first lines of a file say about its format.
+    /// Checks the first lines of a file. Notes the name of the file if it has another format, or is not a log of
+    /// edgeshim.
     fn judge<'l>(&mut self, name: &str, lines: impl Iterator<Item = &'l [u8]>) {
         let mut first = lines.filter(|line| !line.trim_ascii().is_empty()).take(FIRST_LINES).peekable();
         if first.peek().is_some_and(|line| NcsaLine::read(line).is_some()) {
@@ -183,8 +185,8 @@ impl Findings {
         } else if let Some(name) = self.foreign.first() {
             let _ = write!(
                 text,
-                "; {name} is no access log of edgeshim: none of its first lines can be read; name a log that edgeshim \
-                 wrote with access_log.format = \"json\""
+                "; {name} is not an access log of edgeshim: none of its first lines can be read; name a log that \
+                 edgeshim wrote with access_log.format = \"json\""
             );
         } else {
             text +=

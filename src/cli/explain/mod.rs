@@ -121,8 +121,8 @@ impl Explainer<'_> {
         }
         if let Some(layer) = responder {
             let status = self.run.head.status;
-            // Without a context, the first layer has refused the request. The first layer itself refuses only malformed
-            // heads.
+            // If there is no context, the first layer has refused the request. The first layer itself refuses only
+            // malformed heads.
             let refusal = self.ctx().map_or(Some(Reason::Malformed), |ctx| ctx.refusal);
             let reason = refusal
                 .map_or_else(|| format!("{layer} responds"), |reason| decisions::refusal(reason, status).to_owned());
@@ -332,7 +332,7 @@ impl Explainer<'_> {
     fn page(&self, head: &response::Parts) -> Option<String> {
         match self.response_to("whoopsie")? {
             Err(fault) => {
-                Some(format!("{}, since the origin's response cannot be used: {fault}", decisions::page(head)))
+                Some(format!("{}, because the origin's response cannot be used: {fault}", decisions::page(head)))
             }
             Ok(origin) if origin.headers != head.headers => {
                 Some(format!("the origin's response is replaced by {}", decisions::page(head)))

@@ -47,7 +47,7 @@ impl Incoming<'_> {
             None if self.host_assumed && *name == HOST => "assumed; set another with --request-header".into(),
             None => AS_SENT.into(),
             Some("observe") if *name == X_REQUEST_ID => "one id for the origin, the log and the page".into(),
-            Some("observe") if *name == TRACEPARENT => "new, since the request has no valid traceparent".into(),
+            Some("observe") if *name == TRACEPARENT => "new, because the request has no valid traceparent".into(),
             Some("assign") if *name == REFERER => "without the parameter of an override, which has a secret".into(),
             Some("assign") => "the visitor's arm ([[experiment]])".into(),
             Some("gzip") if *name == ACCEPT_ENCODING => "no coding, so that all ranges come from the same bytes".into(),
@@ -76,7 +76,7 @@ impl Incoming<'_> {
             name if *name == CDN_LOOP => "this hop (RFC 8586)",
             name if *name == X_CDN_PROVIDER => "the provider that edgeshim decided on",
             name if *name == HOST && self.host_set => "origin.host",
-            name if *name == HOST => "the origin's host, since the request has no Host",
+            name if *name == HOST => "the origin's host, because the request has no Host",
             name if *name == CONTENT_LENGTH => "the same length, written once",
             name if *name == COOKIE => "one line instead of several (RFC 9113 §8.2.3)",
             name if [CONNECTION, UPGRADE, TE].contains(name) => "for the next hop (RFC 9110 §7.6.1)",
@@ -219,7 +219,7 @@ impl<'a> Outgoing<'a> {
 
     fn cache_control(&self) -> Reason {
         match self.outcome.action {
-            Some(Action::Defaulted) => "the class's lifetime, since the origin sets none".into(),
+            Some(Action::Defaulted) => "the class's lifetime, because the origin sets none".into(),
             Some(Action::Overridden) => "the class's rule, in place of the origin's".into(),
             Some(Action::Forbidden) => "cache.mode = \"never\"".into(),
             Some(Action::Guarded) => self.guarded(),

@@ -23,7 +23,7 @@ pub(super) struct Told {
     line: Value,
 }
 
-/// A beacon of the page that has the searched id.
+/// A request for the beacon of the page that has the searched id.
 pub(super) struct Beacon {
     pub(super) time: String,
     /// The address of the client, if the format of the log has this address.
@@ -92,7 +92,7 @@ fn sender(entry: &Entry<'_>) -> String {
     let claimed = || shown(&format!("{:?}", entry.claimed.decoded()), 100);
     match ProviderId::RESERVED.iter().position(|reserved| *reserved == provider) {
         Some(0) => "a sender that is no known CDN".to_owned(),
-        Some(1) => "a CDN that is not configured or not clear".to_owned(),
+        Some(1) => "a CDN that is not configured or cannot be identified".to_owned(),
         Some(_) => format!("a sender that claimed to be {} without a valid proof", claimed()),
         None => provider,
     }

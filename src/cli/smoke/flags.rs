@@ -25,7 +25,7 @@ pub(in crate::cli) struct SmokeArguments {
     /// providers: NAME=HOST:PORT, once for each.
     #[arg(long, value_name = "EDGE")]
     pub(super) connect_to: Vec<String>,
-    /// The CDN: the name of a preset, or NAME:PRESET if edgeshim has another name for it; may be repeated.
+    /// The CDN: the name of a preset, or NAME:PRESET if the provider has another name in edgeshim; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub(super) provider: Vec<String>,
     #[arg(
@@ -42,11 +42,11 @@ pub(in crate::cli) struct SmokeArguments {
         is never sent"
     )]
     pub(super) token: Option<String>,
-    /// Compare the time to the first byte with a file that `smoke --json` has written, or with a URL. A URL without a
-    /// path gets the path of each URL. More than 5 % above the baseline is a failure.
+    /// Compare the time to the first byte with a file that `smoke --json` has written, or with a URL. If this URL has
+    /// no path, it gets the path of each checked URL. More than 5 % above the baseline is a failure.
     #[arg(long, value_name = "FILE|URL")]
     pub(super) baseline: Option<String>,
-    /// Print a score card: the first --provider against this CDN, which is in use now. It needs its own
+    /// Print a score card that compares the first --provider with this CDN, which is in use now. This CDN needs its own
     /// --connect-to PROVIDER=HOST:PORT.
     #[arg(long, value_name = "PROVIDER")]
     pub(super) compare: Option<String>,
@@ -170,7 +170,7 @@ impl SmokeArguments {
         }
         if names.len() > 1 && routes.iter().any(|(name, _)| name.is_none()) && unnamed.len() > 1 {
             return Err(format!(
-                "one --connect-to cannot stand for {}; write --connect-to NAME=HOST:PORT for each of them",
+                "one --connect-to cannot be the server of {}; write --connect-to NAME=HOST:PORT for each of them",
                 unnamed.join(" and ")
             ));
         }

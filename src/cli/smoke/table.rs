@@ -97,7 +97,7 @@ fn row(word: &str, name: &str, what: &str) -> String {
     text
 }
 
-/// Splits a text into lines of at most `width` characters. A longer word has a line for itself.
+/// Splits a text into lines of at most `width` characters. A word with more characters has its own line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

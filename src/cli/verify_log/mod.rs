@@ -21,8 +21,8 @@ use crate::access_log::reader::recount::Recount;
 /// The largest metrics page that is read.
 const METRICS_BYTES: usize = 64 << 20;
 const METRICS_LIMIT: Duration = Duration::from_secs(10);
-/// The writer of the log is behind the counters by some milliseconds. So if the log has too few lines, its end is read
-/// again. This is the largest number of comparisons.
+/// The largest number of comparisons. A line is written some milliseconds after its pull is counted. So if the log has
+/// too few lines, the command reads the new end of the log and compares again.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// One reading of the metrics.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Scraped {
-    /// The counters that can also be counted from a log, under the labels that a log knows.
+    /// The counters that can also be computed from a log, with the labels that a log has.
     pub(super) counters: Counters,
     /// The number of requests in flight.
     pub(super) in_flight: u64,

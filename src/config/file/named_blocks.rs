@@ -1,4 +1,4 @@
-//! Reads a block whose keys are names that the operator chooses, and whose values are blocks.
+//! Reads a block whose keys are names that the operator chooses, and whose values are blocks or numbers.
 
 use std::collections::BTreeMap;
 

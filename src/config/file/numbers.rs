@@ -1,4 +1,4 @@
-//! Reads numbers: whole numbers within a range, lists of them, and decimal numbers as their digits.
+//! Reads numbers: whole numbers within a range, lists of whole numbers, and decimal numbers as their digits.
 
 use std::ops::RangeInclusive;
 

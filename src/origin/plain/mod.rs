@@ -192,7 +192,8 @@ impl Plain {
     }
 }
 
-/// Reads into the worker's block, of which at least `least` bytes are free. Returns no bytes at the end of the stream.
+/// Reads into the worker's block. If fewer than `least` bytes of the block are free, a new block is allocated first. At
+/// the end of the stream, the result is empty.
 fn poll_block(socket: &mut Socket, cx: &mut Context<'_>, least: usize) -> Poll<io::Result<Bytes>> {
     BLOCK.with_borrow_mut(|block| {
         // If no slice of the block exists any more, the block is filled again from its start. This memory is probably

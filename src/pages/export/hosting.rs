@@ -29,7 +29,7 @@ pub(super) fn page(
     let mut fixed = Vec::new();
     for piece in pieces {
         match piece {
-            // Plural forms are left out, because the CDN does not know the number of waiting requests.
+            // Plural forms are left out, because the CDN cannot fill in the number of waiting requests.
             Piece::Open(..) | Piece::Close | Piece::Text(Text::Forms(_), _) => {}
             Piece::Fixed(text) => fixed.extend_from_slice(text.as_bytes()),
             Piece::Text(text, escape) => escape.push(&mut fixed, texts.text(text.name()).as_bytes()),
@@ -50,8 +50,8 @@ pub(super) fn page(
 }
 
 /// The values of a page that a CDN hosts. `provider`, `cause` and `retry_after` are fixed texts. The other texts are
-/// expressions of the CDN, which are written without escaping. An expression is empty if the CDN does not know the
-/// value. The template's section for this value is then left out.
+/// expressions of the CDN, which are written without escaping. If the CDN cannot fill in a value, the expression is
+/// empty, and the template's section for the value is left out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hosting<'a> {
     pub(super) provider: &'a str,

@@ -1,9 +1,9 @@
 //! The pages as files that a CDN hosts. The CDN shows these pages if it cannot reach edgeshim.
 //!
 //! Where the template has a value of a request, the exported page has an expression that the CDN replaces with the
-//! value (`Cdn`). A section for a value is left out if the CDN does not know the value. If the CDN does not know the
-//! time, the script in the page uses the clock of the visitor's browser. The export also contains the instructions for
-//! operators: the `.md` files in this folder.
+//! value (`Cdn`). If the CDN cannot fill in a value, the section for the value is left out. If the CDN cannot fill in
+//! the time, the script in the page uses the clock of the visitor's browser. The export also contains the instructions
+//! for operators: the `.md` files in this folder.
 
 mod hosting;
 
@@ -21,8 +21,8 @@ pub(crate) struct Exported {
     pub text: String,
 }
 
-/// A CDN that hosts pages, and its expressions for the values of a request. An expression is empty if the CDN does not
-/// know the value.
+/// A CDN that hosts pages, and its expressions for the values of a request. An expression is empty if the CDN cannot
+/// fill in the value.
 struct Cdn {
     /// The name of the preset and of its folder. `static` is no preset and has no folder.
     preset: &'static str,

@@ -24,8 +24,9 @@ pub(super) struct Tcp {
     prefix: Bytes,
     /// Whether the socket is set to send a reset on close.
     resets: AtomicBool,
-    /// Whether the last read found no bytes. Otherwise `TlsStream` can have stored an error: if a later read of the
-    /// socket fails, or brings a malformed record, its `poll_read` first returns the bytes from before.
+    /// Whether the last read of the socket found no bytes. If it found bytes, `TlsStream` can have stored an error: if
+    /// one read brings bytes, and the next read fails or brings a malformed record, `TlsStream` returns the bytes first
+    /// and reports the error later.
     is_drained: bool,
 }
 
@@ -120,8 +121,8 @@ impl Socket for Secured {
 
 impl AsyncRead for Secured {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // hyper reads several times for each request, and mostly there is nothing to read. The stream would need
-        // three times the instructions to find this out.
+        // hyper reads several times for each request, and mostly there is nothing to read. Without this check,
+        // `TlsStream` would need three times as many instructions to find that out.
         ready!(self.poll_readable(cx))?;
         Pin::new(&mut self.0).poll_read(cx, buf)
     }

@@ -16,7 +16,7 @@ use crate::wire::names::{
 /// transfer.
 const SLACK_SECONDS: u64 = 2;
 
-/// Whether the edge serves a repeated request from its cache.
+/// The responses to a repeated request, for the check `miss-then-hit`.
 pub(crate) struct Repeated<'a> {
     /// The first response and how it was served.
     pub first: &'a Recorded,
@@ -28,7 +28,7 @@ pub(crate) struct Repeated<'a> {
     pub requests: usize,
     /// The result if a later request got an error or no response. `last` is then an earlier response.
     pub failure: Option<&'a Verdict>,
-    /// Whether a response of edgeshim that caches may store arrived twice, if it was requested.
+    /// Whether a response of edgeshim that caches may store arrived twice. `None`: no such response was requested.
     pub kept_signed: Option<bool>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
                 "remove the rule at the CDN that overrides Cache-Control of the origin",
             ),
             _ => Verdict::skip(format!(
-                "the response must not be stored ({policy}); write the URL of an object that may"
+                "the response must not be stored ({policy}); write the URL of an object that may be stored"
             )),
         };
     }
@@ -90,7 +90,7 @@ pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
     )
 }
 
-/// What the check `ttl` looks at.
+/// The input of the check `ttl`.
 pub(crate) struct Lifetimes<'a> {
     pub edge: &'a Recorded,
     /// The response of the origin, if `--origin` was given and the origin responded.
@@ -101,7 +101,8 @@ pub(crate) struct Lifetimes<'a> {
     pub has_token: bool,
 }
 
-/// The end of the reason of a skipped check for which a response of edgeshim would help.
+/// Returns the last part of the reason for a skipped check that needs a response of edgeshim. `what` is the advice if
+/// there is no token.
 fn help(has_token: bool, what: &'static str) -> &'static str {
     if has_token { "edgeshim sent no report, see provider" } else { what }
 }
@@ -177,7 +178,7 @@ fn differing(
     let rules = |control: &CacheControl<'_>| {
         (control.max_age, control.no_store, control.no_cache, control.private, control.must_revalidate)
     };
-    // A cache can remove or split its own part of the field, but not the part for browsers.
+    // A cache may remove or split its own part of the field, but must keep the part for browsers.
     let is_same = rules(at_edge) == rules(at_origin);
     let is_success = origin.status.is_success() || origin.status == StatusCode::NOT_MODIFIED;
     (!is_same && is_success).then(|| {
@@ -194,12 +195,12 @@ fn differing(
     })
 }
 
-/// Returns the failure if Age is not valid, or above each lifetime that the origin grants. Age can come from each cache
-/// on the way, so it counts whether the response is a hit or not.
+/// Returns the failure if Age is not valid, or larger than the longest lifetime that the origin grants. Age can come
+/// from each cache on the way, so hits and misses are checked alike.
 ///
 /// Without the response of the origin, the response of the edge shows the lifetime. The edge can have removed a longer
 /// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for their caches. A
-/// lifetime of 0 shows that browsers must not store the response, so it shows nothing about Age.
+/// lifetime of 0 means that browsers must revalidate the response before each use, so it shows nothing about Age.
 fn too_old(edge: &Recorded, origin: Option<&Recorded>) -> Option<Verdict> {
     if !edge.has(&AGE) {
         return None;
@@ -242,7 +243,8 @@ fn longest_seconds(origin: &Recorded) -> Option<u64> {
     longest.max()
 }
 
-/// Whether a response of the cache contains a cookie. `signed` is the result with the cookie of edgeshim.
+/// Whether a response of the cache contains a cookie. `signed` is the result of the same check for responses in which
+/// edgeshim sets a cookie.
 pub(crate) fn cookies(responses: &[(&Recorded, Option<&Served>)], signed: Option<Verdict>, has_token: bool) -> Verdict {
     let from_cache = |(response, served): &&(&Recorded, Option<&Served>)| {
         response.has(&SET_COOKIE) && served.is_some_and(Served::is_hit)

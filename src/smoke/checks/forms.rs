@@ -227,7 +227,7 @@ fn sorted(response: &Recorded) -> Vec<Vec<u8>> {
     names
 }
 
-/// Writes a number with a comma between each three digits.
+/// Writes a number with a comma between groups of three digits.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! The decisions: each function looks at recorded responses and returns the result of one check. No function sends
-//! anything.
+//! The decisions of the checks. Each function looks at recorded responses and returns the result of one check. No
+//! function sends anything.
 
 pub(crate) mod caching;
 pub(crate) mod forms;

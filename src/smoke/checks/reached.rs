@@ -9,8 +9,8 @@ use crate::smoke::results::Verdict;
 use crate::wire::names::{LOCATION, PROXY_STATUS, SERVER};
 use crate::wire::tokens::{members, with_parameters};
 
-/// A certificate that expires sooner fails the check. Most authorities send reminders earlier, so this is an
-/// outage that comes closer.
+/// The smallest number of days for which a certificate must still be valid. Certificates are usually renewed earlier,
+/// so a shorter time shows that the renewal does not work.
 const LEAST_VALID_DAYS: u64 = 7;
 
 /// Whether the edge responds with success. `edge` is the host and port of the edge.
@@ -112,7 +112,7 @@ pub(crate) fn tls(is_https: bool, is_checked: bool, facts: Option<&TlsFacts>, fi
     }
 }
 
-/// Whether the edge names its point of presence. `field` is the field in which it does so.
+/// Whether the edge names its point of presence. `field` is the field in which this CDN names it.
 pub(crate) fn pop(found: Option<&str>, field: Option<&str>) -> Verdict {
     match (found, field) {
         (Some(pop), _) => Verdict::pass(shown(pop.as_bytes())),

@@ -1,5 +1,5 @@
-//! The checks that need edgeshim at the origin and `--token`: the second half of cookies, error-not-cached, loop,
-//! provider and forwarded-address. They read what edgeshim reports in its responses to signed paths.
+//! The checks that need edgeshim at the origin and `--token`: the part of cookies with signed paths, error-not-cached,
+//! loop, provider and forwarded-address. These checks read the reports in the responses of edgeshim to signed paths.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::wire::tokens::{of_line, with_parameters};
 
 /// The reason of checks that are skipped without a token.
 pub(crate) const NO_TOKEN: &str = "needs edgeshim with smoke.token at the origin, and --token here";
-/// The address that smoke sends as if it came from a proxy. It is reserved for documentation (RFC 5737), so no client
-/// has this address.
+/// The client address that smoke sends, as if smoke were a proxy. It is reserved for documentation (RFC 5737), so no
+/// client has this address.
 pub(crate) const FORGED: &str = "203.0.113.99";
-/// The time after a failure within which an edge must respond with success again.
+/// The longest time from the end of a failure until the edge must respond with success again.
 pub(crate) const MOST_RECOVERY: Duration = Duration::from_secs(2);
 
 /// Describes why a signed path led to no report.
@@ -39,7 +39,7 @@ pub(crate) fn no_echo(outcome: &Outcome) -> Verdict {
     }
 }
 
-/// Whether edgeshim recognises the CDN. `expected` is the provider that was named.
+/// Whether edgeshim recognises the CDN. `expected` is the provider that `--provider` names.
 pub(crate) fn provider(echo: &EchoReport, expected: Option<&str>) -> Verdict {
     let (found, proof) = (shown(echo.provider.as_bytes()), shown(echo.proof.as_bytes()));
     let is_expected = expected.is_none_or(|expected| echo.provider.eq_ignore_ascii_case(expected));
@@ -63,14 +63,14 @@ pub(crate) fn provider(echo: &EchoReport, expected: Option<&str>) -> Verdict {
     }
 }
 
-/// Whether edgeshim learns the client's address. `ours` is the local address of the connection to the edge.
-/// The request had the address [`FORGED`] in X-Forwarded-For and in the CDN's own field.
+/// Whether edgeshim gets the client's address. `ours` is the local address of the connection to the edge. The request
+/// had the address [`FORGED`] in X-Forwarded-For and in the CDN's own field.
 pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verdict {
     let ours_text = ours.map_or_else(|| "the address of this host".to_owned(), |ours| ours.to_string());
     let client = shown(echo.client.as_bytes());
     if echo.client == FORGED {
         return Verdict::fail(
-            format!("edgeshim believes the forged client address {FORGED}"),
+            format!("edgeshim uses the forged client address {FORGED}"),
             ours_text,
             "let the CDN overwrite its field with the client's address, and list only your own proxies in \
              server.trusted_proxies",
@@ -113,7 +113,7 @@ pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verd
             None => Verdict::fail(
                 format!("X-Forwarded-For ends with {address}"),
                 format!("X-Forwarded-For that ends with {ours_text}"),
-                "let the CDN append the address of the client that connects to it to X-Forwarded-For",
+                "let the CDN append to X-Forwarded-For the address of the client that connects to it",
             ),
         },
     }
@@ -126,8 +126,8 @@ fn is_behind_nat(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a loop would be noticed, and the request came to edgeshim once. `mark` is the member of CDN-Loop in the
-/// request.
+/// Whether edgeshim would notice a loop, and whether the request reached edgeshim only once. `mark` is the member that
+/// smoke wrote into CDN-Loop.
 pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
     let in_loop = |name: &str| {
         let name = name.as_bytes();
@@ -175,18 +175,18 @@ pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoR
 /// What was seen after a forced 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recovery {
-    /// The first status.
+    /// The status of the first response.
     pub first: u16,
     /// The time from the end of the failure at edgeshim to the first report of edgeshim with success. `None`: no such
     /// report arrived.
     pub after: Option<Duration>,
-    /// The last status.
+    /// The status of the last response.
     pub last: u16,
-    /// The time for which success was awaited.
+    /// The time for which smoke waited for a success.
     pub limit: Duration,
 }
 
-/// Whether the edge responds with success as soon as the origin does.
+/// Whether the edge responds with success within [`MOST_RECOVERY`] after the origin does.
 pub(crate) fn error_not_cached(recovery: &Recovery) -> Verdict {
     let Recovery { first, after, last, limit } = recovery;
     if *first < 500 {

@@ -6,7 +6,7 @@ use crate::smoke::results::Verdict;
 
 /// The allowed deviation from the baseline.
 pub(crate) const TOLERANCE: f64 = 0.05;
-/// A smaller difference is ignored, because the measurement is not more exact than this time.
+/// The smallest difference that counts. The measurement is not more exact than this time.
 const LEAST_DIFFERENCE: Duration = Duration::from_millis(1);
 
 /// Returns the middle value. Returns `None` for an empty series.
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(word(104.0, 100.0), "pass");
         assert_eq!(word(106.0, 100.0), "fail");
         assert_eq!(word(50.0, 100.0), "pass");
-        // A difference below one millisecond is within the inaccuracy.
+        // A difference below one millisecond does not count.
         assert_eq!(word(1.9, 1.0), "pass");
         assert_eq!(word(2.1, 1.0), "fail");
         assert_eq!(ttfb(None, 0, Some(ms(1.0)), "b").word(), "skip");

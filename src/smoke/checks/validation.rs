@@ -95,7 +95,7 @@ const FEW_VALUES: [&str; 11] = [
     "x-forwarded-proto",
 ];
 
-/// Whether the cache has one copy for all browsers, and tells gzip and identity apart.
+/// Whether the cache has one copy for all browsers, but separate copies for gzip and for no coding.
 pub(crate) fn vary(variants: &Variants<'_>) -> Verdict {
     let Variants { edge, others, failure } = variants;
     let names: Vec<_> = tokens(&edge.headers, &VARY).map(<[u8]>::to_ascii_lowercase).collect();

@@ -1,4 +1,4 @@
-//! Fuzzes the reader of access logs. The search for an id must find the requests that reading every line finds.
+//! Fuzzes the reader of access logs. The search for an id must find the same requests as a reading of every line.
 //!
 //! Each `@` of the input becomes the start of a line with the id. So the fuzzer need not guess this text.
 

@@ -1,7 +1,7 @@
 //! One simulated CDN. The CDN serves visitors from its cache, pulls from edgeshim over a few reused connections, and
 //! counts the requests and bytes on both sides.
 //!
-//! Two concurrent requests for the same path that is not in the cache cause two pulls.
+//! If two concurrent requests have the same path, and the path is not in the cache, they cause two pulls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

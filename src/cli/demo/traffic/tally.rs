@@ -12,7 +12,8 @@ pub(in crate::cli::demo) struct Counts {
     pub(in crate::cli::demo) edge_requests: u64,
     /// The number of requests that were served from the cache without a pull.
     pub(super) hits: u64,
-    /// The number of requests that were served with the complete response to a pull, whose status was below 500.
+    /// The number of requests that were served with the complete response to a pull. The status of such a response is
+    /// below 500.
     pub(super) misses: u64,
     /// The number of requests that were served from the cache after a 304.
     pub(super) revalidated: u64,
