@@ -1,4 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
+// `println!` panics if standard output is closed or the disk is full. Commands use `cli::terminal::print`.
+#![cfg_attr(not(test), warn(clippy::print_stdout))]
 
 // The modules are in the order of the rooms in ARCHITECTURE.md.
 

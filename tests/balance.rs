@@ -32,13 +32,13 @@ const KEY: &str = "s3cret";
 #[derive(Clone)]
 enum Plant {
     Status(u16),
-    /// 429 with this value of Retry-After, once.
+    /// A 429 with this value of Retry-After.
     Later(&'static str),
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
     /// Waits until the client gives up. The records are not written.
     Hang,
-    /// Waits for the gate, then writes the records.
+    /// Opens the first gate, waits for the second gate, and then writes the records.
     Wait(Arc<Gate>, Arc<Gate>),
 }
 
@@ -231,7 +231,7 @@ impl Desk {
         Self { dir }
     }
 
-    /// Three targets at one service. The first target has two nodes.
+    /// Three targets at one service. The target `images` has two nodes.
     fn of_three(dns: &Dns) -> Self {
         Self::new(&format!(
             "{}{}{}{}",
@@ -471,7 +471,7 @@ fn first_weights_when_name_has_a_cname_or_another_record_then_are_written_or_ref
 }
 
 #[test]
-fn first_weights_when_cname_would_lose_90_points_then_are_refused_as_a_large_step() {
+fn first_weights_when_provider_of_the_cname_would_fall_by_90_points_then_are_refused_as_a_large_step() {
     let (dns, desk) = started();
     desk.fine(&["-t", "images", "-p", "fastly", "--pct", "10", "--yes"]);
     dns.zone().rrsets.remove(&("img0.example.com.".to_owned(), "LUA".to_owned()));
@@ -1011,7 +1011,7 @@ fn program_when_failing_then_message_names_the_cause() {
     }
 }
 
-/// Whether the process that wrote its number into this file has ended.
+/// Returns whether the process whose number is in this file has ended.
 fn has_ended(desk: &Desk, file: &str) -> bool {
     let id = std::fs::read_to_string(desk.dir.join(file)).expect("the number of the process");
     let status = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();

@@ -5,6 +5,7 @@ mod support;
 
 use edgeshim::internals::PRESET_NAMES;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -54,6 +55,24 @@ fn check_when_file_is_valid_or_absent_then_exits_with_0() {
     let (code, out, _) = run_in(&dir, &["check"]);
     assert_eq!(code, 1, "check did not read ./edgeshim.toml: {out}");
     assert!(out.contains("edgeshim.toml:2: server.idle_timeout: \"never\""), "{out}");
+}
+
+#[test]
+fn output_when_disk_is_full_then_exits_with_2_and_when_pipe_is_closed_then_exits_with_0() {
+    for arguments in [&["check"][..], &["providers"], &["completions", "bash"], &["explain", "--path", "/a.png"]] {
+        let dir = temp_dir();
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full opens");
+        let output = binary().args(arguments).current_dir(&*dir).stdout(full).output().expect("the binary starts");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {err}");
+        assert!(err.contains("cannot write to standard output: No space left on device"), "{arguments:?}: {err}");
+
+        let (reader, writer) = std::io::pipe().expect("a pipe opens");
+        drop(reader);
+        let output = binary().args(arguments).current_dir(&*dir).stdout(writer).output().expect("the binary starts");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*err), (Some(0), ""), "{arguments:?}");
+    }
 }
 
 /// A configuration with many mistakes. The message about a mistake must contain the line, the key, the value, and what

@@ -11,22 +11,22 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
     let settings = match argument.load() {
         Ok(settings) => settings,
         Err(problems) => {
-            println!("{problems}");
+            say!("{problems}");
             return print_count(&name, problems.len());
         }
     };
     match Runtime::check(&settings) {
         Ok(()) => {
             for warning in Runtime::warnings(&settings) {
-                println!("{name}: warning: {warning}");
+                say!("{name}: warning: {warning}");
             }
-            println!("{name}: fine");
+            say!("{name}: fine");
             ExitCode::SUCCESS
         }
         Err(error) => {
             let problems = error.all();
             for problem in &problems {
-                println!("{name}: {problem}");
+                say!("{name}: {problem}");
             }
             print_count(&name, problems.len())
         }
@@ -34,6 +34,6 @@ pub(super) fn check(argument: &ConfigArgument) -> ExitCode {
 }
 
 fn print_count(name: &str, count: usize) -> ExitCode {
-    println!("{name}: {count} problem{}", if count == 1 { "" } else { "s" });
+    say!("{name}: {count} problem{}", if count == 1 { "" } else { "s" });
     ExitCode::from(WRONG)
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
+use super::terminal::print;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArguments {
     /// The shell whose completions are written.
@@ -11,6 +13,8 @@ pub(super) struct CompletionsArguments {
 }
 
 pub(super) fn completions(arguments: &CompletionsArguments, command: &mut clap::Command) -> ExitCode {
-    clap_complete::generate(arguments.shell, command, "edgeshim", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, command, "edgeshim", &mut script);
+    print(&String::from_utf8_lossy(&script));
     ExitCode::SUCCESS
 }

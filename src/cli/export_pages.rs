@@ -63,7 +63,7 @@ pub(super) fn whoopsie(arguments: &WhoopsieArguments) -> ExitCode {
     let out = arguments.out.display();
     match files {
         Ok(count) => {
-            println!("{out}: {count} files; start with {out}/README.md");
+            say!("{out}: {count} files; start with {out}/README.md");
             if settings.pages.beacon_base.is_empty() {
                 eprintln!(
                     "warning: whoopsie.beacon_base is \"\", so the beacon goes to the page's own host, through the CDN \

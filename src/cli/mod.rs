@@ -1,5 +1,12 @@
 //! The command line: one file for each command.
 
+/// Writes a line to standard output. Unlike `println!`, it does not panic if the write fails.
+macro_rules! say {
+    ($($text:tt)*) => {
+        crate::cli::terminal::print(&(format!($($text)*) + "\n"))
+    };
+}
+
 mod admin_client;
 mod assign;
 mod balance;
@@ -133,7 +140,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match arguments.command {
+    terminal::exit_code(match arguments.command {
         Command::Run(argument) => run::run(&argument),
         Command::Check(argument) => check::check(&argument),
         Command::Demo(arguments) => demo::demo(&arguments),
@@ -147,5 +154,5 @@ pub fn main() -> ExitCode {
         Command::Assign(arguments) => assign::assign(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments, &mut Arguments::command()),
         Command::Man(arguments) => man_pages::man(&arguments, Arguments::command()),
-    }
+    })
 }

@@ -1,7 +1,9 @@
 //! Exit codes, and output to the terminal.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::wire::json::is_active;
 
@@ -11,9 +13,29 @@ pub(super) const WRONG: u8 = 1;
 /// command fails.
 pub(super) const USAGE: u8 = 2;
 
-/// Writes to standard output. An error is ignored, because a closed pipe, for example with `| head`, is not a mistake.
+/// Whether a text is missing in standard output, because a write has failed.
+static IS_INCOMPLETE: AtomicBool = AtomicBool::new(false);
+
+/// Writes to standard output. A closed pipe is not a mistake, for example with `| head`. After any other error, for
+/// example on a full disk, [`exit_code`] returns [`USAGE`]. The command goes on, because it can be in the middle of a
+/// change.
 pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe && !IS_INCOMPLETE.swap(true, Ordering::Relaxed) => {
+            // Standard error can be closed too.
+            let _ = writeln!(
+                std::io::stderr(),
+                "edgeshim: cannot write to standard output: {error}; the output is incomplete"
+            );
+        }
+        _ => {}
+    }
+}
+
+/// Returns the exit code of a command: its own exit code, or [`USAGE`] if it succeeded but its output is incomplete.
+pub(super) fn exit_code(own: ExitCode) -> ExitCode {
+    if own == ExitCode::SUCCESS && IS_INCOMPLETE.load(Ordering::Relaxed) { ExitCode::from(USAGE) } else { own }
 }
 
 /// Writes a JSON object to standard output, on one line. Characters that control a terminal are escaped.

@@ -46,7 +46,7 @@ pub(super) fn check(tls: &Tls, block: &mut Section<'_>, claimed: &mut Claimed) {
     }
 }
 
-/// Returns whether the block names both files of its pair. Reports the missing files.
+/// Returns whether the block names both files of its pair. Reports each key of the pair that is missing or empty.
 fn names_both(block: &Section<'_>, paths: &PairPaths) -> bool {
     let mut complete = true;
     for (name, path, example) in

@@ -6,9 +6,9 @@
 //! CDN-Loop, X-Request-Id, traceparent. For the log line also Referer and User-Agent.
 //! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. A request that must be refused for another reason is only
 //! marked here. `pulls` responds to that request and counts the refusal.
-//! **Cost:** one allocation if an id must be made; another allocation for the log line while the log is on. **Can
-//! fail:** no. A request with an ambiguous head gets a 400, and a request with too many header fields gets a 431. In
-//! both cases the connection is closed.
+//! **Cost:** one allocation if an id must be made, one if Host must be copied from the target (usual with HTTP/2), and
+//! one for the log line while the log is on. **Can fail:** no. A request with an ambiguous head gets a 400, and a
+//! request with too many header fields gets a 431. In both cases the connection is closed.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -131,12 +131,12 @@ impl Body for Upload {
         match frame {
             Some(Ok(frame)) => {
                 if frame.trailers_ref().is_some_and(http::HeaderMap::is_empty) {
-                    // Only HTTP/2 delivers an empty trailer section. The section is empty because h2 has removed
-                    // pseudo-fields from the section. RFC 9113 §8.1 calls a request with pseudo-fields in its trailers
-                    // malformed.
+                    // Only HTTP/2 delivers an empty trailer section. h2 removes pseudo-fields from trailers without an
+                    // error, so an empty section usually had only pseudo-fields. RFC 9113 §8.1 calls a request with
+                    // pseudo-fields in its trailers malformed.
                     return Poll::Ready(Some(Err(Fault::from_error(
                         Cause::RequestCut,
-                        "the trailers have pseudo-fields",
+                        "the trailers are empty or have only pseudo-fields",
                     ))));
                 }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);

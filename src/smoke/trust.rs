@@ -22,7 +22,7 @@ impl Trust {
     /// Prepares TLS. `ca` is a file with authorities that replace those of the system.
     ///
     /// # Errors
-    /// The error is a message about `ca`.
+    /// `ca` cannot be used, or the system has no certificate authorities. The error is a message.
     pub(crate) fn new(ca: Option<&Path>, insecure: bool) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

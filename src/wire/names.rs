@@ -129,8 +129,8 @@ pub(crate) fn assignment(experiment: &str) -> Option<HeaderName> {
     HeaderName::try_from(format!("{ASSIGNMENT}{experiment}")).ok()
 }
 
-/// Returns whether a name is the name of a field with an arm, in any case. `_` counts as `-`, because an origin with
-/// CGI or a similar interface treats both as the same character (RFC 3875 §4.1.18).
+/// Returns whether a name is the name of a field with an arm. The case of the letters does not matter. `_` counts as
+/// `-`, because an origin with CGI or a similar interface treats both as the same character (RFC 3875 §4.1.18).
 pub(crate) fn is_assignment(name: &[u8]) -> bool {
     let same = |(&ours, &theirs): (&u8, &u8)| theirs.eq_ignore_ascii_case(&ours) || (ours == b'-' && theirs == b'_');
     name.len() >= ASSIGNMENT.len() && ASSIGNMENT.as_bytes().iter().zip(name).all(same)

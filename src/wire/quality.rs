@@ -1,4 +1,5 @@
-//! Preferences with weights: Accept-Encoding, Accept-Language, Accept (RFC 9110 §12.4.2, RFC 9110 §12.5).
+//! Preferences with weights: Accept-Encoding and Accept (RFC 9110 §12.4.2, RFC 9110 §12.5). `pages/locale.rs` reads
+//! Accept-Language, and takes only the parser of weights from this file.
 //!
 //! A weight is between 0 and 1 and has at most three decimals. Some clients write `.5`, which is read as `0.5`. A
 //! member with a malformed weight is ignored, because a wrong guess could turn a refusal (weight 0) into a preference.
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn qvalue_when_malformed_then_rejected() {
+    fn qvalue_when_valid_then_is_read_and_when_malformed_then_is_rejected() {
         for (text, wanted) in [
             ("0", 0),
             ("1", 1000),

@@ -282,18 +282,18 @@ impl<R: Read> Reader<R> {
 }
 
 impl Head {
-    /// Returns the value of the first field with this name, in any case.
+    /// Returns the value of the first field with this name. The case of the letters does not matter.
     pub fn field(&self, name: &str) -> Option<&str> {
         find(&self.fields, name)
     }
 }
 
-/// Returns the value of the first field with this name, in any case.
+/// Returns the value of the first field with this name. The case of the letters does not matter.
 pub fn find<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Returns all values of the fields with this name, in any case, in order.
+/// Returns all values of the fields with this name, in order. The case of the letters does not matter.
 pub fn find_all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     fields.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
 }

@@ -44,7 +44,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the value of the first field with this name, in any case.
+    /// Returns the value of the first field with this name. The case of the letters does not matter.
     pub fn field(&self, name: &str) -> Option<&str> {
         http1::find(&self.fields, name)
     }

@@ -4,7 +4,7 @@
 //! amount of `money`. `forecast` fills the part of the month without samples. `bill` puts these parts together for one
 //! CDN, and `crossing` compares the forecasts before and after a change of shares.
 //!
-//! All sums are on whole numbers. No file of this folder uses a socket, and only `samples` reads a file.
+//! All calculations use integers. No file of this folder uses a socket, and only `samples` reads a file.
 
 pub(crate) mod bill;
 pub(crate) mod crossing;

@@ -90,7 +90,7 @@ fn step_when_larger_than_max_step_then_is_refused_for_each_provider() {
 }
 
 #[test]
-fn step_when_rollback_or_first_weights_keep_all_clients_then_is_not_refused() {
+fn large_step_when_rollback_or_when_first_weights_move_no_client_then_is_not_refused() {
     let to = BTreeMap::from([("images".to_owned(), shares(&[("a", Mode::Obey, 1), ("b", Mode::No, 1)]))]);
     assert_eq!(found(&[node(0, ours(&half()))], Action::Rollback { changes: 1, to }), []);
     assert_eq!(found(&[node(0, Holding::Cname("a".to_owned()))], Action::Init), []);
@@ -119,7 +119,7 @@ fn last_served_provider_when_taken_away_then_is_refused_unless_forced() {
         "{texts:?}"
     );
     assert!(texts.iter().all(|(_, forced)| *forced));
-    // A provider without weight is not served either.
+    // The weight of a provider whose mode is no does not matter, even if it is 0.
     let nodes = [node(0, ours(&shares(&[("a", Mode::Obey, 15), ("b", Mode::No, 0)])))];
     assert!(found(&nodes, set("a", Some(Mode::No), None))[0].0.contains("the last provider"));
 }

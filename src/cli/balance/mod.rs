@@ -1,12 +1,5 @@
 //! `edgeshim balance`: shows and changes the weights of the CDNs in DNS.
 
-/// Writes a line to standard output.
-macro_rules! say {
-    ($($text:tt)*) => {
-        crate::cli::terminal::print(&(format!($($text)*) + "\n"))
-    };
-}
-
 /// Writes a line to standard error, after the name of the command.
 macro_rules! complain {
     ($($text:tt)*) => {

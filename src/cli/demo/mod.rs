@@ -72,7 +72,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     if arguments.incident {
         let (from, length) = INCIDENT;
-        println!("The site will fail from second {} to second {}.\n", from.as_secs(), (from + length).as_secs());
+        say!("The site will fail from second {} to second {}.\n", from.as_secs(), (from + length).as_secs());
         thread::Builder::new().name("incident".to_owned()).spawn(move || fail_for_a_while(fails, from, length))?;
     }
     running.until_signal();
@@ -113,10 +113,10 @@ fn start_site(fails: &'static AtomicBool) -> std::io::Result<SocketAddr> {
 fn fail_for_a_while(fails: &AtomicBool, from: Duration, length: Duration) {
     thread::sleep(from);
     fails.store(true, Ordering::Relaxed);
-    println!("incident: the site fails with 503 for {} s\n", length.as_secs());
+    say!("incident: the site fails with 503 for {} s\n", length.as_secs());
     thread::sleep(length);
     fails.store(false, Ordering::Relaxed);
-    println!("incident: the site works again\n");
+    say!("incident: the site works again\n");
 }
 
 fn start_traffic(shim: SocketAddr, visitors: u32, log_token: String) -> std::io::Result<()> {
@@ -133,9 +133,9 @@ fn start_traffic(shim: SocketAddr, visitors: u32, log_token: String) -> std::io:
                 loop {
                     ticks.tick().await;
                     for provider in live.report() {
-                        println!("{provider}");
+                        say!("{provider}");
                     }
-                    println!();
+                    say!("");
                 }
             });
             traffic::run(settings).await;
@@ -145,7 +145,7 @@ fn start_traffic(shim: SocketAddr, visitors: u32, log_token: String) -> std::io:
 }
 
 fn print_hints(shim: SocketAddr, admin: &str) {
-    println!(
+    say!(
         "\nThe sample site is behind edgeshim. Try these commands in another shell:\n\n  \
          curl -i http://{shim}/ -H 'X-CDN-Provider: fastly'\n  \
          curl -sI http://{shim}/images/harbour.jpg -H 'X-CDN-Provider: akamai'\n  \
@@ -157,7 +157,7 @@ fn print_hints(shim: SocketAddr, admin: &str) {
 }
 
 fn print_traffic_hints(admin: &str) {
-    println!(
+    say!(
         "Three simulated CDNs serve visitors, pull from edgeshim, and push their logs to edgeshim each second. \
          Open the page {admin}/ in a browser, or try these commands in another shell:\n\n  \
          curl -s {admin}/metrics | grep -E 'edgeshim_(offload|share)_ratio|edgeshim_edge_log_lag'\n  \

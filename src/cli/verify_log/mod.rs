@@ -35,7 +35,8 @@ pub(super) struct VerifyLogArguments {
     /// counters must equal the log.
     #[arg(long, value_name = "URL")]
     metrics: Option<String>,
-    /// The value of `admin.token`: `env:NAME` or `file:PATH`. Only a proxy in front of the listener needs it.
+    /// The value of `admin.token`: `env:NAME` or `file:PATH`. edgeshim serves its metrics
+    /// without a token, so this option is needed only if a proxy in front of the listener checks a token.
     #[arg(long, value_name = "SECRET", requires = "metrics")]
     token: Option<String>,
     /// The value of `beacon.path`.

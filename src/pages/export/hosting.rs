@@ -63,7 +63,7 @@ pub(super) struct Hosting<'a> {
     pub(super) pop: &'a str,
     pub(super) time: &'a str,
     pub(super) time_rfc3339: &'a str,
-    /// Writes the fixed text before, between and after the values in the syntax of the CDN.
+    /// Converts a piece of fixed text to the syntax of the CDN. Fixed text is before, between and after the values.
     pub(super) fixed: fn(&str) -> String,
 }
 

@@ -1,8 +1,10 @@
 //! Fuzzes Cache-Control from hostile origins: reading, writing and the cache policy.
 //!
 //! The first byte of the input selects the cache policy. The second byte selects the status, the method, whether the
-//! request has Authorization, and the dialect. The rest of the input is split at line feeds. A line whose first byte is
-//! 0 to 8 or 11 becomes a line of another header field. Each other line becomes a line of Cache-Control.
+//! request has Authorization, and whether an experiment has assigned the visitor. Together with the number of lines,
+//! the second byte selects the dialect. The rest of the input is split at line feeds. The check of the parser reads
+//! each line as Cache-Control. For the check of the policy, a line whose first byte is 0 to 8 or 11 becomes a line of
+//! another header field, and each other line becomes a line of Cache-Control.
 
 #![no_main]
 

@@ -62,7 +62,7 @@ fn after(keys: &RampKeys, looks: &[Seen]) -> Next {
     let mut step = Step::new(keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
     let mut next = Next::Look;
     for (number, seen) in (1..).zip(looks) {
-        assert_eq!(next, Next::Look, "the look {} of {looks:?} is one too many", number - 1);
+        assert_eq!(next, Next::Look, "the look {} of {looks:?} ended the step too early", number - 1);
         let growth = growth_of(*seen);
         next = step.look(Duration::from_secs(number * EVERY), growth.as_ref().map_err(|why| *why), true);
     }
@@ -79,7 +79,8 @@ fn step_when_guards_hold_for_the_soak_then_passes() {
     // The first look finds the share, and the soak needs four more.
     assert_eq!(after(&keys, &[FINE; 4]), Next::Look);
     assert_eq!(after(&keys, &[FINE; 5]), Next::Passed);
-    // The share of the last four looks arrives at the fifth look, and the soak needs four more.
+    // At the fifth look, the share in the four most recent looks is 8.75 %, which is near enough to 10 %. The soak
+    // needs four more looks.
     let slow = [Share(5.0), Share(5.0), FINE, FINE, FINE, FINE, FINE, FINE, FINE];
     assert_eq!((after(&keys, &slow[..8]), after(&keys, &slow)), (Next::Look, Next::Passed));
 }
@@ -147,7 +148,8 @@ fn share_when_it_has_not_arrived_in_time_then_ramp_stops() {
 fn requests_of_provider_when_ending_during_the_soak_then_ramp_stops() {
     let keys = keys(ERRORS);
     let silent = Share(0.0);
-    // Until the fourth look without pulls of the provider, the last four looks together have pulls of the provider.
+    // The share is measured over the four most recent looks. These looks include the first look until the third silent
+    // look.
     let mut looks = vec![FINE];
     looks.extend([silent; 8]);
     let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
