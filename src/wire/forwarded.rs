@@ -22,7 +22,7 @@ use super::values::only_line;
 
 /// The largest number of entries of X-Forwarded-For that are read.
 const MOST_HOPS: usize = 32;
-/// The space for one address, in bytes. The longest IPv6 address has 39 characters.
+/// The space for one address, in bytes. edgeshim writes an IPv6 address with at most 39 characters.
 const MOST_ADDRESS_BYTES: usize = 40;
 /// The space for one element of Forwarded, in bytes: an address with `for=`, brackets and quotes, and the scheme.
 const MOST_ELEMENT_BYTES: usize = MOST_ADDRESS_BYTES + 24;
@@ -159,7 +159,7 @@ pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) -> bool {
 /// Reads one entry: an address, with or without quotes, brackets and a port.
 pub(crate) fn entry_address(entry: &[u8]) -> Option<IpAddr> {
     let entry = entry.trim_ascii();
-    // The longest entry has 55 bytes: `"[`, 45 bytes of IPv6 and `]:65535"`.
+    // The longest entry has 55 bytes: `"[`, 45 bytes of IPv6 with an embedded IPv4 address, and `]:65535"`.
     if entry.len() > 64 {
         return None;
     }
@@ -258,7 +258,7 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
         Some(scheme) if scheme != peer.scheme => push_element(&mut text, start..list_bytes, Some(scheme)),
         _ => text.push_str(peer.forwarded.to_str().unwrap_or_default()),
     }
-    // For both values together, `from_owner` allocates one reference count. `Bytes` from a String would allocate two.
+    // The two values share one block and one reference count.
     let block = Bytes::from_owner(text);
     (value(block.slice(..list_bytes)), value(block.slice(list_bytes..)))
 }
@@ -269,8 +269,8 @@ fn push_address(text: &mut String, address: IpAddr) {
         let _ = write!(text, "{address}");
         return;
     };
-    // Formatting with `write!` takes ten times as long as this loop, and each pull whose client a CDN reported with a
-    // valid proof formats an address.
+    // Formatting with `write!` takes ten times as long as this loop. If a CDN proves its pulls and reports the client,
+    // edgeshim formats an address for each pull.
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
             text.push('.');

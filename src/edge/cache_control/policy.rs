@@ -11,21 +11,22 @@
 //! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, each
 //! field keeps its directive. There are three exceptions:
 //!
-//! - A targeted field with neither a lifetime nor a prohibition is completed from Cache-Control, because some CDNs then
-//!   read Cache-Control too.
+//! - A targeted field with neither a lifetime nor no-store, private or no-cache is completed from Cache-Control,
+//! because some CDNs then   read Cache-Control too.
 //! - no-transform in the targeted field is copied to Cache-Control.
-//! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, a prohibition in the
-//!   targeted field is repeated in Cache-Control, and no-cache becomes a lifetime of 0 in the targeted field.
+//! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, no-store or private in
+//!   the targeted field adds `private` to Cache-Control, unless Cache-Control already has one of the two. no-cache
+//! becomes   a lifetime of 0 in the targeted field.
 //!
 //! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
 //! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
-//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field. The guard `error`
-//! sets no-store in both fields instead.
+//! targeted field. The reason: if the response has their targeted field, most CDNs ignore Cache-Control. The guard
+//! `error` sets no-store in both fields instead.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged. Exception: if a guard or a 5xx status forbids storing,
 //! every directive that can allow storing is removed from the field. In the modes `override` and `never` Edge-Control
-//! is removed. The class can have no rule for the response's status or for the request's method. Then no-store or
+//! is removed. If the class has no rule for the response's status or for the request's method, no-store or
 //! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
 
 use std::time::SystemTime;
@@ -176,8 +177,8 @@ impl Prepared {
     }
 
     fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Shared caches store only responses to these two methods. So only these responses get lifetimes or are made
-        // private.
+        // Shared caches store only responses to these two methods. So only these responses get lifetimes. Each guard
+        // but `assignment` makes only these responses private.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());
@@ -389,8 +390,8 @@ impl Prepared {
         if !self.dialect.ignores_no_cache() {
             return emitted;
         }
-        // This CDN reads only lifetimes in its targeted field, so a prohibition in that field is repeated in
-        // Cache-Control.
+        // This CDN reads only lifetimes in its targeted field. So if that field has no-store or private, Cache-Control
+        // gets `private`.
         let forbidden = emitted.targeted.as_ref().is_some_and(|field| field.directives.is_unshared());
         if forbidden && !emitted.cache_control.directives.is_unshared() {
             emitted.cache_control.change(|directives| directives.private = true);
@@ -623,8 +624,8 @@ mod tests {
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
-            // No rule applies to these responses, so the prohibition in the removed Edge-Control moves to
-            // Cache-Control.
+            // No rule applies to the next rows, so no-store, bypass-cache or a lifetime of 0 in the removed
+            // Edge-Control moves to Cache-Control.
             ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
             ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
@@ -633,6 +634,7 @@ mod tests {
             ("override", "200", "edge: max-age=0 | cc: max-age=5, s-maxage=9", "cc: max-age=5, s-maxage=0", "tidied"),
             ("override", "200", "edge: max-age=0 | cc: no-cache", "cc: no-cache", "tidied"),
             ("override", "200 auth", "edge: max-age=0 | cc: max-age=5", "cc: private", "guarded authorization"),
+            // A rule applies to the next rows, so nothing moves.
             ("override ttl=60", "200", "edge: max-age=0", "cc: max-age=60", "overridden"),
             ("never", "200", "edge: max-age=0", "cc: no-store", "forbidden"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
