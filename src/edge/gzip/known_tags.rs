@@ -1,5 +1,5 @@
-//! A table with the kind of each entity tag: how the origin sends the tag, and how this layer forwards the tag. The
-//! table has a fixed size and no lock. All workers share the table.
+//! A table with the kinds of entity tags: how the origin sends a tag, and how this layer forwards the tag. The table
+//! has a fixed size and no lock. All workers share the table.
 //!
 //! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
 //! does not show whether the origin or this layer made the tag weak. A tag is missing in the table if no response since
