@@ -222,7 +222,8 @@ pub(crate) struct Pull {
     line: Option<Line>,
 }
 
-/// The status under which a pull without a complete response is counted.
+/// The status under which a pull is counted if the client disconnects, or the drain ends, before the response is
+/// complete.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Returns the content coding of the response. Either edgeshim or the origin has applied the coding.

@@ -43,7 +43,8 @@ pub struct EdgeRequest {
     pub ctx: Ctx,
     /// The other end of the connection on which the request arrived.
     pub peer: Arc<Peer>,
-    /// The access log line of the request, with the data that is known so far. `None` while the log is off.
+    /// The access log line of the request, with the data that is known so far. `None` while the log is off, before
+    /// `observe`, and after `pulls`.
     pub(crate) line: Option<Line>,
     pub head: request::Parts,
     pub body: Received,

@@ -1,4 +1,4 @@
-//! Serves the whoopsie page when the origin fails. The page replaces a 5xx of the origin, with the same status, or it
+//! Sends the whoopsie page when the origin fails. The page replaces a 5xx of the origin, with the same status, or it
 //! is the response to a fault.
 //!
 //! **Place:** outside of `gzip`, because pages have their own gzip form. Outside of `cache_control`, so that the rule
@@ -42,7 +42,7 @@ use crate::pages::Pages;
 pub struct WhoopsieSettings {
     /// The statuses of the origin's responses that a page replaces.
     pub statuses: StatusSet,
-    /// The value of Retry-After if the origin does not set this field. The unit is whole seconds. The minimum is 1.
+    /// The value of Retry-After if the origin sends no valid Retry-After. The unit is whole seconds. The minimum is 1.
     pub retry_after: Duration,
 }
 
