@@ -5,8 +5,8 @@
 //!
 //! A timer of the runtime for each request head would cost about 1,600 instructions per request. The timeouts of a
 //! proxy need a precision of only a tenth of a second. So each worker has a list of its deadlines and checks this list
-//! ten times a second ([`sweep`]), unless it rests. Most deadlines belong to a connection, not to a request. The
-//! connection arms its deadline again for each request, which allocates nothing.
+//! ten times a second ([`sweep`]), except while the worker rests. Most deadlines belong to a connection, not to a
+//! request. The connection arms its deadline again for each request, which allocates nothing.
 //!
 //! If no deadline was armed between two sweeps, the worker rests: the next sweep comes when the earliest deadline
 //! expires, at the latest after [`LONGEST_REST`]. Arming a deadline ends the rest ([`armed`]). During the rest, the

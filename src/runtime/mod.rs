@@ -2,9 +2,10 @@
 //! runtime is built once and replaced only as a whole (swapped).
 //!
 //! A swap keeps the metrics, the drain's state, the limiter and everything in [`Lasting`]. The limiter gets new limits,
-//! but requests in flight stay counted. The origin and the states of its addresses stay if the settings of the origin
-//! do not change. Each worker also keeps its connections to the origin if its [`ClientSettings`] do not change. Labels,
-//! classes, pages and layers are built again. The twins, the known entity tags and the recent request ids are lost.
+//! but requests with a permit stay counted. The origin and the states of its addresses stay if the settings of the
+//! origin do not change. Each worker also keeps its connections to the origin if its [`ClientSettings`] do not change.
+//! Labels, classes, pages and layers are built again. The twins, the known entity tags and the recent request ids are
+//! lost.
 
 mod build_error;
 mod inherited;

@@ -38,8 +38,8 @@ impl Keys for Limits {
     }
 }
 
-/// The limiter that all workers share. A configuration swap does not replace the limiter, so requests in flight stay
-/// counted when the limits change.
+/// The limiter that all workers share. A configuration swap does not replace the limiter, so requests with a ticket
+/// stay counted when the limits change. A request that came while there was no limit has no ticket.
 pub(crate) struct Limiter {
     metrics: &'static Metrics,
     state: Mutex<State>,

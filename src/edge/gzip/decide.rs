@@ -42,7 +42,7 @@ impl Skip {
             Self::Status => "the body of a response with this status is never compressed",
             Self::Encoded => "the origin has set Content-Encoding",
             Self::Range => "the response has only a part of the body",
-            Self::Type => "the response's type is not in gzip.types",
+            Self::Type => "the response has no type, or its type is not in gzip.types",
             Self::NoTransform => "Cache-Control contains no-transform",
             Self::TooShort => "the body is shorter than gzip.min_bytes",
             Self::NotAccepted => "this request does not ask for gzip, or it asks for a range",
