@@ -196,8 +196,8 @@ where
     }
 }
 
-/// One pull, from its head to its last byte. The pull is counted when this value is dropped. It is boxed, because the
-/// future and the body that contain it are moved through all layers.
+/// One pull, from its head to its last byte. The pull is counted when this value is dropped. A `Pull` is boxed, because
+/// the future and the body that contain the `Pull` are moved through all layers.
 #[derive(Debug)]
 pub(crate) struct Pull {
     counts: Arc<Counts>,
