@@ -5,11 +5,11 @@
 //!
 //! A timer of the runtime for each request head would cost about 1,600 instructions per request. The timeouts of a
 //! proxy need a precision of only a tenth of a second. So each worker has a list of its deadlines and checks this list
-//! ten times a second ([`sweep`]). Most deadlines belong to a connection, not to a request. The connection arms its
-//! deadline again for each request, which allocates nothing.
+//! ten times a second ([`sweep`]), except while the worker rests. Most deadlines belong to a connection, not to a
+//! request. The connection arms its deadline again for each request, which allocates nothing.
 //!
 //! If no deadline was armed between two sweeps, the worker rests: the next sweep comes when the earliest deadline
-//! expires, or after [`LONGEST_REST`]. The next deadline that is armed ends the rest ([`armed`]). During the rest, the
+//! expires, at the latest after [`LONGEST_REST`]. Arming a deadline ends the rest ([`armed`]). During the rest, the
 //! worker reads the time whenever it wakes ([`woke`]), so the time is as precise as between the regular sweeps.
 //!
 //! Arming a deadline costs one atomic store, and [`now_ms`] costs one thread-local load. A sweep over 16,384
@@ -51,7 +51,7 @@ thread_local! {
     static RESTING: RefCell<Option<Waker>> = const { RefCell::new(None) };
 }
 
-/// What has happened since this worker's last sweep.
+/// What has happened since this worker's most recent sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
     /// Nothing.
@@ -133,8 +133,8 @@ impl Deadline {
         at != 0 && at <= now_ms()
     }
 
-    /// Registers the task of `cx`. A sweep wakes this task when the deadline has expired, and [`wake_all`] wakes the
-    /// task in any case.
+    /// Registers the task of `cx`. A sweep wakes this task when the deadline has expired. [`wake`](Self::wake) and
+    /// [`wake_all`] wake the task even if the deadline has not expired.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
         // A task calls this function in each of its polls, and mostly has the same waker each time. Two wakers with the
         // same data wake the same task, and the data exists as long as the entry has the waker. So the comparison
@@ -158,11 +158,11 @@ impl Drop for Deadline {
         if Arc::strong_count(&self.entry) > 2 {
             return;
         }
-        // The waker keeps the memory of its task.
+        // If the waker stayed in the entry, it would keep the memory of its task.
         self.entry.watcher.store(0, Ordering::Relaxed);
         drop(self.entry.waker.take());
         self.disarm();
-        // At the end of a thread, the list no longer exists.
+        // At the end of a thread, the list of free entries no longer exists.
         let is_own = WORKER.try_with(|worker| *worker == self.entry.worker) == Ok(true);
         if is_own {
             let _ = FREE.try_with(|free| {
@@ -180,8 +180,8 @@ pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Returns the time of the last sweep, or, during a rest, the time at which the worker woke. The unit is milliseconds
-/// of this worker's clock. The time is never 0, because 0 means "not armed".
+/// Returns the time of the most recent sweep, or, during a rest, the time at which the worker woke. The unit is
+/// milliseconds of this worker's clock. The time is never 0, because 0 means "not armed".
 pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
@@ -350,11 +350,11 @@ mod tests {
     }
 
     #[test]
-    fn deadline_when_watched_again_then_wakes_the_last_task_again() {
+    fn deadline_when_watched_again_then_wakes_the_task_that_watched_most_recently() {
         let counts = [Arc::new(Count(AtomicU64::new(0))), Arc::new(Count(AtomicU64::new(0)))];
         let wakers = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
         let deadline = Deadline::new();
-        // Each step watches the deadline with these tasks, and then wakes it.
+        // In each step, these tasks watch the deadline, and then the deadline is woken.
         for (tasks, woken) in [(&[0, 0][..], [1, 0]), (&[0], [2, 0]), (&[], [2, 0]), (&[0, 1], [2, 1]), (&[1], [2, 2])]
         {
             for task in tasks {

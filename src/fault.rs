@@ -11,7 +11,7 @@ use crate::ids::label; // tidy: the macro that declares a label; `ids` imports n
 label! {
     /// The cause of a fault. The metrics use the cause as the label `cause`.
     pub enum Cause {
-        /// The machine at the origin's address refused the connection.
+        /// The connection to the origin's address was refused.
         Refused = "refused",
         /// The connection was not established within `origin.connect_timeout`.
         ConnectTimeout = "connect_timeout",

@@ -106,7 +106,7 @@ label! {
 
 label! {
     /// Why a provider pulled: the label `reason` of `edgeshim_pull_reasons_total`. The first reason that applies
-    /// counts. A provider "holds" an object until the end of the lifetime that the last response granted.
+    /// counts. A provider "holds" an object until the end of the lifetime that the most recent response granted.
     pub(crate) enum PullReason {
         /// The response forbids storing, edgeshim refused the pull, the pull ended before the response, or the method
         /// is neither GET nor HEAD.
@@ -141,7 +141,7 @@ label! {
 }
 
 label! {
-    /// How a CDN served a request at its edge: the label `result` of `edgeshim_edge_requests_total`.
+    /// How a CDN responded to a request at its edge: the label `result` of `edgeshim_edge_requests_total`.
     pub(crate) enum EdgeResult {
         /// The response came from the CDN's cache.
         Hit = "hit",
@@ -151,7 +151,7 @@ label! {
         Pass = "pass",
         /// The response was an error of the CDN.
         Error = "error",
-        /// The CDN served the request in another way, or the log does not contain the result.
+        /// The CDN responded in another way, or the log does not contain the result.
         Other = "other",
     }
 }

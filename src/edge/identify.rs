@@ -3,9 +3,9 @@
 //! pulls of its CDN. If the header contradicts the signals, the provider is `other`.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
-//! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
-//! because only the leaf sends the provider to the origin, in X-CDN-Provider. If the identity header is X-CDN-Provider,
-//! the leaf replaces or removes it.
+//! **Reads:** the identity header (`identity.header`), the presets' signals, CDN-Loop and Via. This layer removes the
+//! identity header, because only the leaf sends the provider to the origin, in X-CDN-Provider. Exception: if the
+//! identity header is X-CDN-Provider, the leaf replaces or removes the header.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
@@ -67,8 +67,9 @@ fn identity_header(text: &str) -> Checked<HeaderName> {
     Ok(name)
 }
 
-/// The reason for the decision about the provider. Below, "header" means the identity header. The number in a variant
-/// is the position of a preset in [`NAMES`].
+/// The reason for the decision about the provider. Below, "header" means the identity header. If signals of several
+/// CDNs match, "the signals" are the signals of the nearest CDN. The number in a variant is the position of a preset in
+/// [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     /// The header names a configured provider.
@@ -99,7 +100,8 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, the configured provider that has this preset. The signals of the preset select this provider.
+    /// For each preset, whether one or several configured providers have this preset. If it is one provider, the
+    /// signals of the preset select that provider.
     by_preset: [Recognised; NAMES.len()],
 }
 
@@ -185,8 +187,8 @@ impl Identifier {
         }
     }
 
-    /// Returns the position of another preset whose signals match. Returns `None` if `preset` has no signals, or if one
-    /// of its signals is present.
+    /// Returns the position of another preset whose signals match, if there is one. Returns `None` also if `preset` has
+    /// no signals, if one of its signals is present, or if `identity.recognise` is off.
     fn contradicted(&self, preset: &Preset, fields: Fields<'_>) -> Option<usize> {
         let recogniser = self.recogniser.as_ref()?;
         if !preset.has_signals() || preset.has_signal_in(fields) {

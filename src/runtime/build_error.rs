@@ -1,4 +1,4 @@
-//! The reasons why a valid configuration cannot be served.
+//! The reasons why a valid configuration cannot be used.
 
 use std::{fmt, io};
 
@@ -11,7 +11,7 @@ use crate::intake::server_tls::TlsError;
 use crate::origin::TlsProblem;
 use crate::pages::PagesError;
 
-/// The reason why a valid configuration cannot be served.
+/// The reason why a valid configuration cannot be used.
 #[derive(Debug)]
 pub enum BuildError {
     /// The pages cannot be rendered with these settings.

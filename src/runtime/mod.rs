@@ -2,9 +2,10 @@
 //! runtime is built once and replaced only as a whole (swapped).
 //!
 //! A swap keeps the metrics, the drain's state, the limiter and everything in [`Lasting`]. The limiter gets new limits,
-//! but requests in flight stay counted. The origin and the states of its addresses stay if the settings of the origin
-//! do not change. Each worker also keeps its connections to the origin if its [`ClientSettings`] do not change. Labels,
-//! classes, pages and layers are built again.
+//! but requests with a permit stay counted. The origin and the states of its addresses stay if the settings of the
+//! origin do not change. Each worker also keeps its connections to the origin if its [`ClientSettings`] do not change.
+//! Labels, classes, pages and layers are built again. The twins, the known entity tags and the recent request ids are
+//! lost.
 
 mod build_error;
 mod inherited;
@@ -96,7 +97,7 @@ impl Lasting {
     }
 }
 
-/// One configuration, with everything that is prepared to serve it.
+/// One configuration, with everything that was prepared from this configuration.
 pub struct Runtime {
     settings: Settings,
     metrics: &'static Metrics,
@@ -259,7 +260,7 @@ impl Runtime {
         settings.server.tls.as_ref().map_or_else(Vec::new, |tls| server_tls::check(&tls.files).1)
     }
 
-    /// Returns the number of worker threads: the configured number, or one for each CPU that the cgroup grants.
+    /// Returns the number of worker threads: the configured number, or one for each CPU that this process may use.
     pub fn workers(&self) -> usize {
         match self.settings.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -58,7 +58,7 @@ impl Opened {
         let providers = known_providers(settings, &lasting.replays, follow, open_ca)?;
         let countries = open_countries(settings)?;
         let tls = open_tls(settings, cas, metrics, &lasting.tickets)?;
-        // The log is the last file, because opening it can make a new file. A configuration that cannot be used must
+        // The log is opened last, because opening a log can make a new file. A configuration that cannot be used must
         // not leave a file.
         let log = lasting.logs.open(&settings.access_log, metrics.access_log_dropped.clone());
         Ok(Self {

@@ -6,8 +6,9 @@
 //! **Reads:** `Ctx::class` and the class's setting `admission`; the response's status. The layer does not read the body
 //! of a queued request.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
-//! **Cost:** none without a limit. With a limit, each request locks the limiter twice and updates a reference count.
-//! Each queued request also allocates memory, and locks the limiter each time it is polled. **Can fail:** with the
+//! **Cost:** none without a limit and in classes without `admission`. Otherwise each request that gets a permit at once
+//! locks the limiter twice and updates a reference count. Each queued request also allocates memory, and locks the
+//! limiter each time it is polled. **Can fail:** with the
 //! cause `overload`. If the queue is full, a new request fails at once. A request that waits in the queue fails after
 //! `origin.response_timeout`. A fault of the leaf is passed on.
 //!

@@ -1,13 +1,14 @@
 //! Decides which ids get which arm. An id has a place, which is a hash of the experiment's name and the id. Each arm
-//! owns some of the places.
+//! owns as many places as its share says.
 //!
-//! The places are divided into lanes of equal width, one lane for each arm in the order of the arms' names. An arm
+//! Apart from rounding, the places are divided into lanes of equal width, one lane for each arm in the order of the
+//! arms' names. An arm
 //! first owns places of its own lane, from the lane's beginning. An arm whose share is larger than its lane also owns
 //! places at the end of other lanes, if the arms of these lanes do not own these places. Therefore:
 //!
 //! - If only one arm gets a larger share, this arm keeps all of its places and gets more places. If only one arm gets a
 //!   smaller share, this arm only loses places.
-//! - An arm whose share is not larger than a lane does not lose a place or get another place when other arms change.
+//! - An arm whose share is not larger than a lane keeps exactly its places when the shares of other arms change.
 //!   With two arms, this is true for shares of any size, as long as their sum stays within 100 %.
 //! - With three or more arms, an arm that is larger than a lane can lose places in another lane, if the shares of
 //!   other arms change.
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn share_when_malformed_or_above_100_per_cent_then_rejected() {
+    fn share_when_valid_then_is_read_and_written_else_is_rejected() {
         for (text, places, written) in [
             ("0", 0, "0.0"),
             ("10", 100_000, "10.0"),

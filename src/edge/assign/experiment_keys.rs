@@ -37,7 +37,7 @@ pub struct ExperimentSettings {
     /// The query parameter that selects an arm, as `ARM.SECRET`.
     pub override_parameter: Option<String>,
     pub override_secret: Option<Secret>,
-    /// For each arm, the host that the origin gets together with the arm.
+    /// The hosts that the origin gets together with arms, by the name of the arm.
     pub hosts: BTreeMap<String, String>,
     /// The classes whose responses depend on the arm.
     pub classes: Vec<String>,

@@ -104,7 +104,7 @@ impl Assigner {
     }
 
     /// Returns the arms of a request in all experiments that apply to the request, with the positions of the
-    /// experiments. An experiment applies if the response can be of one of its classes.
+    /// experiments. An experiment applies if it is enabled and the response can be of one of the experiment's classes.
     fn decide<'s, 'r>(
         &'s self,
         forced: Forced,

@@ -73,8 +73,8 @@ pub(super) fn reduce_vary(headers: &HeaderMap, kept: &[Box<str>]) -> Change {
     }
 }
 
-/// Returns the argument of the directive `content` in Surrogate-Control, if the argument is short and needs no escapes.
-/// ESI processors read this directive.
+/// Returns the argument of the directive `content` in Surrogate-Control, if the argument is short, needs no escapes and
+/// has no comma. ESI processors read this directive.
 pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     let lines = headers.get_all(&names::SURROGATE_CONTROL);
     lines.iter().flat_map(|line| Directives::new(line.as_bytes())).find_map(|directive| {

@@ -21,7 +21,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// Whether a response without caching fields stays unchanged.
+    /// Whether this decision changes nothing in a response without caching fields.
     pub(super) fn keeps(&self) -> bool {
         let Self { cache_control, targeted, surrogate_control, vary, passed, strip_cookies, .. } = self;
         [cache_control, targeted, surrogate_control, vary, passed].iter().all(|change| matches!(change, Change::Keep))

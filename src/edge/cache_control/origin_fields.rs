@@ -40,8 +40,9 @@ pub(super) fn cache_control(
     directives
 }
 
-/// Returns the directives in the targeted field that CDNs of this dialect obey before Cache-Control. An empty field
-/// counts as absent (RFC 9213 §2.1).
+/// Returns the directives in the targeted field that CDNs of this dialect obey before Cache-Control. If the response
+/// has several such fields, the first name in [`Dialect::reads`] counts. An empty field counts as absent (RFC 9213
+/// §2.1).
 pub(super) fn targeted(headers: &HeaderMap, dialect: Dialect, status: StatusCode) -> Option<CacheControl<'_>> {
     dialect.reads().iter().find_map(|name| {
         let mut directives = CacheControl::parse(values(headers, name));

@@ -6,7 +6,7 @@ use crate::ids::label;
 label! {
     /// The change to a response's caching fields: label `action` of `edgeshim_cache_rewrites_total`.
     pub enum Action {
-        /// No rule or guard set directives, but caching fields were rewritten or removed.
+        /// No rule or guard changed the directives, but caching fields were rewritten or removed.
         Tidied = "tidied",
         /// The class's lifetime was added to a response without a lifetime.
         Defaulted = "defaulted",
@@ -28,8 +28,9 @@ label! {
         SetCookie = "set_cookie",
         /// A shared response has Set-Cookie. Set-Cookie is removed.
         CookieStripped = "cookie_stripped",
-        /// The request has Authorization, and neither the class nor the origin's directives allow shared caches to
-        /// store the response. The response is made private (RFC 9111 §3.5).
+        /// Shared caches can store the response, the request has Authorization, and neither the class nor the origin's
+        /// directives permit shared caches to store responses to such a request. The response is made private (RFC 9111
+        /// §3.5).
         Authorization = "authorization",
         /// The status is 5xx, and the response has neither no-store nor private. The response gets no-store. A fault
         /// counts under this guard too, unless the client caused the fault.
@@ -40,7 +41,8 @@ label! {
         VaryUserAgent = "vary_user_agent",
         /// A shared response has Cookie in Vary. The response is only reported.
         VaryCookie = "vary_cookie",
-        /// The response can depend on the arm of an experiment. The response is made private.
+        /// The response can depend on the arm of an experiment, and has neither no-store nor private. The response is
+        /// made private.
         Assignment = "assignment",
     }
 }
@@ -97,6 +99,6 @@ pub struct Outcome {
     pub action: Option<Action>,
     /// The guards that fired.
     pub guards: Guards,
-    /// What the CDN is allowed to do with the response. `None` if this has to be read from the head.
+    /// What the CDN is allowed to do with the response. `None` if `pulls` must read the grant from the head.
     pub(crate) grant: Option<Grant>,
 }

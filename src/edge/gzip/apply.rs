@@ -92,8 +92,8 @@ pub(super) fn remove_digests(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the tag weak. A tag that cannot be made weak is removed, because two codings of one body must not have the
-/// same strong tag.
+/// Makes the tag weak. A tag that cannot be made weak, and several `ETag` lines, are removed, because two codings of
+/// one body must not have the same strong tag.
 fn weaken(headers: &mut HeaderMap) {
     let mut tags = headers.get_all(ETAG).iter();
     let (Some(tag), None) = (tags.next(), tags.next()) else {

@@ -42,7 +42,7 @@ impl Skip {
             Self::Status => "the body of a response with this status is never compressed",
             Self::Encoded => "the origin has set Content-Encoding",
             Self::Range => "the response has only a part of the body",
-            Self::Type => "the response's type is not in gzip.types",
+            Self::Type => "the response has no type, or its type is not in gzip.types",
             Self::NoTransform => "Cache-Control contains no-transform",
             Self::TooShort => "the body is shorter than gzip.min_bytes",
             Self::NotAccepted => "this request does not ask for gzip, or it asks for a range",
@@ -135,9 +135,11 @@ pub(crate) fn decide(
 ///
 /// If the origin is known to send the tag strong, the kind of the tag and Accept-Encoding decide. Otherwise the type,
 /// the coding and `no-transform` in the head of the 304 decide, together with Accept-Encoding. Many origins send a 304
-/// without a type. Then the extension of the path replaces the type. For Akamai, a tag that the client sent in only one
-/// form (weak or strong) keeps this form ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this
-/// layer never compresses or inflates the body of that tag.
+/// without a type. Then the extension of the path replaces the type. The forms (weak or strong) in which the client
+/// sent the tag decide if the origin sends the tag for several bodies, if the body can have been inflated, or if the
+/// request accepts br but not gzip. For Akamai, a tag that the client sent in only one form keeps this form
+/// ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this layer never compresses or inflates the
+/// body of that tag.
 fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'_>, known: Option<TagKind>) -> Verdict {
     let (named_weak, named_strong) = tag(fields).map_or((false, false), |tag| request.named_forms(tag.opaque));
     let weak = match known {

@@ -17,7 +17,7 @@ pub(super) const RATIO: u64 = 200;
 /// The ratio is checked only after this number of output bytes, because the ratio varies too much at the start of a
 /// body.
 const RATIO_FROM: u64 = 1 << 20;
-/// The size of zlib's largest window, as a power of two.
+/// The size of zlib's largest window, as an exponent of 2.
 const WINDOW_BITS: u8 = 15;
 /// The first byte of a gzip member.
 const MAGIC: u8 = 0x1f;

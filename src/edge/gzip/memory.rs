@@ -13,7 +13,7 @@ use crate::metrics::{Ledger, describe};
 pub(crate) struct GzipMemory {
     pub(super) twins: Option<Arc<Twins>>,
     pub(super) tags: Arc<KnownTags>,
-    /// `None` if `gzip.ripen` is off.
+    /// `None` if `gzip.ripen` is off or `gzip.twins` is 0.
     ripener: Option<Arc<Ripener>>,
 }
 

@@ -13,7 +13,7 @@
 //! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression. A thread in
 //! the background makes twins smaller (`ripener.rs`). A request that accepts br then gets the twin's br form.
 //! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip must be inflated and is invalid,
-//! incomplete or too long. The compressor works in memory and cannot fail.
+//! incomplete or above a limit of `inflate.rs`. The compressor works in memory and cannot fail.
 
 mod apply;
 mod counts;
@@ -132,8 +132,8 @@ where
     }
 }
 
-/// Returns the hash of host and target, from which the key of a twin is computed. Returns `None` if the request cannot
-/// get a twin.
+/// Returns the hash of host and target, from which the key of a twin is computed. Returns `None` if the response cannot
+/// depend on a twin.
 fn target_of(twins: &Twins, facts: RequestFacts, head: &request::Parts) -> Option<u64> {
     // A HEAD request gets no twin. But its response has the coding of the twin that a GET request would get.
     let gets_twin = if facts.is_head { facts.wants_br() } else { facts.wants_coding() && head.method == Method::GET };
@@ -335,7 +335,7 @@ impl Shared {
     }
 
     /// Returns the twin of a response that is not compressed now, if the request accepts br and the twin has br. Puts a
-    /// twin that has no br yet into the queue of the ripener.
+    /// twin that has no br yet into the queue of the ripener, except after a HEAD request.
     fn ripe<B: EdgeBody>(
         &self,
         request: RequestFacts,
@@ -475,8 +475,8 @@ impl Shared {
     }
 }
 
-/// Returns the fault of a response whose head has not been sent. The fault then also contains the origin's status, the
-/// time until the origin's head arrived, and the number of bytes that arrived.
+/// Returns the fault of a response whose head has not been sent. If the origin's status and the time until the origin's
+/// head arrived are known, they are added to the fault, with the number of bytes that arrived.
 fn failed<B: EdgeBody>(fault: Fault, response: &EdgeResponse<B>) -> Fault {
     let Facts { origin_status, origin_us, .. } = response.facts;
     match origin_status.zip(origin_us) {

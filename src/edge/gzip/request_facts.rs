@@ -136,11 +136,11 @@ fn bit(opaque: &[u8]) -> u64 {
 /// back. Some origins compare tags as text. So the tag becomes strong again in these cases:
 ///
 /// - In If-None-Match, if `kind` reports that the origin sends the tag strong. An unknown tag is not changed. After a
-///   start of edgeshim every tag is unknown. nginx, Apache, Express and Tomcat compare weakly, as RFC 9110 §13.1.2
-///   requires, so both forms match there. Rails and Rack make weak tags by default, and `Rack::ConditionalGet` compares
-///   the whole field as one text. So an unknown `W/"a"` must not be changed, and a list of both forms would never
-///   match. If Rails or Sinatra make a strong tag, the tag is unknown after a start. Its weak form then does not match,
-///   so the first conditional request gets a 200 in place of a 304.
+///   start of edgeshim or a swap of the configuration, every tag is unknown. nginx, Apache, Express and Tomcat compare
+///   weakly, as RFC 9110 §13.1.2 requires, so both forms match there. Rails and Rack make weak tags by default, and
+///   `Rack::ConditionalGet` compares the whole field as one text. So an unknown `W/"a"` must not be changed, and a list
+///   of both forms would never match. If Rails or Sinatra make a strong tag, the tag is unknown after a start. Its weak
+///   form then does not match, so the first conditional request gets a 200 in place of a 304.
 /// - In If-Match, if `kind` does not report that the origin sends the tag weak. A weak tag never matches in If-Match
 ///   (RFC 9110 §13.1.1).
 ///

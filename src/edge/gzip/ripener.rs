@@ -1,6 +1,6 @@
 //! The thread that makes twins ripe: it compresses the body of a twin again, to brotli and to the smallest gzip. No
 //! pull waits for this work. The first pull that gets its body from a twin puts the twin's key into the queue of the
-//! thread.
+//! thread. So does a pull that accepts br but not gzip and finds a twin without br.
 //!
 //! The thread gets the body from the twin, so the queue contains only keys. The thread decompresses its own output and
 //! compares length and checksum with the twin before it stores the output. `benches/README.md` has the figures by which
@@ -35,7 +35,7 @@ use crate::metrics::Table;
 /// The value that is added to the nice value of the thread. 19 gives the lowest priority.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 19;
-/// The largest number of keys in the queue. If the queue is full, the twin stays as it is until a later pull uses it.
+/// The largest number of keys in the queue. If the queue is full, a further twin stays as it is until a later pull.
 const QUEUE: usize = 256;
 /// For each second of CPU time, the thread then sleeps for this number of seconds. So the thread uses at most a quarter
 /// of one core.
@@ -58,7 +58,7 @@ const LONGEST_WORK: Duration = Duration::from_secs(20);
 const BLOCK_BYTES: u64 = 256 * 1024;
 /// Brotli's best quality.
 const BROTLI_QUALITY: i32 = 11;
-/// The sizes of brotli's window, as powers of two. A larger window would need 32 MiB for a body of 4 MiB.
+/// The sizes of brotli's window, as exponents of 2. A larger window would need 32 MiB for a body of 4 MiB.
 const WINDOW_BITS: std::ops::RangeInclusive<u32> = 16..=20;
 
 label! {
@@ -125,8 +125,8 @@ impl Ripener {
         Self { twins: Arc::downgrade(twins), queue: Arc::default(), ripened: Arc::new(ripened) }
     }
 
-    /// Puts the key of a twin into the queue, unless the twin was in the queue before. Does nothing if the queue is
-    /// full, or if the work needs more memory than the store allows.
+    /// Puts the key of a twin into the queue, if the stage of the twin is `Green`. Does nothing if the queue is full,
+    /// if the work needs more memory than the store allows, or if the store no longer has this twin.
     pub(super) fn offer(&self, twins: &Twins, key: Key, twin: &Twin) {
         if twin.stage != Stage::Green || memory(key.length) > twins.capacity() {
             return;
@@ -219,7 +219,7 @@ fn make_forms(twins: &Arc<Twins>, key: Key, twin: &Twin, work: &Work<'_>) -> Sta
         };
         let form = match made {
             Ok(Some(form)) => form,
-            // The next pull that gets its body from the twin puts the key into the queue again.
+            // The next pull that uses the twin puts the key into the queue again.
             Ok(None) | Err(Early::Stopped | Early::Busy) => return Stage::Green,
             Err(Early::GivenUp) => continue,
         };
@@ -244,7 +244,7 @@ fn make_form(
     coding: RipeCoding,
     pace: &mut Pace<'_>,
 ) -> Result<Option<Bytes>, Early> {
-    // This pause has no limit, because the thread has no memory on loan yet.
+    // This pause has no limit, because the thread does not have the memory for the work yet.
     pace.rest(Duration::MAX)?;
     let Some(_loan) = Loan::take(twins, memory(key.length)) else { return Ok(None) };
     let is_right = |decoder: &mut dyn Read| sum(decoder).is_ok_and(|sum| sum == (key.length, twin.crc));
@@ -265,14 +265,15 @@ fn make_form(
     if decodes { Ok(Some(form)) } else { Err(Early::GivenUp) }
 }
 
-/// Returns the memory that the work on a body needs at most, in bytes. Brotli needs the most: 8 bytes for each byte of
-/// its window, 88 bytes for each byte of a block, some 4 bytes for each byte of the body, and 1 MiB. These numbers were
-/// measured with text and with random bits. Zopfli needs at most 5 MiB.
+/// Returns the memory that the work on a body needs at most, in bytes. The body itself needs `length` bytes. Of the
+/// compressors, brotli needs the most: 8 bytes for each byte of its window, 88 bytes for each byte of a block, some 4
+/// bytes for each byte of the body, and 1 MiB. These numbers were measured with text and with random bits. Zopfli needs
+/// at most 5 MiB.
 fn memory(length: u64) -> u64 {
     length + (8 << window_bits(length)) + 88 * length.min(BLOCK_BYTES) + 4 * length + (1 << 20)
 }
 
-/// Returns the size of brotli's window, as a power of two: the smallest window that contains the whole body, or the
+/// Returns the size of brotli's window, as an exponent of 2: the smallest window that contains the whole body, or the
 /// largest window.
 fn window_bits(length: u64) -> u32 {
     // A window with the size 2^n contains only 2^n - 16 bytes (RFC 7932 §9.1).
@@ -332,7 +333,7 @@ struct Pace<'a> {
     work: &'a Work<'a>,
     /// The CPU time of the thread at the start of the work on this twin.
     begun: Duration,
-    /// The CPU time of the thread at the end of the last sleep.
+    /// The CPU time of the thread at the end of the previous sleep.
     worked: Duration,
 }
 
@@ -342,7 +343,7 @@ impl<'a> Pace<'a> {
         Self { work, begun: now, worked: now }
     }
 
-    /// Writes the body in pieces, with a sleep before each piece.
+    /// Writes the body in pieces, with a sleep before each piece and after the last piece.
     fn write(&mut self, body: &[u8], writer: &mut dyn Write) -> Result<(), Early> {
         for piece in body.chunks(PIECE_BYTES) {
             self.rest(LONGEST_PAUSE)?;
@@ -351,8 +352,8 @@ impl<'a> Pace<'a> {
         self.rest(LONGEST_PAUSE)
     }
 
-    /// Sleeps in proportion to the work since the last sleep. Then pauses as long as the rest of the process is busy,
-    /// but not for longer than `longest`.
+    /// Sleeps in proportion to the work since the previous sleep. Then pauses as long as the rest of the process is
+    /// busy, but not for longer than `longest`.
     fn rest(&mut self, longest: Duration) -> Result<(), Early> {
         let now = cpu_time(ClockId::ThreadCPUTime);
         if now.saturating_sub(self.begun) > LONGEST_WORK {
@@ -379,8 +380,8 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// Whether the process is busy. The thread slept for the time `elapsed`. In this time, the rest of the process used the
-/// CPU time `used`.
+/// Whether the rest of the process is busy. The thread slept for the time `elapsed`. In this time, the rest of the
+/// process used the CPU time `used`.
 fn is_busy(used: Duration, elapsed: Duration) -> bool {
     let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u128);
     used.as_micros() * 100 > elapsed.as_micros() * cpus * BUSY_PERCENT
@@ -452,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn twin_when_ripe_then_both_forms_are_smaller_and_decode_to_the_body() {
+    fn twin_when_ripe_then_its_forms_are_not_larger_and_decode_to_the_body() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
         let mut random = fastrand::Rng::with_seed(1);
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn twin_when_replaced_during_the_work_then_new_twin_stays_green() {
+    fn twin_when_replaced_while_its_key_is_queued_then_new_twin_stays_green() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
         let (old, new) = (text(5_000, 1), text(5_000, 2));
@@ -549,8 +550,8 @@ mod tests {
         let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
         offer(&ripener, &twins, key);
         ripener.queue.lock().keys.clear();
-        // Whether memory is on loan at each check. The process is busy from the second check, which is the first check
-        // with memory on loan.
+        // Whether the work has a `Loan` at each check. The process is busy from the second check, which is the first
+        // check with a `Loan`.
         let on_loan = RefCell::new(Vec::new());
         let is_busy = |_, _| {
             let mut checks = on_loan.borrow_mut();
@@ -585,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn window_when_body_fits_then_is_the_smallest_that_contains_the_body() {
+    fn window_when_computed_then_is_the_smallest_that_contains_the_body_or_the_largest() {
         for (length, bits) in [(0, 16), (65_520, 16), (65_521, 17), (100_000, 17), (4 << 20, 20)] {
             assert_eq!(window_bits(length), bits, "{length}");
         }

@@ -1,4 +1,4 @@
-//! Tests of the decisions on heads.
+//! Tests of the decisions on heads, and of the changes to heads.
 
 use http::{HeaderValue, request, response};
 
@@ -46,7 +46,7 @@ const GZIP: Fields = &[("accept-encoding", "gzip")];
 const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
 
 #[test]
-fn verdict_when_status_is_not_304_then_depends_on_status_type_coding_and_length() {
+fn verdict_when_status_is_not_304_then_depends_on_both_heads_and_the_length() {
     for (case, fields, status, sent, length, verdict) in [
         ("gzip accepted", GZIP, 200, &[HTML][..], Some(1000), Verdict::Compress),
         ("as long as min_bytes", GZIP, 200, &[HTML], Some(256), Verdict::Compress),

@@ -65,7 +65,8 @@ pub(super) enum Stage {
 pub(super) struct Twin {
     /// One complete gzip member (RFC 1952).
     pub(super) gzip: Bytes,
-    /// A complete brotli stream (RFC 7932). `None` if the ripener has not made one.
+    /// A complete brotli stream (RFC 7932). `None` if the ripener has not made a stream that is smaller than the first
+    /// gzip member.
     pub(super) br: Option<Bytes>,
     pub(super) stage: Stage,
     /// The CRC-32 of the body before compression.
@@ -93,7 +94,7 @@ impl Weighter<Key, Twin> for Weigh {
 pub(super) struct Twins {
     cache: Cache<Key, Twin, Weigh>,
     capacity: u64,
-    /// The number of bytes in unfinished twins and in bodies that wait for the comparison with their twin.
+    /// The sum of all loans, in bytes (see [`Loan`]).
     on_loan: AtomicU64,
     hasher: RandomState,
 }
@@ -125,7 +126,7 @@ impl Twins {
         self.cache.get(key)
     }
 
-    /// Removes a twin whose body differs from the origin's current body.
+    /// Removes a twin that is damaged, or whose body differs from the origin's current body.
     pub(super) fn remove(&self, key: &Key) {
         self.cache.remove(key);
     }
@@ -157,8 +158,9 @@ impl Twins {
     }
 }
 
-/// The memory of one body in flight: of its unfinished twin, or of the body while it waits for the comparison with its
-/// twin. Until the loan is dropped, this memory counts against the store's limit for bodies in flight.
+/// The memory of one body in flight: of its unfinished twin, of the body while it waits for the comparison with its
+/// twin, or of the ripener's work on the body. Until the loan is dropped, this memory counts against the store's limit
+/// for bodies in flight.
 #[derive(Debug)]
 pub(super) struct Loan {
     twins: Arc<Twins>,

@@ -163,7 +163,7 @@ impl EdgeBody for OriginBody {
     }
 }
 
-/// The service below all layers. `call` is a closure that calls [`send`]. The type of the closure is a parameter,
+/// The service below all layers. `call` is a closure that calls [`boxed`]. The type of the closure is a parameter,
 /// because the future of an async function has no name.
 #[derive(Clone)]
 pub(crate) struct Leaf<C> {
@@ -216,7 +216,7 @@ pub(crate) async fn send<O: Origin>(
     mut request: Box<EdgeRequest>,
 ) -> Result<EdgeResponse<O::Body>, Fault> {
     let ctx = request.ctx;
-    // The stand-in gets a copy of the head, so the head must then be complete.
+    // If there is a stand-in, it gets a copy of the head, so the head must be complete.
     let added = prepared.write(&mut request, origin.stand_in().is_some());
     let stand_in = origin.stand_in().and_then(|stand_in| StandIn::new(stand_in, &request.head));
     let sent = Instant::now();

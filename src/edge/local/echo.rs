@@ -23,10 +23,10 @@ use crate::wire::names::{
 use crate::wire::secret::Secret;
 use crate::wire::values::cut;
 
-/// The shortest token. A person who sees a signed path can check guesses of the token without sending requests, so a
-/// token must be long.
+/// The length of the shortest allowed token, in bytes. A person who sees a signed path can check guesses of the token
+/// without sending requests, so a token must be long.
 const LEAST_TOKEN_BYTES: usize = 16;
-/// The length to which a value of the request is cut.
+/// The length to which a value of the request is cut, in bytes.
 const MOST_VALUE_BYTES: usize = 512;
 
 /// The key of `[smoke]`.

@@ -99,7 +99,8 @@ impl EdgeLogParts {
         self.settings.token.is_some() || self.sources.iter().any(|source| source.token.is_some())
     }
 
-    /// Returns whether `path` is the path of the endpoint, with or without a name after it. The name is not checked.
+    /// Returns whether `path` is the path of the endpoint, with or without a name after it, and at least one provider
+    /// can push logs. The name is not checked.
     pub(super) fn is_endpoint(&self, path: &str) -> bool {
         let name = path.strip_prefix(self.settings.path.as_str());
         self.is_on() && name.is_some_and(|name| name.is_empty() || name.starts_with('/'))

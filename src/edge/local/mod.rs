@@ -6,8 +6,9 @@
 //! They come from browsers, log services and `edgeshim smoke`. So the requests are not counted as pulls and are never
 //! refused because of their identity or Host. edgeshim also responds to these requests while the origin is down.
 //! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
-//! logs, the token and the body; for all other requests, the proofs of the CDN that forwards the request. The proofs
-//! decide under which provider a load time is counted, and whether the client address that the CDN reports is trusted.
+//! logs, the token and the body; for all requests except logs, the proofs of the CDN that forwards the request. The
+//! proofs decide under which provider a load time is counted, and whether the client address that the CDN reports is
+//! trusted.
 //! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
 //! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
 //! `edgeshim_edge_log_batches_total`.
@@ -190,7 +191,7 @@ where
     }
 }
 
-/// A path that this layer serves.
+/// The endpoint to which a request belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// The image in the whoopsie page.

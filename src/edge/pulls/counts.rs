@@ -49,7 +49,8 @@ pub(super) struct Row {
     pub(super) book: Arc<Book>,
 }
 
-/// The counters for the statuses 100 to 599. A counter is created when its status first occurs.
+/// The counters for the statuses 100 to 599, except for 200, which has [`Row::ok`]. A counter is created when its
+/// status first occurs.
 type Codes = [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5];
 
 impl Counts {

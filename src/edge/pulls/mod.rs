@@ -10,9 +10,9 @@
 //! `edgeshim_revalidations_total`, `edgeshim_in_flight`, `edgeshim_origin_seconds`, `edgeshim_origin_bytes_total`,
 //! `edgeshim_refused_total`, `edgeshim_shield_pulls_total`, `edgeshim_probe_pulls_total`, `edgeshim_retry_pulls_total`,
 //! `edgeshim_pull_reasons_total`, `edgeshim_share_ratio`, and the pulls in `edgeshim_offload_ratio`.
-//! **Cost:** about ten atomic adds; a hash of the host and path; a hash of the query and a hash of the CDN's request
-//! id, if present; a few lookups in the table of objects; two locks of the worker's list of URLs. **Can fail:** no,
-//! because the layers below have turned every fault into a response.
+//! **Cost:** one allocation; about ten atomic adds; a hash of the host and path; a hash of the query and a hash of the
+//! CDN's request id, if present; a few lookups in the table of objects; two locks of the worker's list of URLs. **Can
+//! fail:** no, because the layers below have turned every fault into a response.
 //!
 //! The pull of an upgraded connection is counted, and its log line is written, when the connection ends.
 
@@ -196,8 +196,8 @@ where
     }
 }
 
-/// One pull, from its head to its last byte. The pull is counted when this value is dropped. It is boxed, because the
-/// future and the body that contain it are moved through all layers.
+/// One pull, from its head to its last byte. The pull is counted when this value is dropped. A `Pull` is boxed, because
+/// the future and the body that contain the `Pull` are moved through all layers.
 #[derive(Debug)]
 pub(crate) struct Pull {
     counts: Arc<Counts>,
@@ -223,7 +223,8 @@ pub(crate) struct Pull {
     line: Option<Line>,
 }
 
-/// The status under which a pull without a complete response is counted.
+/// The status under which a pull is counted if the client disconnects, or the drain ends, before the response is
+/// complete.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Returns the content coding of the response. Either edgeshim or the origin has applied the coding.

@@ -47,8 +47,8 @@ pub struct CachePolicy {
     pub strip_cookies: bool,
     /// The field names to which Vary is reduced. If it is `None`, Vary stays unchanged.
     pub vary: Option<Vec<String>>,
-    /// The lifetime of responses with status 404 or 410, and the longest lifetime of responses of the stand-in
-    /// (`origin.stand_in`).
+    /// The lifetime that the modes `default` and `override` set for the statuses 404 and 410. Also the longest lifetime
+    /// of responses of the stand-in (`origin.stand_in`).
     pub error_ttl: u64,
     /// Whether shared caches are allowed to store responses to requests with Authorization (RFC 9111 §3.5).
     pub allow_authorization: bool,
@@ -403,7 +403,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn pattern_with_one_star_when_compared_with_a_glob_then_matches_the_same_paths(
+        fn pattern_with_one_star_or_double_star_at_the_end_when_compared_with_a_glob_then_matches_the_same_paths(
             start in "[/aB.é]{0,4}",
             end in "[/Ab.é]{0,4}",
             path in "[/aAbB.é\n]{0,9}",

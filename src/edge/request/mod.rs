@@ -41,7 +41,8 @@ pub struct EdgeRequest {
     pub ctx: Ctx,
     /// The other end of the connection on which the request arrived.
     pub peer: Arc<Peer>,
-    /// The access log line of the request, with the data that is known so far. `None` while the log is off.
+    /// The access log line of the request, with the data that is known so far. `None` while the log is off, before
+    /// `observe`, and after `pulls`.
     pub(crate) line: Option<Line>,
     pub head: request::Parts,
     pub body: Received,
@@ -209,7 +210,7 @@ pub struct Facts {
     /// The filter of the names in the response's head. For a response that edgeshim makes, the filter contains every
     /// name.
     pub(crate) names: Names,
-    /// What the CDN is allowed to do with the response. `None` if this has to be read from the head.
+    /// What the CDN is allowed to do with the response. `None` if `pulls` must read the grant from the head.
     pub(crate) grant: Option<Grant>,
     /// Whether the response comes from the stand-in (`origin.stand_in`), which replaces a failure of the origin.
     /// `cause` or `origin_status` then shows how the origin failed.

@@ -334,7 +334,7 @@ mod tests {
         let mut different = 0;
         for pull in 0..PULLS {
             let now = 1 + pull / 500;
-            // A few paths are pulled much more often than the others.
+            // Paths with small numbers are pulled more often than paths with large numbers.
             let path = random.u32(0..12_500).min(random.u32(0..12_500)).min(random.u32(0..12_500));
             let (provider, query, seconds) = (random.usize(0..3), random.u32(0..4), 60 + path % 600);
             let pulled = Pulled {

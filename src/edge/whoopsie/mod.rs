@@ -1,4 +1,4 @@
-//! Serves the whoopsie page when the origin fails. The page replaces a 5xx of the origin, with the same status, or it
+//! Sends the whoopsie page when the origin fails. The page replaces a 5xx of the origin, with the same status, or it
 //! is the response to a fault.
 //!
 //! **Place:** outside of `gzip`, because pages have their own gzip form. Outside of `cache_control`, so that the rule
@@ -39,7 +39,8 @@ use crate::metrics::{Ledger, describe};
 use crate::pages::Pages;
 use crate::wire::head_fields::Names;
 
-/// Every response of this layer has no-store, in the form that the pulling CDN obeys.
+/// The grant of every response that this layer makes. These responses have no-store, in the form that the pulling CDN
+/// obeys.
 const FORBIDDEN: Option<Grant> = Some(Grant::Forbidden);
 
 /// Some of the keys of `[whoopsie]`. `PageSettings` has the other keys.
@@ -47,7 +48,7 @@ const FORBIDDEN: Option<Grant> = Some(Grant::Forbidden);
 pub struct WhoopsieSettings {
     /// The statuses of the origin's responses that a page replaces.
     pub statuses: StatusSet,
-    /// The value of Retry-After if the origin does not set this field. The unit is whole seconds. The minimum is 1.
+    /// The value of Retry-After if the origin sends no valid Retry-After. The unit is whole seconds. The minimum is 1.
     pub retry_after: Duration,
 }
 

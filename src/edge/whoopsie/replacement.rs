@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) served: LazyCounters<(ProviderId, LocaleId, PageCause)>,
 }
 
-/// Why a page is served: the label `cause` of `edgeshim_whoopsies_total`. `None` means that the page replaces a 5xx of
+/// Why a page is sent: the label `cause` of `edgeshim_whoopsies_total`. `None` means that the page replaces a 5xx of
 /// the origin.
 #[derive(Clone, Copy)]
 pub(super) struct PageCause(Option<Cause>);
@@ -118,7 +118,7 @@ impl Shared {
         replacement
     }
 
-    /// Makes the page, or its JSON, gRPC or empty form, with the fields that every replacement has.
+    /// Makes the page, or its JSON, gRPC or empty form, with the fields that all these forms have.
     fn respond(
         &self,
         request: &RequestFields,
