@@ -39,7 +39,7 @@ pub(super) enum BalanceCommand {
             Example:\n  edgeshim balance init -t images"
     )]
     Init(InitFlags),
-    /// Show whether DNS has the weights that the last change wrote.
+    /// Show the weights, and whether DNS has the weights that the last change wrote.
     #[command(after_help = "Exit code: 1 if a target is not as it should be.\n\n\
             Example:\n  edgeshim balance status")]
     Status(StatusFlags),
@@ -69,7 +69,8 @@ pub(super) enum BalanceCommand {
     #[command(
         after_help = "Modes: always (stays whatever a probe reports), obey (away while the edge is down), remove (away \
             until it is set again), no (never served).\n\
-            Exit code: 0 after a signal, 2 if no provider has a probe; with --once 1 if a probe fails.\n\n\
+            Exit code: 0 after a signal, 1 if another watch with this journal runs, 2 if no provider has a probe; with \
+            --once 1 if a probe fails.\n\n\
             Examples:\n  \
             edgeshim balance watch --once\n  \
             edgeshim balance watch"
@@ -213,7 +214,8 @@ pub(super) struct RampFlags {
     /// The provider whose share rises.
     #[arg(short = 'p', long, value_name = "PROVIDER")]
     pub provider: String,
-    /// The share in per cent at which the ramp ends. The default is the last step.
+    /// The share in per cent at which the ramp ends. The default is the last step in balance.toml, or with --resume
+    /// the end of the earlier ramp.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
     pub to: Option<u32>,
     /// Continue the last ramp in the journal from the step at which it stopped.
@@ -235,7 +237,7 @@ pub(super) struct RampFlags {
 /// The targets of a command.
 #[derive(Debug, Args)]
 pub(super) struct Choice {
-    /// A target of balance.toml. Several -t are changed together.
+    /// A target of balance.toml. The targets of several -t are changed together.
     #[arg(short = 't', long = "target", value_name = "TARGET")]
     pub targets: Vec<String>,
     /// All targets.

@@ -24,7 +24,7 @@ pub(super) struct LogWindow {
     pub(super) problems: Vec<String>,
 }
 
-/// The newest lines within a limit of bytes, without personal values and secrets.
+/// The lines that were added last, within a limit of bytes, without personal values and secrets.
 pub(super) struct Newest {
     lines: VecDeque<String>,
     bytes: usize,

@@ -1,5 +1,6 @@
 //! `edgeshim bundle`: writes the evidence about an incident into one file, for the post-mortem. The file contains no
-//! secrets, no complete addresses of clients, no e-mail addresses and no values of queries ([`redaction`]).
+//! secrets, no complete addresses of clients, no e-mail addresses and no values of queries, except those of beacons
+//! ([`redaction`]).
 
 mod archive;
 mod bundle_page;
@@ -86,8 +87,7 @@ fn write(arguments: &BundleArguments) -> Result<(String, Vec<String>), String> {
     Ok((format!("{name}: {} files, {bytes} bytes; unpack it and open {folder}/index.html\n", items.len()), problems))
 }
 
-/// Checks whether a bundle can be written to this path. `--force` replaces only a regular file, so that it does not
-/// remove a device.
+/// Checks what exists at this path. `--force` replaces only a regular file, so that `--force` does not remove a device.
 fn check_out(out: &Path, force: bool) -> Result<(), &'static str> {
     match (fs::symlink_metadata(out), fs::metadata(out)) {
         (Err(_), _) => Ok(()),
