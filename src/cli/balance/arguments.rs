@@ -34,8 +34,9 @@ pub(in crate::cli) struct BalanceArguments {
 pub(super) enum BalanceCommand {
     /// Write the first weights to names that have no record, or a plain CNAME to one of the target's providers.
     #[command(
-        after_help = "If a name has a CNAME, the provider of the CNAME still gets all requests. If a name has no \
-            record, all providers get equal weights.\n\n\
+        after_help = "If a name of the target has weights already, all names of the target get these weights. If no \
+            name has weights, but a name has a CNAME, the provider of the CNAME still gets all requests. In all other \
+            cases, all providers get equal weights.\n\n\
             Example:\n  edgeshim balance init -t images"
     )]
     Init(InitFlags),

@@ -126,7 +126,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             }
         }
         ramp.print_timetable(&remaining, is_inside);
-        // The cost is compared with the cost at the end of the ramp.
+        // The warnings compare the cost now with the cost at the end of the ramp.
         warn_about_cost(file, &planned.plan);
         let first_snapshot = stop.or(snapshot(file, &caller, LIMIT)).await?.map_err(|error| {
             Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
@@ -212,7 +212,7 @@ impl Ramp<'_> {
         if let Some(other) = file.targets.iter().find(is_other) {
             complain!(
                 "warning: the shims count the requests of all targets together; if they serve {} too, the observed \
-                 share mixes both, and may never arrive (ramp the targets together with several -t)",
+                 share mixes the targets, and may never arrive (ramp the targets together with several -t)",
                 other.name
             );
         }
