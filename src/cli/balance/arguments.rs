@@ -219,8 +219,8 @@ pub(super) struct RampFlags {
     /// the end of the earlier ramp.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
     pub to: Option<u32>,
-    /// Continue the ramp that made the last change of these targets: from the step at which the ramp stopped, or from
-    /// the first step if the weights were put back.
+    /// Continue the ramp that made the last change of these targets, from the step at which the ramp stopped. If the
+    /// weights were put back, the ramp begins again.
     #[arg(long)]
     pub resume: bool,
     /// Show the timetable, and write nothing.

@@ -1,5 +1,5 @@
-//! The lines of access logs in the window of a bundle. Memory is bounded: the newest lines are kept, and all lines are
-//! counted.
+//! The lines of access logs in the window of a bundle. Memory is bounded: the lines that were read last are kept, and
+//! all lines are counted. The kept lines are the newest lines if the oldest log is read first.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
