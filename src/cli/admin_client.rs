@@ -35,9 +35,9 @@ enum Address {
 }
 
 impl AdminClient {
-    /// Returns a client for the listener at `url`: `http://HOST:PORT`, with or without `/` or `/metrics` after it, or
-    /// `unix:PATH`. `token` is the value of the option `--token`. `option` is the name of the option that has the URL,
-    /// for messages.
+    /// Returns a client for the listener at `url`: `http://HOST:PORT`, with or without `/` or `/metrics` at the end, or
+    /// `unix:PATH`. Without a port, the port is 80. `token` is the value of the option `--token`. `option` is the name
+    /// of the option that has the URL, for messages.
     ///
     /// # Errors
     /// Returns a message for the user.
@@ -57,8 +57,8 @@ impl AdminClient {
     /// Returns the body of a 200 response.
     ///
     /// # Errors
-    /// Returns a message for the user: the listener cannot be reached, responds with another status, or exceeds one of
-    /// the limits.
+    /// Returns a message for the user: the listener cannot be reached, does not send a complete HTTP response, responds
+    /// with another status, or exceeds one of the limits.
     pub(super) fn get(&self, path: &str, most_bytes: usize, limit: Duration) -> Result<Vec<u8>, String> {
         let Some(runtime) = &self.runtime else { return Err("the client has ended".to_owned()) };
         runtime.block_on(async {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn token_when_written_on_the_command_line_then_rejected_without_showing_the_secret() {
+    fn token_when_it_is_the_secret_itself_then_rejected_and_not_shown_and_when_env_then_read() {
         let message = read_token("hunter2").unwrap_err();
         assert!(message.contains("env:NAME") && !message.contains("hunter2"), "{message}");
         assert_eq!(read_token("env:CARGO_PKG_NAME").unwrap().expose(), "edgeshim");

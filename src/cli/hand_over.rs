@@ -25,7 +25,7 @@ const FIRST: usize = 3;
 const READY: &[u8] = b"READY=1";
 /// The time between two checks whether the new process still runs.
 const POLL: Duration = Duration::from_millis(100);
-/// The time in which the new process must report that it serves. It reads its configuration in this time.
+/// The time in which the new process must read its configuration and report that it serves.
 const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// The result of an attempt to hand over.
@@ -60,7 +60,7 @@ pub(super) fn start(sockets: Vec<(String, Socket)>, outcomes: UnboundedSender<Ou
     Ok(())
 }
 
-/// Waits until the new process reports that it serves, or ends. After [`START_LIMIT`], kills the new process.
+/// Waits until the new process ends, or reports that it serves. After [`START_LIMIT`], kills the new process.
 fn outcome(mut child: Child, ready: &UnixDatagram) -> Outcome {
     let mut report = [0; READY.len()];
     let started = Instant::now();

@@ -24,7 +24,7 @@ pub(super) struct LogFile {
     pub(super) tally: Tally,
 }
 
-/// The lines of a log that were read so far.
+/// The counts of the lines of a log that were read so far.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) lines: u64,
@@ -124,7 +124,7 @@ impl LogFile {
                 tally.check(name, FIRST_LINES)?;
                 continue;
             };
-            // If the last call has read the first line before its newline was written, this line is not read again.
+            // If the previous call has read the first line before its newline was written, this line is not read again.
             for text in lines(part).skip(usize::from(std::mem::take(has_read_rest))) {
                 let is_filled = !text.trim_ascii().is_empty();
                 tally.begin(is_filled);

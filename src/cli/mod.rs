@@ -1,4 +1,4 @@
-//! The command line: one file for each command.
+//! The command line: one file or folder for each command.
 
 /// Writes a line to standard output. Unlike `println!`, it does not panic if the write fails.
 macro_rules! say {
@@ -76,7 +76,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Check through a CDN's edge that the CDN obeys the header fields of the origin.
     #[command(after_help = "Each check passes, fails or is skipped with a reason. A failure names what to change.\n\
-            Exit code: 0 if no check failed, 1 if a check failed, 2 if an argument is wrong.\n\n\
+            Exit code: 0 if nothing failed, 1 if a check or a row of a score card failed, 2 if an argument is wrong\n\
+            or the result cannot be written.\n\n\
             Examples:\n  \
             edgeshim smoke https://img.example.com/x.jpg\n  \
             edgeshim smoke https://img.example.com/x.jpg --provider fastly --connect-to 151.101.1.1:443\n  \
@@ -90,18 +91,18 @@ enum Command {
         after_help = "The file contains the configuration without secrets, the metrics, the history, the events,\n\
             the top list, and with --log the log lines of the window. Addresses are cut, and values in queries\n\
             are hidden.\n\n\
-            Exit code: 0 if the bundle is complete, 1 if a part is missing; the file then says which part.\n\n\
+            Exit code: 0 if the bundle is complete, 1 if a part is missing; the file then says which part;\n\
+            2 if no file was written.\n\n\
             Example:\n  \
             edgeshim bundle --since 1h --admin http://127.0.0.1:9900 --log access.log --out incident.tar.gz"
     )]
     Bundle(bundle::BundleArguments),
     /// Count the lines of an access log, and compare the sums with the counters of a running edgeshim.
-    #[command(
-        after_help = "Exit code: 0 if the log equals the counters, 1 if the log differs or has unreadable lines.\n\n\
+    #[command(after_help = "Exit code: 0 if all lines can be read and, with --metrics, the log equals the counters;\n\
+            1 if not; 2 if a file or the metrics cannot be read.\n\n\
             Examples:\n  \
             edgeshim verify-log access.log\n  \
-            edgeshim verify-log access.log.2.gz access.log.1 access.log --metrics http://127.0.0.1:9900"
-    )]
+            edgeshim verify-log access.log.2.gz access.log.1 access.log --metrics http://127.0.0.1:9900")]
     VerifyLog(verify_log::VerifyLogArguments),
     /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
@@ -113,7 +114,7 @@ enum Command {
     Balance(balance::BalanceArguments),
     /// Show which arm of each experiment a visitor gets, and why.
     #[command(after_help = "Without --config: ./edgeshim.toml if it exists, else the defaults.\n\
-            Exit code: 0 if the arms are shown, 2 if there is no such experiment or the configuration is wrong.\n\n\
+            Exit code: 0 if the arms are shown, 2 if an argument or the configuration is wrong.\n\n\
             Examples:\n  \
             edgeshim assign --id 4711\n  \
             edgeshim assign --config edgeshim.toml --id 4711 --group staff --experiment cdn --json")]
@@ -127,9 +128,10 @@ enum Command {
 }
 
 /// Runs the command in the arguments. The exit code is 0 for success. The exit code is 1 if `check` finds a problem,
-/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check of `smoke` fails, a part
-/// of a `bundle` is missing, or `balance` refuses a change or fails. The exit code is 2 if the command line is wrong,
-/// if the configuration of a command other than `check` is wrong, or if another command fails.
+/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check or a row of a score card
+/// of `smoke` fails, a part of a `bundle` is missing, or `balance` refuses a change, finds a problem or fails. The exit
+/// code is 3 if `balance ramp` has put the weights back. The exit code is 2 if the command line is wrong, if the
+/// configuration of a command other than `check` is wrong, or if another command fails.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -26,7 +26,7 @@ use crate::runtime::{Inherited, Lasting, Runtime, Slot, Socket, name_in_hand_ove
 use crate::serve::{Cut, Drain, Server};
 
 pub(super) fn run(argument: &ConfigArgument) -> ExitCode {
-    // This changes the environment, so it must happen before any thread starts.
+    // This call changes the environment, so it must happen before any thread starts.
     let inherited = Inherited::from_env();
     log_to_stderr();
     let settings = match argument.load_or_print() {

@@ -10,7 +10,7 @@ use crate::wire::json::is_active;
 /// The exit code of a command that has run, and has found that something is wrong or missing.
 pub(super) const WRONG: u8 = 1;
 /// The exit code if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a
-/// command fails.
+/// command other than `balance` fails.
 pub(super) const USAGE: u8 = 2;
 
 /// Whether a text is missing in standard output, because a write has failed.

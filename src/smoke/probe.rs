@@ -1,5 +1,5 @@
-//! A client for one server. It sends one request after the other over one connection, and reads each response
-//! completely. Time and memory are bounded, whatever the server sends.
+//! A client for one server. It sends one request after the other, over one connection if the server keeps the
+//! connection open. Time and memory are bounded, whatever the server sends.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,9 +68,9 @@ pub(crate) struct Route {
 pub(crate) struct Probe {
     route: Route,
     connection: Option<Connection>,
-    /// The local address of the last connection.
+    /// The local address of the most recent connection.
     pub local: Option<IpAddr>,
-    /// What is known about TLS of the last connection.
+    /// What is known about TLS of the most recent connection.
     pub tls: Option<TlsFacts>,
     /// What the current request waits for.
     step: Step,

@@ -61,7 +61,7 @@ pub(crate) enum Trouble {
     NoTls,
     /// The connection was closed without a response.
     Closed(String),
-    /// What arrived is not HTTP/1.1.
+    /// What arrived is not HTTP/1.1, or the request cannot be sent.
     NotHttp(String),
     /// The response head is too large.
     HeadTooLarge,
@@ -205,7 +205,8 @@ pub(crate) fn spelled(name: &HeaderName) -> String {
     name.as_str().split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
-/// Returns a text that is safe to print: cut, and with `?` in place of control characters and bytes that are not UTF-8.
+/// Returns a text that is safe to print: cut, and with `?` in place of characters that control a terminal or an editor,
+/// and of bytes that are not UTF-8.
 pub(crate) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let clean = |character: char| {

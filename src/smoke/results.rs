@@ -11,7 +11,7 @@ pub(crate) enum Check {
     Tls,
     /// The edge names its point of presence.
     Pop,
-    /// The second response comes from the cache.
+    /// A repeated request gets a response from the cache.
     MissThenHit,
     /// The edge repeats the lifetimes of the origin, and keeps to them.
     Ttl,
@@ -23,11 +23,11 @@ pub(crate) enum Check {
     Identity,
     /// A range is a part of the body.
     Range,
-    /// The response to HEAD has the same head as the response to GET.
+    /// The response to HEAD agrees with the response to GET.
     Head,
     /// A request with the validator gets a 304.
     Revalidate,
-    /// The cache has one copy for all browsers.
+    /// Vary and the cache have one copy for all browsers, and Vary has Accept-Encoding if the body has a coding.
     Vary,
     /// No client gets the cookie of another client.
     Cookies,
@@ -141,7 +141,7 @@ pub(crate) struct Report {
     /// The host and port to which smoke connected.
     pub edge: String,
     pub verdicts: Vec<(Check, Verdict)>,
-    /// The point of presence that the edge named.
+    /// The point of presence that the edge named, or that arrived at edgeshim.
     pub pop: Option<String>,
     /// The median time until the first byte of a response. `None`: it was not measured.
     pub ttfb: Option<Duration>,

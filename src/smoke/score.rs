@@ -1,4 +1,4 @@
-//! The score card: two CDNs side by side, with the same requests at the same time.
+//! The score card: two CDNs side by side, with the same requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::signed::{Signer, id_of};
 use super::targets::{Note, Options, Target};
 use crate::intake::signed_path::Task;
 
-/// The number of requests for the URL to each CDN.
+/// The number of requests for the URL to each CDN that count. One request that does not count comes before them.
 const REQUESTS: usize = 40;
 /// The number of requests for a signed path, from which the offload follows.
 const SIGNED_REQUESTS: usize = 30;
@@ -42,7 +42,8 @@ pub(crate) struct Row {
     pub incumbent: Option<String>,
     /// The deviation of the candidate.
     pub difference: String,
-    /// Whether the candidate is good enough. `None`: the row only informs, or a value was not measured.
+    /// Whether the candidate is good enough. `None`: the row only informs, a value was not measured, or the value is
+    /// good but other requests to the candidate failed.
     pub passed: Option<bool>,
 }
 
@@ -131,8 +132,8 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Returns the share of requests that did not reach edgeshim. `None`: edgeshim did not report. Adds the requests
-/// without a report to `failed` if another request got a report.
+/// Returns the share of requests that did not reach edgeshim. `None`: the first request got no report of edgeshim. Adds
+/// the later requests without a report to `failed`.
 async fn offload(target: &Target, options: &Options, signer: &Signer<'_>, failed: &mut usize) -> Option<f64> {
     let mut probe = target.probe(options);
     let question = target.question(&signer.path(Task::Cache(60)), "identity");
@@ -140,7 +141,7 @@ async fn offload(target: &Target, options: &Options, signer: &Signer<'_>, failed
     for _ in 0..SIGNED_REQUESTS {
         match id_of(&mut probe, &question, signer).await {
             Some(id) => ids.push(id),
-            // If edgeshim never reports, the check `provider` fails. So these requests do not count here.
+            // If edgeshim never reports, the check `provider` fails. So this request does not count here.
             None if ids.is_empty() => return None,
             None => *failed += 1,
         }
@@ -152,8 +153,9 @@ async fn offload(target: &Target, options: &Options, signer: &Signer<'_>, failed
     Some(1.0 - ratio(ids.len(), reports))
 }
 
-/// Returns the seconds from the end of a lifetime to the first response with the new content. `None`: the response was
-/// not stored, or did not change in time. Adds the requests without a report to `failed`, except for the first request.
+/// Returns the seconds from the end of a lifetime to the first response with the new content. `None`: the first
+/// request got no report, or the response was not stored or did not change in time. Adds the later requests without a
+/// report to `failed`.
 async fn change(target: &Target, options: &Options, signer: &Signer<'_>, failed: &mut usize) -> Option<f64> {
     let mut probe = target.probe(options);
     let question = target.question(&signer.path(Task::Cache(LIFETIME.as_secs())), "identity");

@@ -22,7 +22,7 @@ use crate::wire::names::{
 /// The largest number of requests until a response must come from the cache. A point of presence has several caches,
 /// and a cache can need a moment to store a response.
 const MOST_REQUESTS: usize = 5;
-/// The pause before each further request.
+/// The pause before each request after the second.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The time between two requests after which Age must be larger. Age counts whole seconds.
@@ -56,7 +56,7 @@ struct Session {
 struct Seen {
     first: Recorded,
     last: Recorded,
-    /// How the edge served the last response, if Age showed this.
+    /// How the edge served `last`, if only Age shows how.
     aged: Option<Served>,
     requests: usize,
     /// The result of miss-then-hit if a later request got an error or no response. `last` is then the last response

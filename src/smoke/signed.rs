@@ -33,7 +33,7 @@ pub(crate) struct Signed {
     pub echo: Result<EchoReport, Verdict>,
     /// The member that smoke wrote into CDN-Loop.
     pub mark: String,
-    /// The result of the check `cookies`, if edgeshim reported.
+    /// The result of the check `cookies` for a signed path, if edgeshim reported what arrived.
     pub cookie: Option<Verdict>,
     pub recovery: Result<Recovery, Trouble>,
     pub kept: Option<Kept>,
@@ -67,7 +67,8 @@ impl<'a> Signer<'a> {
     ///
     /// # Errors
     /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So if the
-    /// difference is larger, the report is wrong, and its clock is not used. The error is the result of the check.
+    /// difference is larger, the report is wrong, and the time in the report is not used. The error is the result of
+    /// the check `provider`.
     fn follow(&mut self, now_ms: u64, timeout: Duration) -> Result<(), Verdict> {
         let ahead_ms = i128::from(now_ms).saturating_sub(our_ms());
         let most = MOST_CLOCK_DIFFERENCE.saturating_add(timeout);
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clock_of_edgeshim_when_beyond_the_window_and_the_timeout_then_no_path_is_signed_for_the_clock() {
+    fn clock_of_edgeshim_when_its_difference_exceeds_window_and_timeout_then_is_not_used() {
         let token = Secret::new("a-token-for-this-test");
         let ours = || u64::try_from(our_ms()).unwrap();
         let timeout = Duration::from_secs(10);

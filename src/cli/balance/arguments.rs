@@ -34,12 +34,13 @@ pub(in crate::cli) struct BalanceArguments {
 pub(super) enum BalanceCommand {
     /// Write the first weights to names that have no record, or a plain CNAME to one of the target's providers.
     #[command(
-        after_help = "If a name has a CNAME, the provider of the CNAME still gets all requests. If a name has no \
-            record, all providers get equal weights.\n\n\
+        after_help = "If a name of the target has weights already, all names of the target get these weights. If no \
+            name has weights, but a name has a CNAME, the provider of the CNAME still gets all requests. In all other \
+            cases, all providers get equal weights.\n\n\
             Example:\n  edgeshim balance init -t images"
     )]
     Init(InitFlags),
-    /// Show whether DNS has the weights that the last change wrote.
+    /// Show the weights, and whether DNS has the weights that the last change wrote.
     #[command(after_help = "Exit code: 1 if a target is not as it should be.\n\n\
             Example:\n  edgeshim balance status")]
     Status(StatusFlags),
@@ -69,7 +70,8 @@ pub(super) enum BalanceCommand {
     #[command(
         after_help = "Modes: always (stays whatever a probe reports), obey (away while the edge is down), remove (away \
             until it is set again), no (never served).\n\
-            Exit code: 0 after a signal, 2 if no provider has a probe; with --once 1 if a probe fails.\n\n\
+            Exit code: 0 after a signal, 1 if another watch with this journal runs, 2 if no provider has a probe; with \
+            --once 1 if a probe fails.\n\n\
             Examples:\n  \
             edgeshim balance watch --once\n  \
             edgeshim balance watch"
@@ -213,10 +215,12 @@ pub(super) struct RampFlags {
     /// The provider whose share rises.
     #[arg(short = 'p', long, value_name = "PROVIDER")]
     pub provider: String,
-    /// The share in per cent at which the ramp ends. The default is the last step.
+    /// The share in per cent at which the ramp ends. The default is the last step in balance.toml, or with --resume
+    /// the end of the earlier ramp.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), allow_hyphen_values = true)]
     pub to: Option<u32>,
-    /// Continue the last ramp in the journal from the step at which it stopped.
+    /// Continue the ramp that made the last change of these targets, from the step at which the ramp stopped. If the
+    /// weights were put back, the ramp begins again.
     #[arg(long)]
     pub resume: bool,
     /// Show the timetable, and write nothing.
@@ -235,7 +239,7 @@ pub(super) struct RampFlags {
 /// The targets of a command.
 #[derive(Debug, Args)]
 pub(super) struct Choice {
-    /// A target of balance.toml. Several -t are changed together.
+    /// A target of balance.toml. The targets of several -t are changed together.
     #[arg(short = 't', long = "target", value_name = "TARGET")]
     pub targets: Vec<String>,
     /// All targets.

@@ -47,7 +47,7 @@ pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     }
 }
 
-/// Writes a change as one line.
+/// Returns a change as one line.
 pub(super) fn line(entry: &Entry) -> String {
     let targets: Vec<&str> = entry.to.keys().map(String::as_str).collect();
     let provider = entry.provider.as_ref().map(|provider| format!("{provider} ")).unwrap_or_default();
@@ -63,6 +63,6 @@ pub(super) fn line(entry: &Entry) -> String {
         reason("forced", &entry.force).unwrap_or_default(),
         entry.result
     );
-    // Someone could have written characters into the journal that control a terminal.
+    // Someone could have written control characters for a terminal into the journal.
     line.chars().filter(|&character| !character.is_control() && !is_active(character)).collect()
 }

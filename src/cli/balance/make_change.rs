@@ -106,8 +106,8 @@ fn described(undo: &Undo<'_>) -> String {
     format!("Changes that are undone:\n{}{kept}\n", lines(&undo.undone))
 }
 
-/// Shows a change, asks for a confirmation, and makes the change. Returns `None` if there is nothing to change, and for
-/// `--dry-run`.
+/// Shows a change, asks for a confirmation unless `--yes` is set, and makes the change. Returns `None` if there is
+/// nothing to change, and for `--dry-run`.
 async fn make(
     change: &Change<'_>,
     action: Action,

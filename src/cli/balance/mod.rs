@@ -33,7 +33,7 @@ type Result<T = ExitCode> = std::result::Result<T, Failure>;
 /// Why a command has failed.
 #[derive(Debug)]
 enum Failure {
-    /// The command line or the configuration is wrong.
+    /// The command line, the configuration or the file of samples is wrong.
     Usage(Vec<String>),
     /// The change was refused or not confirmed, or a service or a file failed.
     Failed(Vec<String>),
@@ -148,7 +148,7 @@ fn check_provider(targets: &[&TargetKeys], provider: &str) -> Result<()> {
     )))
 }
 
-/// Returns the targets with these names, in the order of the file.
+/// Returns the targets of `choice`, in the order of the file.
 fn chosen<'f>(file: &'f BalanceFile, choice: &Choice) -> Result<Vec<&'f TargetKeys>> {
     if choice.all {
         return Ok(file.targets.iter().collect());

@@ -23,7 +23,7 @@ use crate::balance::tables::{shown_json, table};
 use crate::balance::transaction::Services;
 use crate::cli::terminal::{WRONG, print, print_json_lines};
 
-/// The weights of one target, and its problems.
+/// The weights, the observed shares and the problems of one target.
 struct Present<'f> {
     target: &'f TargetKeys,
     shares: Shares,
@@ -31,7 +31,7 @@ struct Present<'f> {
     problems: Vec<String>,
 }
 
-/// Shows the weights of targets, or writes them to files.
+/// Shows the weights of targets, writes them to files, or does both.
 pub(super) fn show(
     file: &BalanceFile,
     common: &Common,
@@ -126,8 +126,7 @@ fn found_after(entry: &Entry, present: &Present<'_>) -> &'static str {
     }
 }
 
-/// Reads the targets from DNS, and lists their problems. While a target has a problem, each change of the target is
-/// refused.
+/// Reads the targets from DNS, and lists their problems. If `with_observed` is set, also reads the observed shares.
 fn read<'f>(
     file: &'f BalanceFile,
     common: &Common,

@@ -27,8 +27,8 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Starts to wait for the signals. If the process ignores SIGHUP, this stays so: `nohup` starts a program in this
-    /// way, so that the program goes on after the terminal has closed.
+    /// Starts to wait for the signals. If the process ignores SIGHUP, SIGHUP stays ignored: `nohup` starts a program
+    /// with SIGHUP ignored, so that the program goes on after the terminal has closed.
     pub(super) fn watch() -> Result<Self> {
         let interrupt = Interrupt::default();
         let hangup = (!ignores_hangup()).then(SignalKind::hangup);
@@ -44,8 +44,8 @@ impl Stop {
         Ok(Self { interrupt })
     }
 
-    /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. This is used only for steps
-    /// that change nothing in DNS.
+    /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. Callers use this function only
+    /// for steps that change nothing in DNS.
     pub(super) async fn or<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
@@ -62,8 +62,8 @@ fn ignores_hangup() -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// Reads a line. A line that is too long is read to its end, and is returned without its end. `None`: the input has
-/// ended or cannot be read.
+/// Reads a line. Of a line that is too long, only the first [`MAX_ANSWER_BYTES`] are returned, and the rest is skipped.
+/// `None`: the input has ended or cannot be read.
 fn line(input: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
     let length = input.by_ref().take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line).ok()?;

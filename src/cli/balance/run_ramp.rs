@@ -43,7 +43,7 @@ struct Ramp<'f> {
     patient: &'f Services<'f>,
     provider: String,
     end: u32,
-    /// The shares before the ramp, before the last step, and after the last step.
+    /// The shares before the ramp, before the most recent step, and after the most recent step.
     start: ByTarget,
     previous: ByTarget,
     present: ByTarget,
@@ -126,7 +126,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             }
         }
         ramp.print_timetable(&remaining, is_inside);
-        // The cost is compared with the cost at the end of the ramp.
+        // The warnings compare the cost now with the cost at the end of the ramp.
         warn_about_cost(file, &planned.plan);
         let first_snapshot = stop.or(snapshot(file, &caller, LIMIT)).await?.map_err(|error| {
             Failure::failed(format!("the figures of the shims are not known, so nothing was changed: {error}"))
@@ -167,7 +167,7 @@ fn present_share(plan: &Plan, provider: &str) -> Result<(ByTarget, u32)> {
     Ok((all, found.unwrap_or(0)))
 }
 
-/// Checks that no step is larger than `max_step`. Such a step would be refused in the middle of the ramp.
+/// Checks that no step is larger than `max_step`. A larger step would be refused in the middle of the ramp.
 fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
     let mut before = present;
     for step in remaining {
@@ -212,7 +212,7 @@ impl Ramp<'_> {
         if let Some(other) = file.targets.iter().find(is_other) {
             complain!(
                 "warning: the shims count the requests of all targets together; if they serve {} too, the observed \
-                 share mixes both, and may never arrive (ramp the targets together with several -t)",
+                 share mixes the targets, and may never arrive (ramp the targets together with several -t)",
                 other.name
             );
         }
@@ -252,8 +252,8 @@ impl Ramp<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Makes a step. While another change is in progress, for example an act of `watch`, the step waits, at most for
-    /// the time `arrive`.
+    /// Makes a step. If the change cannot begin, for example because an act of `watch` is in progress, tries again. The
+    /// attempts end after the time `arrive`.
     async fn make_step(&mut self, share: u32, stop: &mut Stop) -> Result<Made> {
         let began = Instant::now();
         let keys = &self.change.file.ramp;
@@ -293,8 +293,8 @@ impl Ramp<'_> {
         self.share = share;
     }
 
-    /// Checks that the weights are still those that the ramp has written. The ramp does not overwrite the change of a
-    /// person.
+    /// Checks that the weights are still those that the ramp has found at its start or has written. The ramp does not
+    /// overwrite the change of a person.
     fn check_unchanged(&self, plan: &Plan) -> Result<()> {
         for target in &plan.targets {
             let both = target.before.as_ref().zip(self.present.get(&target.name));
@@ -357,9 +357,9 @@ impl Ramp<'_> {
         Parties { provider: self.provider.clone(), others, all }
     }
 
-    /// Puts the weights back after a breach. Repeats this until an attempt succeeds, until another attempt is useless,
-    /// or until a signal arrives. The number of attempts is not limited, because clients get faults meanwhile, and the
-    /// DNS service can fail for hours.
+    /// Puts the weights back after a breach. Tries again until an attempt succeeds, until another attempt is useless,
+    /// or until a signal arrives. The number of attempts is not limited, because the breach lasts until the weights are
+    /// back, and the DNS service can fail for hours.
     async fn put_back(&mut self, why: &str, stop: &Stop) -> Result {
         let pause = self.change.file.ramp.every.min(LONGEST_PAUSE);
         let why = format!("breach at {}: {why}", per_cent(self.share));

@@ -13,7 +13,7 @@ use crate::balance::page::Page;
 use crate::cli::notify::notify;
 
 pub(super) fn serve(file: BalanceFile, common: &Common) -> Result {
-    // The page lives until the process ends.
+    // The page and its tasks can use the file until the process ends.
     let file: &'static BalanceFile = Box::leak(Box::new(file));
     let Some(keys) = &file.page else {
         let text = "balance.toml has no block [serve]; write for example [serve] and below it token = \

@@ -1,5 +1,5 @@
-//! The page of a bundle: one HTML file that a person opens from the disk. It has no script and loads nothing. All texts
-//! come from logs or from an admin listener, so all texts are escaped.
+//! The page of a bundle: one HTML file that a person opens from the disk. It has no script and loads nothing. Texts
+//! can come from logs or from an admin listener, so all texts are escaped.
 
 use std::fmt::Write as _;
 
@@ -16,14 +16,14 @@ use crate::access_log::reader::entry::shown;
 use crate::access_log::reader::recount::Counters;
 use crate::admin;
 
-/// The largest numbers of rows in the tables of the page. The files of the bundle have all rows.
+/// The largest numbers of rows in the tables of the page. The files of the bundle have more rows.
 const MOST_FAILURES: usize = 200;
 const MOST_COUNTS: usize = 100;
 const MOST_ROWS: usize = 50;
 /// The longest text of a cell, in characters.
 const LONGEST: usize = 300;
 
-/// A text with more bytes than this is long.
+/// A cell with more bytes than this has a long text.
 const LONG: usize = 24;
 
 /// The styles in addition to those of the operators' page.
@@ -277,7 +277,7 @@ fn providers(page: &mut Html, collected: &Collected) {
 /// The lines of a chart. A number that is not known is `None`.
 type Lines = Vec<Vec<Option<f64>>>;
 
-/// Writes a number with its unit.
+/// Returns a number as a text, with its unit if it has a unit.
 type Unit = fn(Option<f64>) -> String;
 
 fn history(page: &mut Html, about: &About<'_>, collected: &Collected) {
@@ -485,7 +485,7 @@ fn seconds(value: Option<f64>) -> String {
     )
 }
 
-/// Returns the time of day in UTC. A time outside of the years 1970 to 9999 has none.
+/// Returns the time of day in UTC. For a time outside of the years 1970 to 9999, returns `an unknown time`.
 fn clock(unix_seconds: f64) -> String {
     if !(0.0..253_402_300_800.0).contains(&unix_seconds) {
         return "an unknown time".to_owned();
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn number_when_shown_then_has_a_unit_and_a_time_is_the_time_of_day() {
+    fn value_when_shown_then_number_is_rounded_and_a_time_is_the_time_of_day() {
         assert_eq!((plain(Some(0.5)), plain(Some(1234.5)), plain(None)), ("0.50".into(), "1234".into(), String::new()));
         assert_eq!(
             (percent(Some(0.123)), seconds(Some(0.05)), seconds(Some(2.0))),

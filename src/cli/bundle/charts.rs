@@ -21,7 +21,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Returns the axis of a response of `/api/series`. `None`: the history has fewer than two moments.
+    /// Returns the axis of a response of `/api/series`. `None`: the response has no list of times, or the
+    /// last time is not later than the first time.
     pub(super) fn of(series: &Value) -> Option<Self> {
         let times = numbers(series.get("times")?)?;
         let times: Vec<f64> = times.into_iter().map(|time| time.unwrap_or(0.0)).collect();
@@ -36,7 +37,7 @@ impl Axis {
     }
 }
 
-/// Returns a list of numbers. `None` in the list: the number is not known.
+/// Returns a list of numbers. `None` in the list: the number is missing or not valid.
 pub(super) fn numbers(list: &Value) -> Option<Vec<Option<f64>>> {
     let list = list.as_array()?.iter().take(MOST_POINTS);
     Some(list.map(|number| number.as_f64().filter(|number| number.is_finite() && *number >= 0.0)).collect())
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chart_when_numbers_are_missing_then_line_has_a_gap_and_edge_is_round() {
+    fn chart_when_numbers_are_missing_then_line_has_a_gap_and_areas_and_marks_stay_inside() {
         let axis = Axis::of(&json!({ "times": [100, 110, 120, 130] })).unwrap();
         let lines = [vec![Some(0.0), Some(30.0), None, Some(15.0)]];
         let chart = chart(&axis, &lines, &[(105.0, 200.0)], &[110.0, 999.0]).unwrap();
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn chart_when_numbers_are_hostile_then_has_no_line_or_no_chart() {
+    fn chart_when_values_are_hostile_then_is_absent_or_has_no_nan_and_no_inf() {
         for times in [json!(null), json!([]), json!([1]), json!([5, 5]), json!(["x", "<"]), json!({ "a": 1 })] {
             assert!(Axis::of(&json!({ "times": times })).is_none(), "{times}");
         }

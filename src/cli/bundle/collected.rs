@@ -1,5 +1,6 @@
-//! The parts of a bundle that come from the admin listener. If a part cannot be read, this is listed as a problem, and
-//! the other parts are still collected.
+//! The parts of a bundle that come from the admin listener. If a part cannot be read, a problem names the part, and
+//! the other parts are still collected. After a failed first request, or after [`ALL_LIMIT`], no further part is
+//! requested.
 
 use std::time::{Duration, Instant};
 
@@ -61,13 +62,13 @@ struct Asked<'c> {
     begun: Instant,
     /// Why parts are missing, with the paths of the parts.
     missing: Vec<(String, Vec<String>)>,
-    /// Whether the first request got a response. `None` before the first request.
+    /// Whether the first request succeeded. `None` before the first request.
     is_reached: Option<bool>,
 }
 
 impl Asked<'_> {
     fn bytes(&mut self, path: &str, most: usize) -> Result<Vec<u8>, String> {
-        // After a failed first request, each further request would probably only wait for its time limit.
+        // After a failed first request, each further request would probably fail too, or wait for its time limit.
         if self.is_reached == Some(false) {
             return Err("not requested, because the first request failed".to_owned());
         }

@@ -1,5 +1,5 @@
-//! The lines of access logs in the window of a bundle. Memory is bounded: the newest lines are kept, and all lines are
-//! counted.
+//! The lines of access logs in the window of a bundle. Memory is bounded: the lines that were read last are kept, and
+//! all lines are counted. The kept lines are the newest lines if the oldest log is read first.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(super) struct LogWindow {
     pub(super) problems: Vec<String>,
 }
 
-/// The newest lines within a limit of bytes, without personal values and secrets.
+/// The lines that were added last, within a limit of bytes, without personal values and secrets.
 pub(super) struct Newest {
     lines: VecDeque<String>,
     bytes: usize,

@@ -1,5 +1,6 @@
 //! `edgeshim bundle`: writes the evidence about an incident into one file, for the post-mortem. The file contains no
-//! secrets, no complete addresses of clients, no e-mail addresses and no values of queries ([`redaction`]).
+//! secrets, no complete addresses of clients, no e-mail addresses and no values of queries, except those of beacons
+//! ([`redaction`]).
 
 mod archive;
 mod bundle_page;
@@ -40,7 +41,7 @@ pub(super) struct BundleArguments {
     /// The value of `admin.token`: `env:NAME` or `file:PATH`.
     #[arg(long, value_name = "SECRET")]
     token: Option<String>,
-    /// An access log: a file, a gzip file, or `-` for standard input; may be repeated.
+    /// An access log: a file, a gzip file, or `-` for standard input; may be repeated, with the oldest log first.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     log: Vec<PathBuf>,
     /// The file to write; the usual name ends with `.tar.gz`.
@@ -86,8 +87,7 @@ fn write(arguments: &BundleArguments) -> Result<(String, Vec<String>), String> {
     Ok((format!("{name}: {} files, {bytes} bytes; unpack it and open {folder}/index.html\n", items.len()), problems))
 }
 
-/// Checks whether a bundle can be written to this path. `--force` replaces only a regular file, so that it does not
-/// remove a device.
+/// Checks what exists at this path. `--force` replaces only a regular file, so that `--force` does not remove a device.
 fn check_out(out: &Path, force: bool) -> Result<(), &'static str> {
     match (fs::symlink_metadata(out), fs::metadata(out)) {
         (Err(_), _) => Ok(()),

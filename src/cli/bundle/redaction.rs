@@ -1,6 +1,6 @@
 //! Removes from log lines and from JSON what must not leave the machine in a bundle: complete client addresses, e-mail
 //! addresses, values of parameters, and texts that look like secrets. The functions keep what a post-mortem needs:
-//! paths, names of parameters, and networks. They hide each text that can be a secret.
+//! paths, names of parameters, and networks. They hide a text if they cannot exclude that it is a secret.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,8 +17,8 @@ const HIDDEN: &str = "***";
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];
 /// The least length of a text that can look random.
 const RANDOM_LENGTH: usize = 20;
-/// A text with hyphens looks random if the kind of its characters changes at least this many times ([`changes`]). Words
-/// in a path, such as `a-long-slug-with-2013-words`, have fewer changes.
+/// A text of at least [`RANDOM_LENGTH`] looks random if the kind of its characters changes at least this many times
+/// ([`changes`]). Words in a path, such as `a-long-slug-with-2013-words`, have fewer changes.
 const RANDOM_CHANGES: usize = 4;
 /// The largest number of times that a text is percent-decoded. A text that is still encoded afterwards is hidden.
 const MOST_DECODINGS: usize = 3;
@@ -53,8 +53,8 @@ pub(super) fn network(address: &str) -> String {
     }
 }
 
-/// Returns a path or a URL without the values of its query, and without parts that can be secrets. The values of the
-/// beacon's parameters are kept if `keeps_beacon` is set.
+/// Returns a path or a URL without the values of its query, and without parts that can be secrets. If
+/// `keeps_beacon` is set, the values of the beacon's parameters are kept, except those that can be secrets.
 pub(super) fn target(url: &str, keeps_beacon: bool) -> String {
     let url = url.split('#').next().unwrap_or_default();
     let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
@@ -109,7 +109,7 @@ fn is_word(value: &str) -> bool {
 }
 
 /// Appends a part of a path. The part can have parameters such as `;v=1`, or be a parameter, such as `token=a`. The
-/// values of the parameters are hidden.
+/// values of the parameters are hidden, and names and pieces that can be secrets.
 fn push_part(part: &str, shown: &mut String) {
     for (position, piece) in part.split(';').enumerate() {
         if position > 0 {
@@ -174,7 +174,7 @@ fn can_be_secret(part: &str) -> bool {
             .any(is_random)
 }
 
-/// Returns whether a run of letters, digits, hyphens and underscores looks random.
+/// Returns whether a run of letters, digits, hyphens, underscores and plus signs looks random.
 fn is_random(run: &str) -> bool {
     let pieces: Vec<&str> = run.split(['-', '_', '+']).collect();
     let is_mixed = |piece: &&str| {
@@ -202,7 +202,7 @@ fn changes(piece: &str) -> usize {
 }
 
 /// Hides secrets in JSON from the admin listener. The listener hides the secrets of the configuration itself, but the
-/// bundle does not rely on it. URLs lose their passwords.
+/// bundle does not rely on the listener. URLs lose their user names, passwords and values of queries.
 pub(super) fn config(value: &mut Value) {
     match value {
         Value::Object(object) => {

@@ -32,13 +32,13 @@ struct Findings {
     requests: Vec<Told>,
     beacons: Vec<Beacon>,
     kept_bytes: usize,
-    /// The requests and beacons that were found, but not kept.
+    /// The number of requests and beacons that were found, but not kept.
     more: usize,
     /// The names of the logs in the format combined or etsy.
     other_formats: Vec<String>,
     /// The names of the files that are not logs of edgeshim.
     foreign: Vec<String>,
-    /// The lines that contain the id but cannot be read, and the first of them with the reason.
+    /// The number of lines that contain the id but cannot be read. For the first of them: the file and the reason.
     unreadable: u64,
     first_unreadable: Option<String>,
     bytes: u64,

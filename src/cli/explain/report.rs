@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The reason for a longer field line starts further to the right.
 const WIDEST: usize = 60;
 
-/// Everything about one request. If the request was refused, the decisions that were not made are missing.
+/// Everything about one request. If edgeshim responds without the origin, the decisions that were not made are missing.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) request: Asked,

@@ -43,7 +43,7 @@ pub(in crate::cli) struct SmokeArguments {
     )]
     pub(super) token: Option<String>,
     /// Compare the time to the first byte with a file that `smoke --json` has written, or with a URL. If this URL has
-    /// no path, it gets the path of each checked URL. More than 5 % above the baseline is a failure.
+    /// no path, it gets the path of each checked URL. More than 5 % and at least 1 ms above the baseline is a failure.
     #[arg(long, value_name = "FILE|URL")]
     pub(super) baseline: Option<String>,
     /// Print a score card that compares the first --provider with this CDN, which is in use now. This CDN needs its own
@@ -69,7 +69,7 @@ pub(in crate::cli) struct SmokeArguments {
 /// What is to be checked.
 pub(super) struct Plan {
     pub targets: Vec<Target>,
-    /// The targets of the CDN in `--compare`, one for each URL.
+    /// The targets of the CDN in `--compare`, one for each URL. `targets` contains these targets too.
     pub incumbents: Vec<Target>,
     pub options: Options,
     pub baseline: Option<Baseline>,
@@ -139,7 +139,7 @@ impl SmokeArguments {
         Ok(Plan { targets, incumbents, options, baseline })
     }
 
-    /// Reads `--connect-to`: the servers, each with the name of its provider.
+    /// Reads `--connect-to`: the servers, each with the name of its provider, if the argument has a name.
     fn routes(&self, providers: &[Named], incumbent: Option<&Named>) -> Result<Vec<(Option<String>, Server)>, String> {
         let mut routes: Vec<(Option<String>, Server)> = Vec::new();
         let names: Vec<_> = providers.iter().chain(incumbent).map(|named| named.name.as_str()).collect();

@@ -17,8 +17,8 @@ use self::table::Paint;
 use super::terminal::{USAGE, WRONG, print};
 use crate::smoke::{Card, Note, Report, Target, compare, smoke as check};
 
-/// Runs the command. The exit code is 0 if no check failed, 1 if a check failed, and 2 if an argument is wrong or the
-/// result cannot be written.
+/// Runs the command. The exit code is 0 if nothing failed, 1 if a check or a row of a score card failed, and 2 if an
+/// argument is wrong or the result cannot be written.
 pub(super) fn smoke(arguments: &SmokeArguments) -> ExitCode {
     let started = Instant::now();
     let plan = match arguments.plan() {

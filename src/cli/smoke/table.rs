@@ -30,7 +30,7 @@ impl Paint {
     }
 }
 
-/// Returns the results of all targets, then the score cards, then the sums.
+/// Returns the results of all targets, the score cards, one line for each of several targets, and the sums.
 pub(super) fn table(reports: &[Report], cards: &[Card], seconds: f64, paint: Paint) -> String {
     let mut text = String::new();
     for report in reports {

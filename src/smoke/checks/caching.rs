@@ -32,7 +32,7 @@ pub(crate) struct Repeated<'a> {
     pub kept_signed: Option<bool>,
 }
 
-/// Whether the second response comes from the cache.
+/// Whether a repeated request gets a response from the cache.
 pub(crate) fn miss_then_hit(repeated: &Repeated<'_>) -> Verdict {
     let Repeated { first, first_served, last, last_served, requests, failure, kept_signed } = repeated;
     if let Some(failure) = failure {
@@ -141,7 +141,7 @@ pub(crate) fn ttl(lifetimes: &Lifetimes<'_>) -> Verdict {
             );
             return Verdict::fail(
                 format!("the cache kept a response with max-age={} for {time}", granted.as_secs()),
-                format!("at most {} s, and two seconds more for rounding", granted.as_secs()),
+                format!("at most {} s, and 2.5 s more for rounding", granted.as_secs()),
                 "remove the rule at the CDN that sets a longer lifetime than the origin, or allows stale responses",
             );
         }
@@ -167,8 +167,8 @@ pub(crate) fn ttl(lifetimes: &Lifetimes<'_>) -> Verdict {
     }
 }
 
-/// Returns the failure if browsers get other lifetimes from the edge than from the origin. s-maxage is not compared,
-/// because it depends on the CDN and is not for browsers.
+/// Returns the failure if browsers get other caching rules from the edge than from the origin. s-maxage is not
+/// compared, because it depends on the CDN and is not for browsers.
 fn differing(
     edge: &Recorded,
     at_edge: &CacheControl<'_>,
@@ -199,8 +199,9 @@ fn differing(
 /// from each cache on the way, so hits and misses are checked alike.
 ///
 /// Without the response of the origin, the response of the edge shows the lifetime. The edge can have removed a longer
-/// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for their caches. A
-/// lifetime of 0 means that browsers must revalidate the response before each use, so it shows nothing about Age.
+/// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for the caches of
+/// browsers. A lifetime of 0 means that browsers must revalidate the response before each use, so this lifetime shows
+/// nothing about Age.
 fn too_old(edge: &Recorded, origin: Option<&Recorded>) -> Option<Verdict> {
     if !edge.has(&AGE) {
         return None;

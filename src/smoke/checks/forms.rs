@@ -16,7 +16,7 @@ const LEAST_COMPRESSED_BYTES: usize = 256;
 const RANGE_BYTES: usize = 100;
 
 /// Whether a client that accepts gzip gets gzip with the right content. `origin` is the origin's response to the same
-/// request. `plain` is the content without a coding, from the origin or from the edge.
+/// request. `plain` is the same content without a coding.
 pub(crate) fn gzip(edge: &Recorded, origin: Option<&Recorded>, plain: Option<&Recorded>) -> Verdict {
     if edge.is_too_large() {
         return Verdict::skip(TOO_LARGE);
@@ -175,7 +175,8 @@ pub(crate) fn range(complete: &Recorded, part: &Recorded, (first, last): (usize,
     Verdict::pass(format!("206, {named}"))
 }
 
-/// Whether the response to HEAD has the head of the response to GET.
+/// Whether the response to HEAD has the status, the caching rules and the description of the content of the response to
+/// GET.
 pub(crate) fn head(get: &Recorded, head: &Recorded) -> Verdict {
     const REMEDY: &str = "let the CDN answer HEAD from the object that it stored for GET; if the origin differs too, \
                           correct the origin";
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn body_when_cut_damaged_or_different_then_fails() {
+    fn body_when_cut_or_different_or_in_an_unwanted_coding_then_fails() {
         let coded = html(&[("Content-Encoding", "gzip")], &zipped(TEXT));
         let other = html(&[], &[b'b'; 1000]);
         assert_eq!(gzip(&coded, None, Some(&other)).word(), "fail");
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn head_when_any_field_differs_from_get_then_fails() {
+    fn head_when_status_or_a_compared_field_differs_from_get_then_fails() {
         let fields = [("ETag", "\"1\""), ("Vary", "Accept-Encoding"), ("Cache-Control", "max-age=60")];
         let get = html(&fields, TEXT);
         let with = |changed: &[(&str, &str)]| {

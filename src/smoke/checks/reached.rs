@@ -13,7 +13,8 @@ use crate::wire::tokens::{members, with_parameters};
 /// so a shorter time shows that the renewal does not work.
 const LEAST_VALID_DAYS: u64 = 7;
 
-/// Whether the edge responds with success. `edge` is the host and port of the edge.
+/// Whether the edge responds with success. If only TLS fails, or if the request is in a loop, this check passes, and
+/// the check `tls` or `loop` fails. `edge` is the host and port of the edge.
 pub(crate) fn reach(first: &Outcome, edge: &str) -> Verdict {
     let response = match first {
         Ok(response) => response,

@@ -64,7 +64,7 @@ pub(crate) fn provider(echo: &EchoReport, expected: Option<&str>) -> Verdict {
 }
 
 /// Whether edgeshim gets the client's address. `ours` is the local address of the connection to the edge. The request
-/// had the address [`FORGED`] in X-Forwarded-For and in the CDN's own field.
+/// had the address [`FORGED`] in X-Forwarded-For, and in the CDN's own field if the CDN has such a field.
 pub(crate) fn forwarded_address(echo: &EchoReport, ours: Option<IpAddr>) -> Verdict {
     let ours_text = ours.map_or_else(|| "the address of this host".to_owned(), |ours| ours.to_string());
     let client = shown(echo.client.as_bytes());
@@ -156,7 +156,7 @@ pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
     Verdict::pass("one pass, and CDN-Loop arrives, so edgeshim would stop a loop")
 }
 
-/// Whether the second client gets the cookie of the first client.
+/// Whether the second client gets the response that sets the cookie of the first client.
 pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoReport)) -> Verdict {
     if first.1.id == second.1.id {
         return Verdict::fail(
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn address_when_forged_or_missing_then_fails() {
+    fn address_when_forged_missing_or_of_another_host_then_fails() {
         let ours = Some("198.51.100.7".parse().unwrap());
         assert_eq!(forwarded_address(&echo(), ours).word(), "pass");
         assert_eq!(forwarded_address(&echo(), Some("10.0.0.1".parse().unwrap())).word(), "pass");

@@ -15,7 +15,7 @@ pub(crate) fn median(mut series: Vec<Duration>) -> Option<Duration> {
     series.get(series.len() / 2).copied()
 }
 
-/// Returns whether a time is at most 5 % above the baseline.
+/// Returns whether a time is at most 5 %, or less than [`LEAST_DIFFERENCE`], above the baseline.
 pub(crate) fn is_as_fast(time: Duration, baseline: Duration) -> bool {
     time <= baseline.mul_f64(1.0 + TOLERANCE) || time.saturating_sub(baseline) < LEAST_DIFFERENCE
 }
@@ -56,7 +56,7 @@ pub(crate) fn ttfb(edge: Option<Duration>, failed: usize, baseline: Option<Durat
     }
 }
 
-/// Writes a time in milliseconds.
+/// Returns a time in milliseconds, without the unit.
 pub(crate) fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1000.0;
     if millis < 10.0 { format!("{millis:.2}") } else { format!("{millis:.1}") }

@@ -8,7 +8,7 @@ use crate::smoke::results::Verdict;
 use crate::wire::names::{ETAG, LAST_MODIFIED, VARY};
 use crate::wire::tokens::tokens;
 
-/// Whether the edge repeats the validators of the origin.
+/// Whether the edge repeats the validators of the origin. The values of Last-Modified are not compared.
 pub(crate) fn validators(edge: &Recorded, origin: Option<&Recorded>) -> Verdict {
     let has = [&ETAG, &LAST_MODIFIED].map(|field| edge.has(field));
     let list = || {
@@ -74,7 +74,7 @@ pub(crate) fn revalidate(full: &Recorded, conditional: &Recorded, asked: &str) -
 pub(crate) struct Variants<'a> {
     /// The response to a client that accepts gzip.
     pub edge: &'a Recorded,
-    /// The responses to two other browsers, and then to the first browser again, with how they were served.
+    /// The responses to two other browsers, and then to the first of these two again, and how the edge served them.
     pub others: &'a [(Recorded, Option<Served>)],
     /// The result if one of these requests got an error or no response.
     pub failure: Option<&'a Verdict>,
@@ -95,7 +95,8 @@ const FEW_VALUES: [&str; 11] = [
     "x-forwarded-proto",
 ];
 
-/// Whether the cache has one copy for all browsers, but separate copies for gzip and for no coding.
+/// Whether Vary has only fields with few values, and Accept-Encoding if the body has a coding, and whether the cache
+/// has one copy for all browsers.
 pub(crate) fn vary(variants: &Variants<'_>) -> Verdict {
     let Variants { edge, others, failure } = variants;
     let names: Vec<_> = tokens(&edge.headers, &VARY).map(<[u8]>::to_ascii_lowercase).collect();

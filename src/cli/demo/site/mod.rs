@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_validators_match_then_sends_304_without_a_body() {
+    async fn site_when_request_is_conditional_then_sends_304_without_a_body_only_if_validators_match() {
         let (address, _server) = start().await;
         let (head, _) = fetch(address, "GET /about", "", "").await;
         let (etag, date) = (
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn site_when_range_is_requested_then_sends_the_requested_part() {
+    async fn site_when_range_is_requested_then_sends_the_part_or_416_or_the_whole_resource() {
         let (address, _server) = start().await;
         let (head, all) = fetch(address, "GET /images/lamp.png", "", "").await;
         assert_eq!(field(&head, "accept-ranges"), Some("bytes"));

@@ -40,7 +40,7 @@ pub(super) struct Terms {
 
 impl Terms {
     /// Returns the conditions under which this CDN is allowed to use a response. `gzip`: whether the body is gzip.
-    /// `None`: the response must not be stored.
+    /// `None`: the response is not stored.
     pub(super) fn read(dialect: Dialect, status: StatusCode, headers: &HeaderMap, gzip: bool) -> Option<Self> {
         let storable = matches!(status.as_u16(), 200 | 203 | 301 | 308 | 404 | 410);
         if !storable || headers.contains_key(names::SET_COOKIE) {

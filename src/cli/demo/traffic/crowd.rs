@@ -33,7 +33,7 @@ const LANGUAGES: [(&str, u32); 12] = [
 /// The paths of the pages that fail. All paths are chosen equally often.
 const FAILURES: [&str; 4] = ["/fail?status=500", "/fail?status=502", "/fail?status=503", "/fail?status=504"];
 
-/// Chooses the CDN and the request of each visitor. The choices depend only on the seed.
+/// Chooses the CDN and the request of each visitor. The choices depend only on the seed and the weights of the CDNs.
 #[derive(Debug)]
 pub(super) struct Crowd {
     random: Rng,

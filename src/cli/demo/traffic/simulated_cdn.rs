@@ -1,7 +1,7 @@
 //! One simulated CDN. The CDN serves visitors from its cache, pulls from edgeshim over a few reused connections, and
 //! counts the requests and bytes on both sides.
 //!
-//! If two concurrent requests have the same path, and the path is not in the cache, they cause two pulls.
+//! If two concurrent requests have the same path, and the cache has no fresh response, they cause two pulls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +67,7 @@ pub(super) struct Cdn {
     cache: Mutex<Cache>,
     idle: Mutex<Vec<Connection>>,
     pull_permits: Semaphore,
-    /// Whether the CDN writes a log. If no log is pushed, this is false, because the lines would only fill the memory.
+    /// Whether the CDN writes a log. `false` if no log is pushed, because the lines would only fill the memory.
     keeps_log: bool,
 }
 
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cdn_when_edgeshim_sends_503_then_serves_the_usable_stale_response() {
+    async fn cdn_when_edgeshim_sends_503_then_serves_the_stale_response_and_later_revalidates_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is available");
         let shim = listener.local_addr().expect("the listener has an address");
         let server = tokio::spawn(scripted(
