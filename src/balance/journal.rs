@@ -37,7 +37,7 @@ pub(crate) const KEPT: &str = "kept";
 /// The result of a change that has begun.
 pub(crate) const STARTED: &str = "started";
 
-/// One change.
+/// One change, or a note that says why no change was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The time in UTC, in the form of RFC 3339.

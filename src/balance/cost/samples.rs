@@ -24,8 +24,8 @@ const MAX_PROVIDERS: usize = 100;
 const MAX_MESSAGES: usize = 10;
 const EXAMPLE: &str = r#"{"time": "2026-11-29T02:55:00Z", "provider": "fastly", "bytes": 123456789, "requests": 4567}"#;
 
-/// The members of a sample for pulls and for the bytes of pulls. A sample must have the member if the price list of the
-/// CDN has a price for pulls, or for the bytes of pulls.
+/// The members of a sample for pulls and for the bytes of pulls. A sample must have the first member if the price list
+/// of the CDN has a price for pulls, and the second member if the list has a price for the bytes of pulls.
 pub(crate) const PULLS: &str = "pulls";
 pub(crate) const PULL_BYTES: &str = "pull_bytes";
 

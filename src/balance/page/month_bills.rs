@@ -1,5 +1,5 @@
-//! The bills of the present month on the page, and the warnings of a preview. The samples are read again only if their
-//! file or the month has changed.
+//! The bills of the present month on the page, and the warnings of a preview about the cost. The samples are read again
+//! only if their file or the month has changed.
 
 use std::path::Path;
 use std::sync::Arc;

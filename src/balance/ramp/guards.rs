@@ -110,7 +110,7 @@ fn p95(limit: f64, own: &Counts, others: &Counts) -> Reading {
         ("pull time", &own.pull_times, &others.pull_times)
     } else {
         return reading(
-            Verdict::Unknown("the provider or the others have fewer than 100 load times or pull times"),
+            Verdict::Unknown("the provider or the others have fewer than 100 load times, and also too few pull times"),
             "p95 unknown".into(),
         );
     };
