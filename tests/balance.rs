@@ -1051,7 +1051,7 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
         target("html", "\"pdns\"", "\"www.example.com\"")
     ));
     let ended = desk.run(&["init", "-t", "html", "--yes", "--why", "first"]);
-    assert!(ended.code == 0 && ended.err.contains("rejects shims_token (401)"), "{ended:?}");
+    assert!(ended.code == 0 && ended.err.contains("needs another shims_token (401)"), "{ended:?}");
     let request = shim.last();
     assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/annotations"));
     assert_eq!(request.field("authorization"), Some("Bearer t0ken"));

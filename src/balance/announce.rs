@@ -16,7 +16,7 @@ use super::share::Shares;
 use super::side_by_side::all;
 use crate::wire::names::AUTHORIZATION;
 
-/// The time limit of an announcement.
+/// The time limit of an announcement to one shim.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Posts an annotation to all shims at the same time. Returns a warning for each failure.
@@ -44,13 +44,13 @@ async fn post(
         caller.call_once(shim, (Method::POST, "/annotations"), fields, body.as_bytes(), left).await
     };
     let mut reply = post(with_share.unwrap_or(plain)).await?;
-    // A shim rejects shares with a provider that it does not have. Then only the text is sent.
+    // A shim rejects shares that name a provider which the shim does not have. Then only the text is sent.
     if with_share.is_some() && reply.status == 400 {
         reply = post(plain).await?;
     }
     match reply.status {
         200..300 => Ok(()),
-        401 => Err(format!("{shim} rejects shims_token (401)")),
+        401 => Err(format!("{shim} needs another shims_token (401)")),
         status => Err(format!("{shim} did not accept the annotation ({status})")),
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     use crate::balance::share::{Mode, Share};
 
     #[test]
-    fn annotation_when_all_targets_have_equal_shares_then_has_the_shares() {
+    fn annotation_when_targets_have_equal_shares_then_has_the_shares_and_otherwise_not() {
         let shares = |a: u32| {
             let share = |weight| Share::new(Mode::Obey, weight);
             Shares(BTreeMap::from([

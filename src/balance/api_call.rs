@@ -23,7 +23,7 @@ use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT
 
 /// The largest response body, in bytes. The API of PowerDNS returns complete zones.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
-/// How much of the body of a probe's response is read, in bytes.
+/// After this many bytes of the body of a probe's response, no further frame is read.
 const MAX_PROBE_BYTES: usize = 64 * 1024;
 /// The largest number of repeats of a call after responses with Retry-After.
 const MAX_REPEATS: u32 = 3;
@@ -40,7 +40,7 @@ pub(crate) struct Reply {
 }
 
 /// Writes a line to standard error, and ignores a failed write. If the reader of standard error has closed the pipe,
-/// `eprintln!` would end the process in the middle of a change.
+/// `eprintln!` would panic in the middle of a change.
 pub(crate) fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -83,8 +83,8 @@ impl Caller {
         }
     }
 
-    /// Makes one call and ignores Retry-After. This is for shims and Prometheus: a late answer of theirs is of no use,
-    /// and other work must not wait for it.
+    /// Makes one call and ignores Retry-After. Calls to shims and Prometheus use this function: a late answer from them
+    /// is of no use, and other work must not wait for this answer.
     ///
     /// # Errors
     /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
@@ -130,14 +130,14 @@ impl Caller {
 enum Reading {
     /// The whole body. A body that is cut or too long is an error.
     Complete,
-    /// At most the first [`MAX_PROBE_BYTES`].
+    /// The frames of the body until they have [`MAX_PROBE_BYTES`].
     Beginning,
 }
 
 /// Makes one GET. Returns the status of the response.
 ///
 /// # Errors
-/// Returns a message if the response does not arrive within the time limit.
+/// Returns a message if the request is invalid, or if no complete response arrives within the time limit.
 pub(super) async fn probe(url: &BaseUrl, target: &str, limit: Duration) -> Result<u16, String> {
     let request = request(url, &Method::GET, target, &HeaderMap::new(), b"")?;
     match timeout(limit, exchange(url, request, Reading::Beginning)).await {

@@ -5,7 +5,8 @@ use super::share::{Mode, PERMILLE, WEIGHTS};
 pub(crate) fn weight(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|weight| WEIGHTS.contains(weight)).ok_or_else(|| {
         format!(
-            "write a whole number from {} to {}; --pct 0 takes all traffic away, -m no switches the provider off",
+            "write a whole number from {} to {}; the share 0 % (--pct 0) takes all traffic away, and the mode no \
+             (-m no) switches the provider off",
             WEIGHTS.start(),
             WEIGHTS.end()
         )
@@ -39,7 +40,7 @@ pub(crate) fn permille(text: &str) -> Result<u32, String> {
 
 pub(crate) fn reason(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("write the reason, for example --force 'fastly is down'".to_owned());
+        return Err("write the reason, for example 'fastly is down'".to_owned());
     }
     Ok(text.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The keys of `balance.toml`: the DNS services, the targets and their providers.
+//! The keys of `balance.toml`. The keys of `[ramp]`, `[[price]]`, `[watch]` and `[serve]` are in files of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ pub(crate) struct BalanceFile {
     pub samples: Option<PathBuf>,
     /// The price lists of the CDNs, at most one for each CDN.
     pub prices: Vec<Tariff>,
-    /// The blocks `[[price]]`, until the file is checked.
+    /// The blocks `[[price]]`. The check of the file makes `prices` from these blocks.
     pub(super) typed_prices: Vec<PriceKeys>,
     pub watch: WatchKeys,
     pub page: Option<PageKeys>,
@@ -305,7 +305,7 @@ impl BalanceFile {
     }
 }
 
-/// Checks whether the values of different keys fit together.
+/// Checks whether the values of different keys fit together, and sets `journal` and `prices`.
 fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     file.journal = file.typed_journal.take().unwrap_or_else(|| root.folder().join("balance.jsonl"));
     if let Some(keys) = &file.page {

@@ -1,5 +1,6 @@
-//! The steps of a change: read the nodes, compute and check the plan, write the records, read the records back, and
-//! write the result into the journal. Between these steps, the caller decides whether to go on.
+//! The steps of a change: read the nodes, compute and check the plan, lock the journal, write the records, read the
+//! records back, write the result into the journal, and announce the change. Until the records are written, the caller
+//! decides after each step whether to go on.
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,7 +14,7 @@ use super::refuse::refusals;
 use super::transaction::{Outcome, Services};
 use crate::wire::hex;
 
-/// A change of some targets, by one person, for one reason.
+/// A change of some targets, by a person or by `watch`.
 #[derive(Debug)]
 pub(crate) struct Change<'f> {
     pub file: &'f BalanceFile,
@@ -176,7 +177,7 @@ impl Change<'_> {
     }
 }
 
-/// Adds a text for each node that is not as before.
+/// Adds a text for each node that is not as before. If all nodes are as before, adds a text that says so.
 fn put_back(mut texts: Vec<String>, differences: Vec<String>) -> Vec<String> {
     if differences.is_empty() {
         texts.push("all nodes are as before".to_owned());
@@ -196,7 +197,8 @@ fn result(outcome: &Outcome) -> String {
     }
 }
 
-/// Returns the user who makes a change: the value of `SUDO_USER`, else the value of `USER`, else `unknown`.
+/// Returns the user who makes a change: the value of `SUDO_USER`, else the value of `USER`, else `unknown`. Control
+/// characters are removed, and the name is cut after 100 characters.
 pub(crate) fn user() -> String {
     let of = |name: &str| std::env::var(name).ok().filter(|user| !user.trim().is_empty());
     let user = of("SUDO_USER").or_else(|| of("USER")).unwrap_or_else(|| "unknown".to_owned());

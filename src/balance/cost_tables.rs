@@ -13,7 +13,7 @@ use super::tables::aligned;
 
 const UNKNOWN: &str = "unknown";
 
-/// Returns the heading, a row for each bill, and the row with their sum.
+/// Returns the heading, a row for each bill, and, if there are several bills, a row with their sum.
 pub(crate) fn cost_rows(bills: &[Bill]) -> Vec<Vec<String>> {
     let heading =
         ["provider", "meter", "traffic so far", "bill so far", "traffic forecast", "bill forecast", "bill range"];
@@ -29,7 +29,7 @@ pub(crate) fn cost_rows(bills: &[Bill]) -> Vec<Vec<String>> {
     rows
 }
 
-/// Writes the bills, their sum, and the notes.
+/// Returns the table of the bills as text, followed by the notes and the number of samples of other months.
 pub(crate) fn cost_table(bills: &[Bill], samples: &Samples) -> String {
     let month = samples.month;
     let mut out = format!("{month} (UTC), amounts in the currency of balance.toml\n{}", aligned(&cost_rows(bills)));

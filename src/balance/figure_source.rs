@@ -68,8 +68,8 @@ pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth
     before.until(&now, 60.0)
 }
 
-/// Asks Prometheus for the newest value of each counter of each shim. balance computes the growth itself, because the
-/// function `rate` of Prometheus would hide a restart.
+/// Asks Prometheus for the value of each counter of each shim: the newest value, or the value at `offset`. balance
+/// computes the growth itself, because the function `rate` of Prometheus would hide a restart.
 async fn from_prometheus(url: &BaseUrl, caller: &Caller, offset: &str, limit: Duration) -> Result<Snapshot, String> {
     let query = format!(
         "sum by (__name__, job, instance, provider, source, country, code, le) ({{__name__=~\"{}\"}}{offset})",

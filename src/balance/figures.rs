@@ -1,7 +1,7 @@
 //! The counters of all shims (edgeshim processes) at one moment, and the growth of the counters between two moments.
 //!
-//! If a shim was restarted or is missing, or if a counter is not a number, the growth of all shims is unknown. So a
-//! number of errors that is too low never leads to a decision.
+//! If a shim was restarted or is missing, or if a counter is missing or is not a number, the growth of all shims is
+//! unknown. So a number of errors that is too low never leads to a decision.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -145,8 +145,8 @@ impl Shim {
 }
 
 impl Snapshot {
-    /// Whether the shims count the beacons of this provider. True also if a shim counts beacons by country, because its
-    /// configured sources are unknown.
+    /// Whether a shim counts the beacons of this provider. True also if a shim counts beacons by country, because the
+    /// configured sources of this shim are unknown.
     pub(crate) fn counts_beacons_of(&self, provider: &str) -> bool {
         let configured = |shim: &Shim| shim.beacon_sources.iter().any(|source| source == provider);
         self.shims.values().any(|shim| shim.beacon_sources.is_empty()) || self.shims.values().any(configured)
@@ -230,7 +230,7 @@ impl Counts {
         self.load_times.add(&other.load_times);
     }
 
-    /// Returns the difference to earlier counts. `None`: a counter has fallen.
+    /// Returns the difference to earlier counts. `None`: a counter has fallen, or a bound of a histogram is missing.
     fn minus(&self, before: &Self) -> Option<Self> {
         let less = |after: f64, before: f64| (after >= before).then_some(after - before);
         Some(Self {

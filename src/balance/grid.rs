@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::share::{PERMILLE, apportion};
 
-/// The largest difference between a wanted share and the share that the service can store, in thousandths.
+/// The largest accepted difference between a wanted share and the share that the service can store, in thousandths.
 const MAX_ERROR_PERMILLE: u128 = 5;
 
 /// Which weights a DNS service accepts.

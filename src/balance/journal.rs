@@ -37,7 +37,7 @@ pub(crate) const KEPT: &str = "kept";
 /// The result of a change that has begun.
 pub(crate) const STARTED: &str = "started";
 
-/// One change.
+/// One change, or a note that says why no change was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The time in UTC, in the form of RFC 3339.
@@ -46,7 +46,7 @@ pub(crate) struct Entry {
     pub who: String,
     pub action: String,
     pub provider: Option<String>,
-    /// The shares of each target before the change. `None`: the nodes had different shares, or no shares.
+    /// The shares of each target before the change. `None`: the nodes had different shares, or a node had no shares.
     pub from: BTreeMap<String, Option<Shares>>,
     pub to: BTreeMap<String, Shares>,
     pub why: Option<String>,
@@ -117,15 +117,15 @@ impl Entry {
 /// The content of the journal.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// The changes, the oldest first.
+    /// The changes, and the lines that say why no change was made. The oldest is first.
     pub entries: VecDeque<Entry>,
     /// The shares that the last change of each target left.
     pub last: BTreeMap<String, Shares>,
     /// The last change of each target, if the journal has no result of the change.
     pub unfinished: BTreeMap<String, Entry>,
-    /// The number of lines that are not changes, for example because they were cut.
+    /// The number of lines that cannot be read as an entry, for example because they were cut.
     pub bad_lines: usize,
-    /// The number of the first line that is not a change.
+    /// The line number of the first line that cannot be read as an entry.
     pub first_bad_line: Option<usize>,
 }
 
@@ -229,7 +229,7 @@ fn too_large(path: &Path) -> String {
 /// Why a lock was not taken.
 #[derive(Debug)]
 pub(super) enum Locked {
-    /// Another process has the lock.
+    /// The file is locked already. The text says by whom.
     By(String),
     Failed(std::io::Error),
 }

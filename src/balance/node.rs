@@ -34,7 +34,8 @@ pub(crate) enum Holding {
     Foreign(String),
 }
 
-/// The holding of a node, and `raw`, the form in which the service reports it. To undo a change, `raw` is written back.
+/// The holding of a node, and `raw`: the holding in the form in which the service reports it. To undo a change, `raw`
+/// is written back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub holding: Holding,
@@ -49,8 +50,8 @@ impl Found {
         }
     }
 
-    /// Returns the shares in the record. For a plain CNAME, one provider has all clients. Returns `None` if it is
-    /// unknown which providers clients get.
+    /// Returns the shares in the record. For a plain CNAME, one provider has all clients. Returns `None` if there is no
+    /// record, or if the record is foreign.
     pub(crate) fn shares(&self) -> Option<Shares> {
         match &self.holding {
             Holding::Cname(provider) => {

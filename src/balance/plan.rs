@@ -9,10 +9,10 @@ use super::node::{Holding, Node, Record};
 use super::runs::rearranged;
 use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 
-/// The weight that `init` gives to a provider, unless `init` gives it the weight 0.
+/// The weight of each provider that gets clients, if no node of the target has shares before `init`.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
-/// What a change does. A person, a ramp, a rollback or `watch` makes the change.
+/// What a change does. A person, a ramp or `watch` makes the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A new setting of one provider.
@@ -25,7 +25,7 @@ pub(crate) enum Action {
     Away { provider: String, away: bool },
     /// A step of a ramp. The step sets the share `share`, and the ramp ends at the share `end`. Both are in per cent.
     RampStep { provider: String, share: u32, end: u32 },
-    /// Back to the shares before a ramp or before its last step, because a limit of the ramp was exceeded.
+    /// Back to the shares before a ramp or before its most recent step, because a limit of the ramp was exceeded.
     RampBack { provider: String, end: u32, to: BTreeMap<String, Shares> },
 }
 
@@ -66,7 +66,7 @@ impl std::fmt::Display for Action {
 pub(crate) enum Trouble {
     /// The requested change is not possible.
     Usage(String),
-    /// The present weights do not allow the action.
+    /// The present records, or the shares to which the action returns, do not allow the action.
     Refused(String),
     /// Nodes cannot be read.
     Failed(Vec<String>),
@@ -82,7 +82,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetPlan {
     pub name: String,
-    /// The shares of all nodes. `None`: the nodes have different shares, or no node has shares.
+    /// The shares of all nodes. `None`: the nodes have different shares, or a node has no shares.
     pub before: Option<Shares>,
     pub after: Shares,
     pub nodes: Vec<NodePlan>,
@@ -231,9 +231,9 @@ fn with_all_providers(target: &TargetKeys, mut shares: Shares) -> Shares {
     shares
 }
 
-/// Returns the first shares of a target. If a node has shares already, all nodes get the shares of this node. If no
-/// node has shares, but a node is a plain CNAME, the provider of the CNAME keeps all clients. In all other cases, all
-/// providers get equal shares.
+/// Returns the first shares of a target. If nodes have shares already, all nodes get the shares of the first of these
+/// nodes. If no node has shares, but a node is a plain CNAME, the provider of the CNAME keeps all clients; CNAMEs to
+/// different providers are refused. In all other cases, all providers get equal shares.
 fn first(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     if let Some(record) = nodes.iter().find_map(|node| node.found.record()) {
         return Ok(with_all_providers(target, record.shares.clone()));
@@ -260,7 +260,7 @@ fn first(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     Ok(Shares(target.providers.keys().map(|name| (name.clone(), Share::new(Mode::Obey, weight(name)))).collect()))
 }
 
-/// Applies new settings of one provider.
+/// Applies new settings of one provider. After that, the provider is not away.
 fn set(
     shares: &Shares,
     provider: &str,
@@ -295,7 +295,7 @@ fn set(
     Ok(shares)
 }
 
-/// Gives one provider a share of all enabled providers. The other providers keep the ratio of their weights.
+/// Sets the share of one provider among the enabled providers. The other providers keep the ratio of their weights.
 fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<(), Trouble> {
     if !shares.0.get(provider).is_some_and(|share| share.is_enabled()) {
         return Err(Trouble::Refused(format!(
@@ -317,7 +317,7 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
                  first with -p PROVIDER -m obey"
             )));
         }
-        // The only other provider gets the rest, even if it had no weight.
+        // The only other provider gets the rest, even if its weight was 0.
         [_] => vec![rest],
         _ if sum == 0 && rest > 0 => {
             return Err(Trouble::Refused(format!(

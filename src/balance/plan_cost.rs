@@ -53,7 +53,8 @@ pub(crate) fn warnings(file: &BalanceFile, plan: &Plan) -> Vec<String> {
     }
 }
 
-/// Returns the warnings for these samples. Targets whose nodes have different shares are left out.
+/// Returns the warnings for these samples. A target is left out if its nodes have different shares, or if a node has no
+/// shares.
 pub(crate) fn warnings_with(file: &BalanceFile, samples: &Samples, plan: &Plan) -> Vec<String> {
     let mut texts = Vec::new();
     for target in &plan.targets {

@@ -12,7 +12,7 @@ use crate::keys::{Checked, Keys, Text, Visitor, quote};
 pub(crate) enum OnBreach {
     /// The weights before the ramp.
     Start,
-    /// The weights before the last step.
+    /// The weights before the most recent step.
     Previous,
 }
 

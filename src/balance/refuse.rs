@@ -120,7 +120,7 @@ fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool,
     }
 }
 
-/// Checks that all nodes of a target, at all services, have the same shares.
+/// Checks that all nodes of a target that have shares, at all services, have the same shares.
 fn disagreement(target: &TargetPlan, found: &mut Vec<Refusal>) {
     let mut with_shares = target.nodes.iter().filter_map(|node| Some((node, &node.node.found.record()?.shares)));
     let Some((first, shares)) = with_shares.next() else { return };
@@ -166,8 +166,8 @@ fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     }
 }
 
-/// Checks that each node has the shares that the last change in the journal left. If the journal has no result of this
-/// change, the node can have the shares before or after the change.
+/// Checks that each node with shares has the shares that the target's last change in the journal left. If the journal
+/// has no result of this change, the node can have the shares before or after the change.
 fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>) {
     let (left, what) = if let Some(entry) = journal.unfinished.get(&target.name) {
         let before = entry.from.get(&target.name).and_then(Option::as_ref);

@@ -16,12 +16,12 @@ pub(crate) const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=15;
 /// The sum of the enabled providers' weights after `--pct`.
 pub(crate) const PERMILLE: u32 = 1000;
 
-/// Whether a provider is served, and whether `watch` can take it away.
+/// Whether a provider with a weight above 0 is served, and whether `watch` can take the provider away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Served, whatever a probe reports.
     Always,
-    /// Served, except while it is marked as away.
+    /// Served, except while the provider is marked as away.
     Obey,
     /// As `Obey`, with one difference: a provider that is away stays away until its mode or weight is set again.
     Remove,

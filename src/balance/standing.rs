@@ -12,7 +12,7 @@ use super::share::Shares;
 pub(crate) struct Standing {
     /// Empty if no node has weights.
     pub shares: Shares,
-    /// The reasons why every change would be refused.
+    /// The reasons why changes of the weights would be refused.
     pub problems: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The weights and the plan as tables and as JSON.
+//! The weights as a table and as JSON, and the plan as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ pub(crate) struct Difference {
     /// The shares in per cent, as texts.
     pub old_share: String,
     pub new_share: String,
-    /// The difference of the shares in percentage points, as a text. `=` if the shares are equal.
+    /// The difference of the shares in percentage points, as a text. `=` if the rounded difference is 0.
     pub points: String,
 }
 

@@ -1,4 +1,5 @@
-//! Reads all nodes of some targets, and writes a plan. If a write fails, puts back what was written.
+//! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives,
+//! puts back what was written.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,7 @@ pub(crate) struct Services<'f> {
     interrupt: Interrupt,
 }
 
-/// The nodes of one target at one service, which are written together.
+/// The nodes of one target that a plan changes at one service. These nodes are written together.
 struct Batch<'p> {
     target: &'p TargetKeys,
     service: &'p Service,

@@ -1,7 +1,8 @@
 //! Computes the shares to which a rollback returns.
 //!
 //! An act of `watch` is not a change of a person. Without `--with-watch`, a rollback neither counts nor undoes such an
-//! act. If `watch` took a provider away after the undone change, the provider stays away, because its edge is down.
+//! act. If `watch` took a provider away after the undone change, and has not brought the provider back, the provider
+//! stays away, because its edge is down.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +80,7 @@ pub(crate) fn undo<'j>(
     Ok(Undo { undone, kept, to })
 }
 
-/// Returns the provider that an act of `watch` took away or brought back, and whether the provider is away after it.
+/// Returns the provider that an act of `watch` took away or brought back, and whether the act took the provider away.
 fn away(entry: &Entry) -> Option<(&str, bool)> {
     let provider = entry.provider.as_deref()?;
     let is = |away| entry.action == Action::Away { provider: provider.to_owned(), away }.to_string();
@@ -142,7 +143,7 @@ mod tests {
                 "15! 15",
                 1,
             ),
-            // The acts are undone too.
+            // In the next two rows, the acts count too, and are undone.
             (vec![set("15 15", "5 15"), away("5 15", "5! 15")], 1, true, "5 15", 0),
             (vec![set("15 15", "5 15"), away("5 15", "5! 15")], 2, true, "15 15", 0),
             // A rollback is a change of a person.

@@ -108,7 +108,8 @@ pub(crate) struct Text<T> {
     pub example: &'static str,
     /// Reads a value. A relative path starts at `folder`.
     pub read: fn(text: &str, folder: &Path) -> Checked<T>,
-    /// Writes a value as a text that `read` turns into the same value. Exception: the text of a secret is `***`.
+    /// Writes a value as a text that `read` turns into the same value. Exceptions: the text of a secret is `***`, and
+    /// the text of a relative path already begins with the folder.
     pub write: fn(value: &T) -> String,
 }
 

@@ -78,13 +78,13 @@ pub(crate) fn timeout(text: &str) -> Checked<Duration> {
     Ok(duration)
 }
 
-/// Reads a duration that must be a whole number of seconds, because Cache-Control and Retry-After contain whole
-/// seconds.
+/// Reads a duration that must be a whole number of seconds, because Cache-Control, Retry-After and the TTL of a record
+/// in DNS contain whole seconds.
 pub(crate) fn seconds(text: &str) -> Checked<u64> {
     let duration = duration(text)?;
     if duration.subsec_nanos() != 0 {
         return Err(format!(
-            "has a fraction of a second, but the header field needs whole seconds; write \"{}s\"",
+            "has a fraction of a second, but whole seconds are needed here; write \"{}s\"",
             duration.as_secs() + 1
         ));
     }

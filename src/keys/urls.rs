@@ -44,8 +44,8 @@ pub(crate) fn socket_path(path: &str, folder: &Path) -> Checked<PathBuf> {
     Ok(path)
 }
 
-/// Checks a host name, an IPv4 address or an IPv6 address in brackets. Returns the text in lower case, or `None` if the
-/// text is not valid.
+/// Checks a host name, an IPv4 address or an IPv6 address in brackets. Returns the text in lower case, with an IPv6
+/// address in its shortest form, or `None` if the text is not valid.
 pub(crate) fn host_name(text: &str) -> Option<String> {
     if let Some(inner) = text.strip_prefix('[') {
         return inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|ip| format!("[{ip}]"));
@@ -110,7 +110,7 @@ pub(crate) fn link(text: &str) -> Checked<String> {
         return Err(format!("is not a link; {REMEDY}"));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    // These bytes are not allowed in URLs (RFC 3986 §2). Some of these bytes could end the HTML attribute that contains
+    // These bytes, except `'`, are not allowed in URLs (RFC 3986 §2). Quotes could end the HTML attribute that contains
     // the link.
     let unsafe_byte = |b: u8| !b.is_ascii_graphic() || b"\"'<>\\^`{|}".contains(&b);
     if text.len() > MAX_URL_BYTES || text.bytes().any(unsafe_byte) || host_and_port(authority).is_none() {

@@ -3,6 +3,7 @@
 //!
 //! A look is the time after a step of the weights in which the change is measured. A look has one entry for each
 //! sample: the end of the sample in seconds after the step, the pulls of the provider, and the pulls of all providers.
+//! A ramp that has the requests at the edge uses these requests in place of the pulls.
 
 /// The parts of the change whose arrival is looked for.
 pub(crate) const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];

@@ -11,7 +11,8 @@ use metrics::Gauge;
 
 use super::describe::Metric;
 
-/// The value of one series. When the value is dropped, the metrics page no longer has the series.
+/// The value of one series. After the value is dropped, the metrics page no longer has the series, unless another value
+/// of the same series is held.
 #[derive(Debug)]
 pub(crate) struct HeldGauge(Arc<AtomicU64>);
 

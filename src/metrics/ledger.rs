@@ -2,7 +2,7 @@
 //! metrics in [`describe`] and the labels of one configuration. The label values of a handle define its position in the
 //! table.
 //!
-//! When a layer is built, the layer gets its tables of handles from the [`Ledger`]. Recording a value is then one
+//! When a layer is built, the layer gets its tables of handles from the [`Ledger`]. Adding to a counter is then one
 //! lookup and one atomic add.
 
 use std::fmt;

@@ -53,9 +53,9 @@ impl Seconds {
         Self { first: now - WINDOW_SECONDS, sums: VecDeque::new() }
     }
 
-    /// Adds requests and bytes to a second. If the second is older than the stored seconds, nothing is added. If it is
-    /// newer than the stored seconds, the oldest seconds can be dropped. The caller has checked that the second is not
-    /// too far in the future.
+    /// Adds requests and bytes to a second. If the second is older than the stored seconds, nothing is added. If the
+    /// second is newer than the stored seconds, the oldest seconds can be dropped. The caller has checked that the
+    /// second is not too far in the future.
     pub(crate) fn add(&mut self, second: i64, requests: u64, bytes: u64) {
         let surplus = second - self.first - STORED_SECONDS;
         if surplus > 0 {

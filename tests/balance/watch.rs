@@ -276,7 +276,7 @@ fn edges_when_all_fail_at_the_same_time_then_the_probes_do_not_count() {
     fastly.set(RESET);
     akamai.set(RESET);
     let watch = Watch::start(&desk);
-    watch.wait("all probes fail, and edges of several providers began to fail at the same time");
+    watch.wait("all probes fail, and the edges that were not down before belong to several providers");
     akamai.wait_probes(6);
     assert_eq!(dns.patches(), patches, "{}", watch.text());
     akamai.set(200);

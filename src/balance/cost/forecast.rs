@@ -1,9 +1,12 @@
 //! The forecast of the traffic of a month. A part of the month has no samples: the days to come, and gaps. The forecast
-//! fills this part with the traffic of the last complete days.
+//! fills this part with the traffic of the last complete days. If no day is complete, the traffic of all samples fills
+//! this part.
 //!
-//! For the expected traffic, the last seven complete days together fill the part. If these days follow each other, each
-//! day of the week counts once. The range has two ends. For the low end, one of these days fills the part: the day that
-//! results in the least traffic. For the high end, the day that results in the most traffic fills the part.
+//! For the expected traffic, the last complete days, at most seven, together fill the part. If seven days follow each
+//! other, each day of the week counts once. The range has two ends. For the low end, one of these days fills the part:
+//! the day that results in the least traffic. For the high end, the day that results in the most traffic fills the
+//! part. The two days are chosen for each number separately: bytes, requests, pulls, bytes of pulls and the 95th
+//! percentile.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +85,7 @@ pub(crate) struct Outlook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Forecast {
     pub expected: Usage,
-    /// The least and the most. `None`: fewer than two days are complete.
+    /// The least and the most. `None`: a part of the month has no samples, and fewer than two days are complete.
     pub range: Option<(Usage, Usage)>,
 }
 

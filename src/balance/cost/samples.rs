@@ -20,12 +20,12 @@ const MAX_NUMBER: u64 = 10_000_000_000_000_000;
 const MAX_SUM: u128 = 1_000_000_000_000_000_000;
 /// The largest number of CDNs.
 const MAX_PROVIDERS: usize = 100;
-/// The number of wrong lines whose messages are kept.
+/// The largest number of wrong lines whose messages are kept.
 const MAX_MESSAGES: usize = 10;
 const EXAMPLE: &str = r#"{"time": "2026-11-29T02:55:00Z", "provider": "fastly", "bytes": 123456789, "requests": 4567}"#;
 
-/// The members of a sample for pulls and for the bytes of pulls. A sample must have such a member if the price list of
-/// the CDN has a price for it.
+/// The members of a sample for pulls and for the bytes of pulls. A sample must have the first member if the price list
+/// of the CDN has a price for pulls, and the second member if the list has a price for the bytes of pulls.
 pub(crate) const PULLS: &str = "pulls";
 pub(crate) const PULL_BYTES: &str = "pull_bytes";
 

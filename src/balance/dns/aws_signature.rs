@@ -1,8 +1,8 @@
 //! Signatures of requests to AWS, version 4 (AWS4-HMAC-SHA256).
 //!
-//! The signature is an HMAC over the method, the path, the query, two header fields and a digest of the body. The key
-//! of this HMAC is derived from the secret by a chain of HMACs. If the secret or a signed part differs, the signature
-//! differs.
+//! The signature is an HMAC that covers the method, the path, the query, two header fields, a digest of the body, the
+//! region and the service. The key of this HMAC is derived from the secret by a chain of HMACs. If the secret or a
+//! signed part differs, the signature differs.
 
 use std::fmt::Write as _;
 
@@ -99,7 +99,7 @@ pub(super) fn timestamp(time: OffsetDateTime) -> String {
 mod tests {
     use super::*;
 
-    /// The key, secret, host and date of AWS' test suite for signatures of version 4.
+    /// The key, secret, region and service of AWS' test suite for signatures of version 4.
     const SUITE: Signer<'_> = Signer {
         key: "AKIDEXAMPLE",
         secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",

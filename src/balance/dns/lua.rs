@@ -6,8 +6,9 @@
 //! CNAME "--[[STATE]]pickwhashed({{143,'a.example.'},{857,'b.example.'}})"
 //! ```
 //!
-//! STATE is JSON in base64: the modes and weights that a person set, and the weights in DNS. For Lua, STATE is a
-//! comment. If no provider is served, the program returns an empty list, so the answer has no CNAME.
+//! STATE is JSON in base64: the mode and the weight of each provider, the flags of providers that are away, and the
+//! weights in DNS. For Lua, STATE is a comment. If no provider is served, the program returns an empty list, so the
+//! answer has no CNAME.
 
 use std::fmt::Write as _;
 

@@ -56,7 +56,7 @@ impl From<String> for Failed {
 /// The result of the check after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
-    /// The DNS servers have the change, or the service has no check.
+    /// Each lookup gave a right answer, or the service has no check.
     Right,
     /// The check could not be completed.
     Unknown(String),

@@ -19,7 +19,7 @@ use crate::wire::names::X_API_KEY;
 
 /// The type of a record with a program.
 const LUA: &str = "LUA";
-/// The number of lookups for each node after a change. Each lookup reports a different client address.
+/// The number of lookups for each node after a change. Each lookup reports a random client address.
 const SAMPLES: u32 = 8;
 
 /// A PowerDNS server.

@@ -23,7 +23,7 @@ const MAX_ANSWER_BYTES: u16 = 1232;
 /// The largest number of times that a query is sent. A query without an answer is sent again, because UDP loses
 /// packets.
 const TRIES: u32 = 2;
-/// The longest wait for an answer.
+/// The longest wait for an answer over UDP, with all tries, and the longest wait over TCP.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// The answer to a query for a name.
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// An answer to `img.example.com` with a compressed CNAME.
+    /// An answer to a query for `img.example.com`, with this code and at most one record.
     fn packet(code: u8, records: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x12, 0x34, 0x84, code, 0, 1, 0, u8::from(!records.is_empty()), 0, 0, 0, 0];
         packet.extend_from_slice(b"\x03IMG\x07example\x03com\x00\x00\x01\x00\x01");

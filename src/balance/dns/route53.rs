@@ -1,8 +1,8 @@
 //! The client of Route 53 of AWS. It lists the record sets of each node with GET, and changes all nodes of a target
 //! with one batch. Route 53 makes all changes of a batch or none.
 //!
-//! A batch deletes each old record set with exactly the content that was read. If someone has changed this record set
-//! since the reading, Route 53 rejects the batch. So the change of another person is not overwritten.
+//! A batch deletes each record set that it replaces, with exactly the content that was read. If someone has changed
+//! this record set since the reading, Route 53 rejects the batch. So the change of another person is not overwritten.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

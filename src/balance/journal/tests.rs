@@ -55,7 +55,7 @@ fn append(path: &Path, entry: &Entry) {
 }
 
 #[test]
-fn journal_when_written_then_has_one_line_per_change_and_is_read_back() {
+fn entries_when_appended_then_each_has_one_line_and_is_read_back() {
     let folder = Folder::new();
     let entries =
         [entry("1", None, 5, "done"), entry("2", Some(5), 6, "put back: x"), entry("3", Some(5), 7, "done, y")];

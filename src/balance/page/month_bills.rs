@@ -1,5 +1,5 @@
-//! The bills of the present month on the page, and the warnings of a preview. The samples are read again only if their
-//! file has changed.
+//! The bills of the present month on the page, and the warnings of a preview about the cost. The samples are read again
+//! only if their file or the month has changed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::clock;
 /// The size of a file and the time of its last change. `None`: the file cannot be read.
 pub(super) type Stamp = Option<(u64, SystemTime)>;
 type Read = Result<Arc<Samples>, Vec<String>>;
-/// The samples, and the month and the file that they belong to.
+/// The samples, their month, and the stamp of their file.
 pub(super) type KnownSamples = Option<(Month, Stamp, Read)>;
 
 pub(super) fn stamp(path: &Path) -> Stamp {

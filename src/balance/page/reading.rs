@@ -30,7 +30,7 @@ const MAX_AGE: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_mins(1);
 /// The largest number of looks (readings of the counters) in this time.
 const MAX_LOOKS: usize = 32;
-/// The number of changes that the page shows.
+/// The largest number of changes that the page shows.
 const HISTORY: usize = 20;
 /// How long a reading waits for the DNS services and the shims. The page requests the state every 5 seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -161,8 +161,9 @@ impl Page {
         })
     }
 
-    /// Returns how fast the last change of the weights arrives, by the counters of the first shim. Returns `null` if
-    /// there are no shims, or if the shim has found no change.
+    /// Returns how fast the last announced change of the weights arrives, by the counters of the first shim. If no
+    /// change was announced, the last change that the shim has found counts. Returns `null` if there are no shims, or
+    /// if the shim has found no change.
     ///
     /// # Errors
     /// Returns a message if the shim does not answer as expected.
@@ -172,7 +173,7 @@ impl Page {
         let reply = self.caller.call_once(shim, call, &token_field(self.file), b"", PATIENCE).await?;
         match reply.status {
             200 => {}
-            401 => return Err(format!("{shim} rejects shims_token (401)")),
+            401 => return Err(format!("{shim} needs another shims_token (401)")),
             status => return Err(format!("{shim}/api/summary answers {status}")),
         }
         let summary: Value = serde_json::from_slice(&reply.body).map_err(|_| format!("{shim} sends no JSON"))?;
@@ -207,7 +208,8 @@ impl Reading {
     }
 }
 
-/// Returns the providers of a target. A provider without weights in DNS has only its name and the observed share.
+/// Returns the providers of a target. A provider without weights in DNS has only its name, its CNAME and the observed
+/// share.
 fn providers(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) -> Vec<Value> {
     let percents = shares.percents();
     let one = |(name, keys): (&String, &ProviderKeys)| {

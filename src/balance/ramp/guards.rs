@@ -109,7 +109,10 @@ fn p95(limit: f64, own: &Counts, others: &Counts) -> Reading {
     } else if has_enough(|counts| counts.pull_times.count()) {
         ("pull time", &own.pull_times, &others.pull_times)
     } else {
-        return reading(Verdict::Unknown("the provider or the others have fewer than 100 times"), "p95 unknown".into());
+        return reading(
+            Verdict::Unknown("the provider or the others have fewer than 100 load times, and also too few pull times"),
+            "p95 unknown".into(),
+        );
     };
     let (Some(time), Some(beside)) = (of_own.quantile(0.95), of_others.quantile(0.95)) else {
         return reading(Verdict::Unknown("there are no times"), "p95 unknown".to_owned());
@@ -160,13 +163,15 @@ mod tests {
             (counts(1000.0, 10.0), Some(counts(9000.0, 0.0)), Verdict::Fine),
             // All providers fail, so the origin is the cause.
             (counts(1000.0, 310.0), Some(counts(9000.0, 2700.0)), Verdict::Fine),
+            // All providers fail, but the errors of this provider are clearly more.
             (counts(1000.0, 450.0), Some(counts(9000.0, 2700.0)), breach.clone()),
             // Four failures are too few, even if all pulls fail.
             (counts(4.0, 4.0), Some(counts(9000.0, 0.0)), Verdict::Fine),
             (counts(5.0, 5.0), Some(counts(9000.0, 0.0)), breach.clone()),
-            // Without others, the limit decides.
+            // If there are no other providers, or if they have no pulls, the limit decides.
             (counts(1000.0, 11.0), None, breach.clone()),
             (counts(1000.0, 11.0), Some(counts(0.0, 0.0)), breach),
+            // The provider has no pulls.
             (counts(0.0, 0.0), Some(counts(9000.0, 0.0)), Verdict::Unknown("the provider has no pulls")),
         ] {
             assert_eq!(verdict_of(&ERRORS, own.clone(), others), expected, "{own:?}");

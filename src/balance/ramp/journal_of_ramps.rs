@@ -12,7 +12,7 @@ pub(crate) struct Stopped {
     pub end: u32,
     /// The shares before the ramp, by target. `None`: the weights were put back, so the ramp begins again.
     pub start: Option<BTreeMap<String, Shares>>,
-    /// The shares before the last step.
+    /// The shares before the most recent step.
     pub previous: Option<BTreeMap<String, Shares>>,
     /// The number of steps that the ramp has made.
     pub steps: usize,
@@ -22,7 +22,8 @@ pub(crate) struct Stopped {
 /// count.
 ///
 /// # Errors
-/// Returns a message if the last change is not part of such a ramp.
+/// Returns a message if the last change is not part of such a ramp, or if the journal does not have the shares before
+/// the ramp or before its most recent step.
 pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Result<Stopped, String> {
     let is_ours = |entry: &&Entry| {
         let is_of_watch = matches!(entry.action.as_str(), "away" | "back");

@@ -238,8 +238,8 @@ impl<'k> Step<'k> {
     }
 }
 
-/// Returns the figures of all guards for people: the figures of the last looks. If these are unknown, returns the
-/// figures of the step.
+/// Returns the figures of all guards for people: the figures of the recent looks. If the figures of a guard are
+/// unknown, returns the guard's figures of the whole step.
 fn figures(last: &[Reading], total: &[Reading]) -> String {
     let of = |(last, total): (&Reading, &Reading)| match last.verdict {
         Verdict::Unknown(_) => format!("; {}", total.figures),
@@ -248,14 +248,14 @@ fn figures(last: &[Reading], total: &[Reading]) -> String {
     last.iter().zip(total).map(of).collect()
 }
 
-/// Returns the shares of the steps above the present share, up to the share `end`. `present` is in hundredths of a per
-/// cent; `end` and the steps are in per cent.
+/// Returns the shares of the steps between the present share and the share `end`, and then `end`. Returns no step if
+/// the present share is not below `end`. `present` is in hundredths of a per cent; `end` and the steps are in per cent.
 pub(crate) fn steps(keys: &RampKeys, present: u32, end: u32) -> Vec<u32> {
     let between = keys.steps.iter().copied().filter(|&step| step * 100 > present && step < end);
     between.chain((end * 100 > present).then_some(end)).collect()
 }
 
-/// Writes a duration with its two largest units.
+/// Writes a duration with at most two units, the largest ones.
 pub(crate) fn time(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

@@ -145,7 +145,7 @@ fn last_served_provider_of_route_53_when_taken_away_then_is_refused_even_if_forc
 #[test]
 fn nodes_when_shares_differ_then_change_is_refused_with_both_states() {
     let other = shares(&[("a", Mode::Obey, 500), ("b", Mode::No, 500)]);
-    // The provider b is missing in the second node.
+    // The second and the third node do not have the provider b.
     let less = shares(&[("a", Mode::Obey, 500)]);
     for other in [other, less] {
         let nodes = [node(0, ours(&half())), node(1, ours(&other)), node(2, ours(&other))];

@@ -1,5 +1,6 @@
 //! Whether an edge is up or down. Single results do not count: an edge is down after `down_after` failed probes in a
-//! row, and up after `up_after` successful probes in a row. So an edge that flaps does not make DNS flap.
+//! row, and up after `up_after` successful probes in a row. An edge that has gone down several times needs more
+//! successful probes. So an edge that flaps does not make DNS flap.
 //!
 //! This file uses no clock and no socket.
 
@@ -32,7 +33,7 @@ pub(crate) enum EdgeState {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
     pub state: EdgeState,
-    /// How many of the last probes succeeded in a row, and how many failed in a row. One of the two is 0.
+    /// How many of the last probes succeeded in a row, and how many failed in a row. At least one of the two is 0.
     pub successes: u32,
     pub failures: u32,
     /// How many times the edge has gone down since its failures were last forgotten.

@@ -12,7 +12,7 @@ use crate::balance::api_call::{probe, report};
 use crate::balance::watch_keys::ProbeUrl;
 use crate::wire::json::is_active;
 
-/// The number of probes that run at the same time.
+/// The largest number of probes that run at the same time.
 const AT_ONCE: usize = 64;
 /// The longest text about a failure, in characters.
 const MAX_TEXT: usize = 300;

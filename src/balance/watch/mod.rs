@@ -1,13 +1,15 @@
-//! Probes the edges of the CDNs, takes a provider away in DNS while its edge is down, and brings it back.
+//! Probes the edges of the CDNs, takes a provider away in DNS while its edge is down, and brings the provider back if
+//! its mode is `obey`.
 //!
 //! `edge_probe` sends the requests, `edge_health` counts the results, and `next_act` says what to do about a target.
-//! `tries` says when to try and what to report. These three files use no clock and no socket. `watched_edges` makes the
-//! rounds of probes and publishes what is known about each edge. Each `watched_target` makes the acts of one target, in
-//! a future of its own. `between_targets` has what all targets share, and what follows an act.
+//! `tries` says when to try and what to report. `edge_health`, `next_act` and `tries` use no clock and no socket.
+//! `watched_edges` makes the rounds of probes and publishes what is known about each edge. Each `watched_target` makes
+//! the acts of one target, in a future of its own. `between_targets` has what all targets share, and what follows an
+//! act.
 //!
 //! A slow DNS service or a slow shim delays neither the probes nor the other targets. There is no queue of acts: when a
-//! target is ready, it uses only the latest results. Only the counts of the probes are kept. The modes and the flags
-//! are read from DNS before each act, so a person or another process can change them at any time.
+//! target is ready, it uses only the latest results. No modes, weights or flags are kept. They are read from DNS before
+//! each act, so a person or another process can change them at any time.
 
 pub(crate) mod between_targets;
 mod edge_health;

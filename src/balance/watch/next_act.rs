@@ -1,4 +1,5 @@
-//! What to do about a target: a pure function of the modes, the weights and what is known about the edges.
+//! What to do about a target: a pure function of the modes, the weights, the flags of the providers that are away, and
+//! what is known about the edges.
 
 use super::edge_health::EdgeState;
 use crate::balance::share::{Mode, Shares};
@@ -18,7 +19,8 @@ pub(crate) enum Next {
 
 /// Returns what to do next. `state` returns what is known about the edge of a provider.
 ///
-/// A provider that is away and up comes back first. Only then is another provider taken away.
+/// If a provider with the mode `obey` is away and its edge is up, this provider comes back first. Only then is another
+/// provider taken away.
 pub(crate) fn next(shares: &Shares, state: impl Fn(&str) -> EdgeState) -> Next {
     let returned = |(name, share): &(&String, &crate::balance::share::Share)| {
         share.mode == Mode::Obey && share.away && state(name) == EdgeState::Up
@@ -80,17 +82,18 @@ mod tests {
             (&[("a", Always, 5, true, Up), other], Next::Nothing),
             (&[("a", No, 5, false, Down), other], Next::Nothing),
             (&[("a", No, 5, true, Up), other], Next::Nothing),
-            // The last provider that is served.
+            // Only one provider is served.
             (&[("a", Obey, 5, false, Down)], keep(&["a"])),
             (&[("a", Remove, 5, false, Down), ("b", No, 5, false, Up)], keep(&["a"])),
             (&[("a", Obey, 5, false, Down), ("b", Obey, 5, true, Down)], keep(&["a"])),
             (&[("a", Obey, 5, false, Down), ("b", Obey, 0, false, Up)], keep(&["a"])),
-            // Several providers.
+            // Several providers are served, or one of them can come back.
             (&[("a", Obey, 5, false, Down), ("b", Obey, 5, true, Up)], back("b")),
             (&[("a", Obey, 5, false, Down), ("b", Obey, 5, false, Down), other], away("a")),
             (&[("a", Obey, 5, false, Down), ("b", Obey, 5, false, Down)], keep(&["a", "b"])),
             (&[("a", Obey, 5, false, Down), ("b", Always, 5, false, Down)], keep(&["a"])),
             (&[("a", Obey, 5, false, Down), ("b", Always, 5, false, Up)], away("a")),
+            // No provider.
             (&[], Next::Nothing),
         ];
         for (settings, wanted) in table {

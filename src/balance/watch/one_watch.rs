@@ -10,7 +10,7 @@ use crate::balance::journal::{Locked, lock};
 /// Locks the watch until the returned value is dropped.
 ///
 /// # Errors
-/// Returns a message if another watch with the same journal runs.
+/// Returns a message if another watch with the same journal runs, or if the lock file cannot be written.
 pub(crate) fn lock_watch(file: &BalanceFile) -> Result<File, String> {
     let mut path = file.journal.as_os_str().to_owned();
     path.push(".watch.lock");

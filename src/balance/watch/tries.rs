@@ -6,9 +6,10 @@ use std::time::Duration;
 
 /// The time between two readings of a target if nothing happens. A person can have changed a mode meanwhile.
 const READ_EVERY: Duration = Duration::from_mins(1);
-/// The longest time between two tries to write. Each try adds two lines to the journal.
+/// The longest time between two tries to write, unless half of `every` is longer. Each try adds two lines to the
+/// journal.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// The number of rounds in a row in which someone else changes the weights, before this is reported as a trouble.
+/// How many rounds in a row must have the trouble `Busy` before this trouble is reported.
 const BUSY_ROUNDS: u32 = 3;
 
 /// What prevents an act on a target, or would prevent it.
@@ -16,13 +17,13 @@ const BUSY_ROUNDS: u32 = 3;
 pub(crate) enum Trouble {
     /// A DNS service cannot be read.
     Unreadable,
-    /// The target needs no act now, but each act would be refused.
+    /// No edge of the target is down, and the target needs no act now, but each act would be refused.
     Unfit,
-    /// The act that the target needs is refused.
+    /// The act that the target needs is refused, or an edge of the target is down and each act would be refused.
     Refused,
-    /// Someone else changes the weights.
+    /// Someone else changes the weights, or the journal cannot be locked or written.
     Busy,
-    /// A change failed, and all nodes are as before, or the exact difference is known.
+    /// A change failed. The texts about the trouble list the nodes that are not as before.
     Failed,
 }
 

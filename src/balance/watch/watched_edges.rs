@@ -122,7 +122,7 @@ impl<'f> Edges<'f> {
         self.list.iter().zip(results).map(row).collect()
     }
 
-    /// Counts the results of a round, and publishes them to the targets.
+    /// Counts the results of a round, and publishes to the targets what is known about the edges.
     pub(crate) fn count(&mut self, results: Vec<Probed>) {
         let limits = Limits { down_after: self.keys.down_after, up_after: self.keys.up_after };
         let seen = self.list.iter().zip(&results);
@@ -131,8 +131,8 @@ impl<'f> Edges<'f> {
         if is_blind && !self.is_blind {
             let last = results.first().map(ToString::to_string).unwrap_or_default();
             self.complain(format!(
-                "all probes fail, and edges of several providers began to fail at the same time; the likely cause is \
-                 the network of this machine, so these probes do not count; the first: {last}"
+                "all probes fail, and the edges that were not down before belong to several providers; the likely \
+                 cause is the network of this machine, so these probes do not count; the first: {last}"
             ));
         } else if self.is_blind && !is_blind {
             self.say("the probes count again".to_owned());

@@ -89,7 +89,8 @@ impl<'f> Target<'f> {
         }
     }
 
-    /// Describes which providers are away. Returns `None` if no provider is away.
+    /// Describes which providers are away, or says that the weights have not been read. Returns `None` if no provider
+    /// is away.
     pub(crate) fn standing(&self) -> Option<String> {
         let name = &self.keys.name;
         match self.away.as_deref() {
@@ -197,7 +198,7 @@ impl<'f> Target<'f> {
         let turn = self.shared.turn().await;
         let writer = match act.change.begin(&act.planned).await {
             Ok(writer) => writer,
-            // Another change is in progress or was made, or the journal cannot be written.
+            // Another change is in progress or was made, the nodes cannot be read, or the journal cannot be written.
             Err(texts) => {
                 self.hindered((Trouble::Busy, texts));
                 return None;

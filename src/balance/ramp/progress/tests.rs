@@ -93,6 +93,7 @@ fn step_when_a_guard_is_broken_then_weights_are_put_back_at_this_look() {
         vec![bad],
         // Before the share has arrived.
         vec![Share(6.0), Share(6.0), bad],
+        // During the soak.
         vec![FINE, FINE, bad],
         // At the last look of the soak.
         vec![FINE, FINE, FINE, FINE, bad],
@@ -109,6 +110,7 @@ fn step_when_failures_are_few_or_everywhere_then_passes() {
     let keys = keys(ERRORS);
     // One failure of 100 equals the limit, and is not above the limit.
     assert_eq!(after(&keys, &[Failing(1.0, 0.0); 5]), Next::Passed);
+    // Four failures are too few for a breach.
     assert_eq!(after(&keys, &[Failing(4.0, 0.0), FINE, FINE, FINE, FINE]), Next::Passed);
     // The other provider fails as often, so the origin is the cause.
     assert_eq!(after(&keys, &[Failing(30.0, 270.0); 5]), Next::Passed);
