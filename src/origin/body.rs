@@ -30,7 +30,7 @@ pub struct OriginBody {
 
 /// Where the body comes from.
 pub(super) enum Source {
-    /// The connection has a plain exchange, and `left` bytes of the body have not been read.
+    /// The body of a plain exchange, with `left` bytes that have not been read, or an empty body of any exchange.
     Plain {
         left: u64,
     },
@@ -86,8 +86,8 @@ impl Source {
     }
 }
 
-/// The largest number of frames that [`OriginBody::drain`] reads. If the body has more frames, the connection is not
-/// reused.
+/// The largest number of frames that one call of [`OriginBody::drain`] reads. If more frames have arrived, the
+/// connection is not reused.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
@@ -128,7 +128,7 @@ impl OriginBody {
         Ok(())
     }
 
-    /// Returns the number of body bytes that the origin has sent so far. The bytes of a stand-in do not count.
+    /// Returns the number of body bytes that were read from the origin so far. The bytes of a stand-in do not count.
     pub fn bytes(&self) -> u64 {
         self.replaced_bytes.unwrap_or(self.bytes)
     }
@@ -155,7 +155,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // The failure has already been counted. Nothing else has to be done, because nobody needs this body.
+                // A failure has already been counted. Nothing else has to be done, because nobody needs this body.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }

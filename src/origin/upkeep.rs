@@ -59,7 +59,7 @@ impl Lease {
 /// When each kind of work is done next.
 struct Plan {
     lookup: Instant,
-    /// The task of the last lookup.
+    /// The task of the most recent lookup.
     looking: Option<JoinHandle<()>>,
     checks: Instant,
     files: Files,
@@ -75,7 +75,8 @@ async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
         drop(lease);
         let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
-            // A request got no connection. One possible reason: the name has other addresses now.
+            // A request got no connection. One possible reason: the name has other addresses now. If instead the last
+            // lease was dropped, the next round of this loop returns.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }
