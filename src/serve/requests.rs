@@ -25,8 +25,8 @@ use crate::wire::names::{EXPECT, UPGRADE};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// The number of fields that the layers add to a request without experiments: two ids, Via, CDN-Loop, Forwarded, and
-/// three fields `X-Forwarded-*`.
+/// The number of fields that the layers and the leaf usually add to a request without experiments: two ids, Via,
+/// CDN-Loop, Forwarded, and three fields `X-Forwarded-*`.
 const ADDED_FIELDS: usize = 8;
 
 /// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to this

@@ -22,8 +22,8 @@ pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 /// next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
-/// While a request is in flight, edgeshim reads only to notice that the client closes the connection. If the socket is
-/// not registered with the runtime, this read can wait for this time.
+/// While a completely received request is in flight, edgeshim reads only to notice that the client closes the
+/// connection. If the socket is not registered with the runtime, this read can wait for this time.
 const POSTPONE_READ: Duration = clock::TICK;
 
 /// The event for which the deadline of a connection is currently armed.
