@@ -274,7 +274,7 @@ impl Sample {
     }
 }
 
-/// The samples, and the totals at the last sample.
+/// The samples, and the totals at the newest sample.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub names: Names,

@@ -37,6 +37,7 @@ impl Grant {
         let directives = match passed.or_else(targeted) {
             Some(targeted) if dialect.ignores_no_cache() => {
                 // This CDN reads only the lifetime in its targeted field. It obeys the prohibitions in Cache-Control.
+                // If the targeted field has a lifetime, `no-cache` in Cache-Control is not a prohibition.
                 let all = for_all();
                 match targeted.max_age {
                     Some(_) => CacheControl { s_maxage: None, max_age: targeted.max_age, no_cache: false, ..all },

@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tags_when_translated_then_respect_every_limit(
+        fn tags_when_translated_then_respect_every_limit_and_stay_unchanged_in_a_second_call(
             sent in prop::collection::vec((0..FIELDS.len(), "[aAbc, \t\u{e4}]{0,30}"), 0..5),
             spaces in any::<bool>(),
             case_sensitive in any::<bool>(),
