@@ -36,6 +36,7 @@ pub(crate) enum TagRule {
 
 impl TagRule {
     /// Rewrites the tags of a response. Returns how many tags were removed because the CDN would not accept these tags.
+    /// [`Self::Dropped`] counts no tags.
     pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
         let target = match self {
             Self::Unchanged => return 0,

@@ -60,7 +60,7 @@ pub struct Client {
 pub(super) struct Current {
     pub(super) number: u64,
     pub(super) connection: Option<Multiplexed>,
-    /// The time of the last request over the connection, in milliseconds of the worker's clock.
+    /// The time of the most recent request over the connection, in milliseconds of the worker's clock.
     pub(super) used_ms: u64,
     /// Whether the origin chose HTTP/1.1 on the most recent new TLS connection.
     pub(super) chose_http1: bool,

@@ -151,7 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether the last attempt has failed. New connections then pass the address over, or one connection probes it.
+    /// Whether the most recent attempt at the address has failed. New connections then pass the address over, or one
+    /// connection probes it.
     pub(super) fn is_passed_over(&self) -> bool {
         self.until_ms.load(Ordering::Relaxed) != 0
     }

@@ -62,8 +62,8 @@ impl Upstream {
 
 /// Returns the addresses that are in use after a lookup: first the addresses that the lookup returned, then addresses
 /// of earlier lookups. An address that the lookup did not return stays in use until `hold` has passed since the first
-/// of such lookups. It is dropped earlier if the last attempt to connect to it has failed, if it is unhealthy, or if
-/// the list already has [`MOST_ADDRESSES`] addresses.
+/// of such lookups. It is dropped earlier if the most recent attempt to connect to it has failed, if it is unhealthy,
+/// or if the list already has [`MOST_ADDRESSES`] addresses.
 fn after_lookup(before: &[Arc<Endpoint>], found: Vec<SocketAddr>, hold: Duration, now_ms: u64) -> Vec<Arc<Endpoint>> {
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
     for address in interleaved(found) {

@@ -137,7 +137,7 @@ async fn look_up(upstream: Arc<Upstream>) {
         let rest = if upstream.endpoints().is_empty() {
             "no address is known yet, so requests to the origin fail"
         } else {
-            "the last addresses stay in use"
+            "the previous addresses stay in use"
         };
         tracing::warn!(
             "the name of the origin at {target} cannot be looked up ({error}); {rest}; check DNS on this machine \
@@ -179,7 +179,7 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, path: &str) -> Res
     }
 }
 
-/// The states of the files of `[origin.tls]` at the last read and at the last check.
+/// The states of the files of `[origin.tls]` at the most recent read and at the most recent check.
 struct Files {
     read: Vec<Option<Stamp>>,
     checked: Vec<Option<Stamp>>,
@@ -192,8 +192,8 @@ impl Files {
         Self { checked: read.clone(), read, next: Instant::now() }
     }
 
-    /// Reads the files again if they have changed since the last read but not since the last check, a second before. A
-    /// tool could still be writing a file that has changed since the last check.
+    /// Reads the files again if they have changed since the most recent read but not since the previous check, about a
+    /// second before. A tool could still be writing a file that has changed since the previous check.
     fn check(&mut self, upstream: &Upstream) {
         let Some(tls) = &upstream.tls else { return };
         let now = Instant::now();

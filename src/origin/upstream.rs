@@ -167,7 +167,8 @@ impl Upstream {
     }
 
     /// Returns the addresses to try, in this order: an address to probe, if there is one, then the usable addresses in
-    /// turn. If no address is usable, all addresses are tried. So the only address of an origin is always tried.
+    /// turn. An unhealthy address is not usable while another address is healthy. If no address is usable, all
+    /// addresses are tried. So the only address of an origin is always tried.
     fn candidates(&self, endpoints: &[Arc<Endpoint>]) -> Vec<(Arc<Endpoint>, Seen)> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
         let (before, after) = endpoints.split_at(first);

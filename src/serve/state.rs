@@ -191,7 +191,7 @@ impl State {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
-        // If the trailers of the last response could not be written, the next response must not get these trailers.
+        // If the trailers of the previous response could not be written, the next response must not get these trailers.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
             // This request is pipelined: hyper read it together with an earlier request. So `received` was not called
