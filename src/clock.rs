@@ -19,7 +19,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,8 +68,17 @@ struct Entry {
     /// armed.
     at_ms: AtomicU64,
     waker: AtomicWaker,
+    /// The address of the data of the waker in `waker`. 0 means that `waker` is empty.
+    watcher: AtomicUsize,
     /// The number of the worker that checks the deadline.
     worker: u32,
+}
+
+impl Entry {
+    fn wake(&self) {
+        self.watcher.store(0, Ordering::Relaxed);
+        self.waker.wake();
+    }
 }
 
 /// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline. After all
@@ -87,7 +96,12 @@ impl Deadline {
             return Self { entry };
         }
         let worker = WORKER.with(|worker| *worker);
-        let entry = Arc::new(Entry { at_ms: AtomicU64::new(0), waker: AtomicWaker::new(), worker });
+        let entry = Arc::new(Entry {
+            at_ms: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+            watcher: AtomicUsize::new(0),
+            worker,
+        });
         DEADLINES.with_borrow_mut(|all| all.push(Arc::clone(&entry)));
         Self { entry }
     }
@@ -122,12 +136,19 @@ impl Deadline {
     /// Registers the task of `cx`. A sweep wakes this task when the deadline has expired, and [`wake_all`] wakes the
     /// task in any case.
     pub(crate) fn watch(&self, cx: &Context<'_>) {
-        self.entry.waker.register(cx.waker());
+        // A task calls this function in each of its polls, and mostly has the same waker each time. Two wakers with the
+        // same data wake the same task, and the data exists as long as the entry has the waker. So the comparison
+        // saves the two atomic instructions of the registration.
+        let watcher = cx.waker().data().addr();
+        if self.entry.watcher.load(Ordering::Relaxed) != watcher {
+            self.entry.waker.register(cx.waker());
+            self.entry.watcher.store(watcher, Ordering::Relaxed);
+        }
     }
 
     /// Wakes the task that watches the deadline.
     pub(crate) fn wake(&self) {
-        self.entry.waker.wake();
+        self.entry.wake();
     }
 }
 
@@ -138,6 +159,7 @@ impl Drop for Deadline {
             return;
         }
         // The waker keeps the memory of its task.
+        self.entry.watcher.store(0, Ordering::Relaxed);
         drop(self.entry.waker.take());
         self.disarm();
         // At the end of a thread, the list no longer exists.
@@ -179,7 +201,7 @@ pub(crate) fn sweep() -> Duration {
             if at != 0 {
                 earliest = earliest.min(at);
                 if at <= now {
-                    entry.waker.wake();
+                    entry.wake();
                 }
             }
             position += 1;
@@ -227,7 +249,7 @@ fn read_time() -> u64 {
 pub(crate) fn wake_all() {
     DEADLINES.with_borrow(|all| {
         for entry in all {
-            entry.waker.wake();
+            entry.wake();
         }
     });
 }
@@ -325,6 +347,22 @@ mod tests {
         woke();
         assert_eq!(now_ms(), 0, "between the regular sweeps, the worker must not read the time");
         assert_eq!(sweep(), TICK);
+    }
+
+    #[test]
+    fn deadline_when_watched_again_then_wakes_the_last_task_again() {
+        let counts = [Arc::new(Count(AtomicU64::new(0))), Arc::new(Count(AtomicU64::new(0)))];
+        let wakers = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
+        let deadline = Deadline::new();
+        // Each step watches the deadline with these tasks, and then wakes it.
+        for (tasks, woken) in [(&[0, 0][..], [1, 0]), (&[0], [2, 0]), (&[], [2, 0]), (&[0, 1], [2, 1]), (&[1], [2, 2])]
+        {
+            for task in tasks {
+                deadline.watch(&Context::from_waker(&wakers[*task]));
+            }
+            deadline.wake();
+            assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::Relaxed)), woken, "{tasks:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The annotations: marks on the time axis of the page, for example for a deployment, or for the start of edgeshim or
-//! of an outage. Annotations that were posted and annotations that edgeshim makes itself have separate lists, so that
-//! no number of posted annotations removes the mark of an outage. The last [`MOST`] annotations of each list stay in
-//! memory, also after a configuration swap.
+//! The annotations: marks on the time axis of the admin page. They mark events, for example a deployment, the start of
+//! edgeshim, or the start of an outage. Annotations that were posted and annotations that edgeshim makes itself have
+//! separate lists, so that no number of posted annotations removes the mark of an outage. The last [`MOST`] annotations
+//! of each list stay in memory, also after a configuration swap.
 //!
 //! **Metrics:** `edgeshim_annotations_total`.
 
@@ -36,7 +36,7 @@ label! {
         Certificate = "certificate",
         /// A change of the CDNs' weights, announced with `POST /annotations`.
         Share = "share",
-        /// A change of the shares of pulls that nobody has announced.
+        /// An unannounced change of the CDNs' shares of the pulls.
         Shift = "shift",
         /// The start of an outage.
         Outage = "outage",

@@ -130,8 +130,8 @@ impl Keys for PriceKeys {
     }
 }
 
-/// Checks the blocks `[[price]]` and the file with samples, and returns the price lists. `providers` has the names of
-/// all CDNs of all targets.
+/// Checks the blocks `[[price]]`, and that `samples` is not standard input. Returns the price lists. `providers` has
+/// the names of all CDNs of all targets.
 pub(super) fn tariffs(
     prices: &[PriceKeys],
     providers: &[&str],
@@ -139,7 +139,10 @@ pub(super) fn tariffs(
     root: &mut Section<'_>,
 ) -> Vec<Tariff> {
     if samples.is_some_and(|path| path.ends_with("-")) {
-        root.reject("samples", "is standard input, which a change cannot read; write the name of a file");
+        root.reject(
+            "samples",
+            "is standard input, but each change of the weights reads the samples again; write the name of a file",
+        );
     }
     let mut seen = HashSet::new();
     let mut tariffs = Vec::new();
@@ -185,14 +188,17 @@ impl PriceKeys {
                 self.per_mbps.map(Meter::P95)
             }
         };
+        let example = if self.meter == MeterName::P95 { "\"500Mbps\"" } else { "\"100TB\"" };
         if let Some(commit) = self.commit
             && commit.meter != self.meter
         {
-            let example = if self.meter == MeterName::P95 { "\"500Mbps\"" } else { "\"100TB\"" };
             block.reject("commit", format!("is not in the unit of the meter; write for example {example}"));
         }
         if block.has("overage") && !block.has("commit") {
-            block.reject("overage", "has no effect without a commit; write also for example commit = \"100TB\"");
+            block.reject(
+                "overage",
+                format!("has no effect without a commit; write also for example commit = {example}"),
+            );
         }
         Some(Tariff {
             provider: self.provider.clone(),
@@ -328,7 +334,7 @@ per_10k_pulls = 0
     }
 
     #[test]
-    fn prices_when_wrong_then_each_problem_has_a_remedy() {
+    fn prices_when_wrong_then_exactly_one_problem_names_the_mistake() {
         let fine = "meter = \"bytes\"\ntiers = [{ per_gb = 1 }]\n";
         let of = |provider: &str, rest: &str| format!("[[price]]\nprovider = \"{provider}\"\n{rest}\n");
         let tiers = |tiers: &str| of("fastly", &format!("meter = \"bytes\"\ntiers = {tiers}"));

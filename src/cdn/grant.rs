@@ -33,26 +33,36 @@ impl Grant {
             let mut fields = dialect.reads().iter().map(|name| CacheControl::parse(lines(*name)));
             fields.find(|directives| !directives.is_empty())
         };
-        let for_all = || CacheControl::parse(lines(&CACHE_CONTROL));
-        let directives = match passed.or_else(targeted) {
+        let for_all = CacheControl::parse(lines(&CACHE_CONTROL));
+        Self::by(dialect, status, passed.or_else(targeted).as_ref(), &for_all)
+    }
+
+    /// Returns the grant of a response that has the directives `targeted` in the field that the CDN obeys before
+    /// Cache-Control, and the directives `for_all` in Cache-Control.
+    pub(crate) fn by(
+        dialect: Dialect,
+        status: StatusCode,
+        targeted: Option<&CacheControl<'_>>,
+        for_all: &CacheControl<'_>,
+    ) -> Self {
+        let obeyed = match targeted {
             Some(targeted) if dialect.ignores_no_cache() => {
                 // This CDN reads only the lifetime in its targeted field. It obeys the prohibitions in Cache-Control.
                 // If the targeted field has a lifetime, `no-cache` in Cache-Control is not a prohibition.
-                let all = for_all();
                 match targeted.max_age {
-                    Some(_) => CacheControl { s_maxage: None, max_age: targeted.max_age, no_cache: false, ..all },
-                    None => all,
+                    Some(seconds) if !for_all.is_unshared() => return Self::Lifetime(seconds),
+                    _ => for_all,
                 }
             }
             Some(targeted) => targeted,
-            None => for_all(),
+            None => for_all,
         };
-        if status != StatusCode::NOT_MODIFIED && !directives.is_storable(status) || directives.is_unshared() {
+        if status != StatusCode::NOT_MODIFIED && !obeyed.is_storable(status) || obeyed.is_unshared() {
             Self::Forbidden
-        } else if directives.no_cache {
+        } else if obeyed.no_cache {
             Self::Lifetime(0)
         } else {
-            Self::Lifetime(directives.s_maxage.or(directives.max_age).unwrap_or(0))
+            Self::Lifetime(obeyed.s_maxage.or(obeyed.max_age).unwrap_or(0))
         }
     }
 }

@@ -10,7 +10,8 @@ use std::hash::{Hash, Hasher};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::cache_tags::{FIELDS, delimiter};
+use crate::wire::cache_tags::{FIELDS, NAMES, delimiter};
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::values::only_line;
 
 /// What edgeshim does with the cache tags in a response to one CDN.
@@ -35,14 +36,18 @@ pub(crate) enum TagRule {
 }
 
 impl TagRule {
-    /// Rewrites the tags of a response. Returns how many tags were removed because the CDN would not accept these tags.
-    /// [`Self::Dropped`] counts no tags.
-    pub(crate) fn translate(&self, headers: &mut HeaderMap) -> usize {
+    /// Rewrites the tags of a response. `filter` is the filter of its names. Returns how many tags were removed because
+    /// the CDN would not accept these tags. [`Self::Dropped`] counts no tags.
+    pub(crate) fn translate(&self, headers: &mut HeaderMap, filter: &mut Names) -> usize {
         let target = match self {
             Self::Unchanged => return 0,
             Self::Dropped => None,
             Self::Field { name, .. } => Some(name),
         };
+        let fields = Fields::new(headers, *filter);
+        if !fields.can_have_any(NAMES) && !target.is_some_and(|target| fields.can_have(target)) {
+            return 0;
+        }
         let (mut in_target, mut in_others) = (false, false);
         for name in headers.keys() {
             if target == Some(name) {
@@ -54,16 +59,21 @@ impl TagRule {
         if !in_others && (!in_target || self.is_right(headers)) {
             return 0;
         }
-        let (line, cut) = self.written(headers);
-        for name in FIELDS {
-            headers.remove(name);
+        let names = *filter;
+        let (line, cut) = self.written(Fields::new(headers, names));
+        for name in FIELDS.into_iter().filter(|name| target != Some(name)) {
+            if Fields::new(headers, names).can_have(name) {
+                headers.remove(name);
+            }
         }
         if let Some(target) = target {
-            headers.remove(target);
             if let Ok(value) = HeaderValue::try_from(line)
                 && !value.is_empty()
             {
                 headers.insert(target, value);
+                filter.add(target);
+            } else {
+                headers.remove(target);
             }
         }
         cut
@@ -92,7 +102,7 @@ impl TagRule {
     /// Returns one line with the tags that the CDN accepts, and the number of tags that were left out. After the first
     /// tag for which the line has no room, no further tag is added. So if the origin sends the most important tags
     /// first, these tags stay.
-    fn written(&self, headers: &HeaderMap) -> (Vec<u8>, usize) {
+    fn written(&self, fields_of_head: Fields<'_>) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
         };
@@ -101,11 +111,16 @@ impl TagRule {
         let fields = fields.chain(FIELDS.into_iter().filter_map(|name| Some((name, delimiter(name)?))));
         let (mut seen, mut line, mut written, mut cut, mut full) = (HashSet::new(), Vec::new(), 0, 0, false);
         for (name, apart) in fields {
+            if !fields_of_head.can_have(name) {
+                continue;
+            }
+            // In another field, the tags are about as long as in the field of this CDN.
+            line.reserve(fields_of_head.lines(name).map(HeaderValue::len).sum());
             // In the CDN's own field, the CDN's delimiter separates tags in addition to the usual delimiter of that
             // field.
             let splits =
                 |byte: &u8| *byte == apart || (apart == b' ' && *byte == b'\t') || (name == target && byte == between);
-            let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+            let lines = fields_of_head.lines(name).map(HeaderValue::as_bytes);
             for tag in lines.flat_map(|line| line.split(splits)).map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()) {
                 if !seen.insert(Tag { text: tag, case_sensitive: *case_sensitive }) {
                     continue;
@@ -179,6 +194,11 @@ mod tests {
         rule
     }
 
+    fn translate(rule: &TagRule, headers: &mut HeaderMap) -> usize {
+        let mut filter = Names::of(headers);
+        rule.translate(headers, &mut filter)
+    }
+
     fn head(lines: &[(&HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -217,10 +237,10 @@ mod tests {
         ] {
             let mut headers = head(sent);
             let TagRule::Field { name, .. } = rule else { panic!("the rule has no field") };
-            assert_eq!(rule.translate(&mut headers), cut, "{sent:?}");
+            assert_eq!(translate(rule, &mut headers), cut, "{sent:?}");
             let wanted = if line.is_empty() { HeaderMap::new() } else { head(&[(name, line)]) };
             assert_eq!(headers, wanted, "{sent:?}");
-            assert_eq!(rule.translate(&mut headers), 0, "second call: {sent:?}");
+            assert_eq!(translate(rule, &mut headers), 0, "second call: {sent:?}");
             assert_eq!(headers, wanted, "second call: {sent:?}");
         }
     }
@@ -234,9 +254,9 @@ mod tests {
     fn tags_when_rule_names_no_field_then_removed_or_unchanged() {
         let sent = [(&names::SURROGATE_KEY, "a"), (&names::CACHE_TAG, "b"), (&names::VARY, "c")];
         let mut headers = head(&sent);
-        assert_eq!(TagRule::Unchanged.translate(&mut headers), 0);
+        assert_eq!(translate(&TagRule::Unchanged, &mut headers), 0);
         assert_eq!(headers, head(&sent));
-        assert_eq!(TagRule::Dropped.translate(&mut headers), 0);
+        assert_eq!(translate(&TagRule::Dropped, &mut headers), 0);
         assert_eq!(headers, head(&sent[2..]));
     }
 
@@ -245,7 +265,7 @@ mod tests {
         let rule = rule(&names::CACHE_TAG, b',');
         let mut headers = head(&[(&names::CACHE_TAG, "a,b,a")]);
         let before = headers[&names::CACHE_TAG].as_bytes().as_ptr();
-        assert_eq!(rule.translate(&mut headers), 0);
+        assert_eq!(translate(&rule, &mut headers), 0);
         assert_eq!(headers, head(&[(&names::CACHE_TAG, "a,b,a")]));
         assert_eq!(headers[&names::CACHE_TAG].as_bytes().as_ptr(), before, "the value must not be rewritten");
     }
@@ -266,7 +286,7 @@ mod tests {
             for (field, line) in &sent {
                 headers.append(FIELDS[*field], HeaderValue::from_bytes(line.as_bytes()).unwrap());
             }
-            rule.translate(&mut headers);
+            translate(&rule, &mut headers);
             prop_assert!(headers.len() <= 1);
             if let Some(line) = headers.get(name) {
                 prop_assert!(line.len() <= 20);
@@ -276,7 +296,7 @@ mod tests {
                 prop_assert!(tags.iter().all(is_valid));
             }
             let once = headers.clone();
-            prop_assert_eq!(rule.translate(&mut headers), 0);
+            prop_assert_eq!(translate(&rule, &mut headers), 0);
             prop_assert_eq!(headers, once);
         }
     }

@@ -4,14 +4,15 @@
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
 //! **Reads:** the identity header (`identity.header`) and the presets' signals. This layer removes the identity header,
-//! because only the leaf sends the provider to the origin, in X-CDN-Provider.
+//! because only the leaf sends the provider to the origin, in X-CDN-Provider. If the identity header is X-CDN-Provider,
+//! the leaf replaces or removes it.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use super::request::inspect::Inspect;
 use super::request::{COUNT_OR_REJECT, Ctx, EdgeRequest};
@@ -146,8 +147,9 @@ impl Identifier {
     }
 
     /// Writes the provider, its dialect and the kind of pull to `ctx`. If the pull has no configured provider and the
-    /// settings refuse such pulls, marks the pull as refused. Removes the identity header and returns its value.
-    fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) -> Option<HeaderValue> {
+    /// settings refuse such pulls, marks the pull as refused. Removes the identity header, except X-CDN-Provider, which
+    /// the leaf replaces or removes.
+    fn admit(&self, headers: &mut HeaderMap, ctx: &mut Ctx) {
         let fields = ctx.fields(headers);
         let (provider, _) = self.identify(fields);
         let has_header = fields.can_have(&self.settings.header);
@@ -163,7 +165,10 @@ impl Identifier {
             }
             None => {}
         }
-        if has_header { headers.remove(&self.settings.header) } else { None }
+        // The leaf removes X-CDN-Provider if the provider is not configured or not verified.
+        if has_header && self.settings.header != X_CDN_PROVIDER {
+            headers.remove(&self.settings.header);
+        }
     }
 
     fn recognise(&self, headers: &HeaderMap) -> (ProviderId, Why) {
@@ -194,15 +199,17 @@ impl Identifier {
 impl Inspect for Identifier {
     fn inspect(&self, request: &mut EdgeRequest) {
         let EdgeRequest { ctx, head, line, .. } = request;
-        let claimed = self.admit(&mut head.headers, ctx);
         if let Some(line) = line {
-            line.record.claimed = claimed;
+            line.record.claimed = ctx.fields(&head.headers).get(&self.settings.header).cloned();
         }
+        self.admit(&mut head.headers, ctx);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn identify(providers: &[(&str, &str)], recognise: bool, lines: &[(&str, &str)]) -> (ProviderId, Why) {

@@ -25,7 +25,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::request::class::Classes;
-use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally, refusal};
+use super::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally, refusal};
 use crate::access_log::{AccessLog, Line, Record};
 use crate::cdn::addresses::NETWORK;
 use crate::cdn::dialect::Dialect;
@@ -38,14 +38,14 @@ use crate::metrics::Ledger;
 use crate::origin::MessageLimits;
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::head_fields::{Fields, Names};
-use crate::wire::hops;
-use crate::wire::host::{host, host_allowed, same_authority, valid_host};
+use crate::wire::hops::{self, PSEUDONYM};
+use crate::wire::host::{host, host_allowed, host_field, only_host, same_authority, valid_host};
 use crate::wire::names::{
     HOST, REFERER, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, USER_AGENT, X_FORWARDED_FOR, X_REQUEST_ID,
 };
 use crate::wire::query_parameters::{uri_without, url_without};
 use crate::wire::trace_context::{make_ids, valid_request_id, valid_traceparent};
-use crate::wire::values::content_length;
+use crate::wire::values::{Lines, content_length};
 
 /// The default port of an `http` URL.
 const HTTP_PORT: u16 = 80;
@@ -186,7 +186,7 @@ impl ObserveParts {
         }
         // An HTTP/2 request usually has its host in the target and not in Host. The host is copied to Host, so that
         // later code reads only that field (`wire::host::host`).
-        if !ctx.fields(&head.headers).has(&HOST)
+        if host_field(&head.headers).is_none()
             && let Some(authority) = head.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -237,9 +237,12 @@ impl ObserveParts {
 
 /// Returns whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
 fn is_ambiguous(head: &request::Parts, fields: Fields<'_>) -> bool {
-    let mut hosts = fields.lines(&HOST);
-    let host = hosts.next().map(HeaderValue::as_bytes);
-    if hosts.next().is_some() || host.is_some_and(|host| !valid_host(host)) {
+    let host = match only_host(fields.headers()) {
+        Ok(host) => Some(host.as_bytes()),
+        Err(Lines::None) => None,
+        Err(Lines::Several) => return true,
+    };
+    if host.is_some_and(|host| !valid_host(host)) {
         return true;
     }
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());

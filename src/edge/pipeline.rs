@@ -15,7 +15,7 @@ use super::assign::experiment_keys::ExperimentSettings;
 use super::cache_control::{CacheControlLayer, ProviderRules};
 use super::gzip::{GzipBody, GzipLayer, GzipMemory, GzipSettings};
 use super::identify::{Identifier, IdentifySettings};
-use super::leaf::{Leaf, LeafParts, Origin, PreparedLeaf, send};
+use super::leaf::{Leaf, LeafParts, Origin, PreparedLeaf, boxed};
 use super::local::{LocalBody, LocalLayer, LocalParts};
 use super::observe::{ObserveBody, ObserveLayer, ObserveParts};
 use super::pulls::{PullsBody, PullsLayer, PullsParts};
@@ -94,7 +94,7 @@ macro_rules! stack {
             // `admission` is next to the leaf, so that only requests that go to the origin take a permit.
             .layer($wrap!(admission, AdmissionLayer::new(parts.admission, &classes)))
             // Each layer moves the future of the layer below. The leaf's future has several KiB, so it is boxed.
-            .service(Leaf { call: move |request| Box::pin(send(Arc::clone(&origin), Arc::clone(&prepared), request)) })
+            .service(Leaf { call: move |request| boxed(Arc::clone(&origin), Arc::clone(&prepared), request) })
     }};
 }
 
@@ -132,12 +132,15 @@ pub(crate) fn recorded_stack<O: Origin>(
 mod tests {
     use std::task::{Context, Poll, Waker};
 
-    use http::{HeaderValue, Response, request};
+    use http::{HeaderValue, request};
     use tower::Layer;
 
     use super::*;
+    use crate::edge::leaf::send;
     use crate::edge::request::{Ctx, Facts};
     use crate::fault::Fault;
+    use crate::origin::OriginResponse;
+    use crate::wire::added_fields::AddedFields;
     use crate::wire::forwarded::{Peer, Scheme};
     use crate::wire::names::HOST;
     use crate::wire::received::Received;
@@ -161,7 +164,12 @@ mod tests {
     impl Origin for Silent {
         type Body = OriginBody;
 
-        async fn call(self: Arc<Self>, _: request::Parts, _: Received) -> Result<Response<OriginBody>, Fault> {
+        async fn call(
+            self: Arc<Self>,
+            _: request::Parts,
+            _: Option<AddedFields>,
+            _: Received,
+        ) -> Result<OriginResponse<OriginBody>, Fault> {
             std::future::pending().await
         }
     }
@@ -196,7 +204,7 @@ mod tests {
         assert!(size <= 4608, "the future of the leaf has {size} bytes");
         let size = size_of::<StackBody>();
         assert!(size <= 640, "StackBody has {size} bytes");
-        assert!(size_of::<Facts>() <= 64, "Facts has {} bytes", size_of::<Facts>());
+        assert!(size_of::<Facts>() <= 72, "Facts has {} bytes", size_of::<Facts>());
         assert!(size_of::<Ctx>() <= 88, "Ctx has {} bytes", size_of::<Ctx>());
     }
 

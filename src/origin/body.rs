@@ -31,10 +31,9 @@ pub struct OriginBody {
 /// Where the body comes from.
 pub(super) enum Source {
     /// The body of a plain exchange, with `left` bytes that have not been read, or an empty body of any exchange.
-    Plain {
-        left: u64,
-    },
-    Hyper(Received),
+    Plain { left: u64 },
+    /// The body is boxed, because the response is moved through all layers and most exchanges are plain.
+    Hyper(Box<Received>),
 }
 
 /// The part of a body that arrived together with the head. This part is read before the head is passed on. So if the
@@ -77,7 +76,7 @@ impl Source {
             }
             (Self::Plain { .. }, _) => Poll::Ready(None),
             (Self::Hyper(received), _) => {
-                let frame = ready!(Pin::new(received).poll_frame(cx));
+                let frame = ready!(Pin::new(&mut **received).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| {
                     frame.map_err(|error| Fault::from_error(cause_in(&error).unwrap_or(Cause::Cut), error))
                 }))

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use super::client::{Client, ClientSettings};
 use super::connection::{Connection, Counted, Link};
 use super::endpoint::{Endpoint, Place};
+use super::exchange::OriginResponse;
 use super::options::{MessageLimits, OriginSettings};
 use super::plain::Plain;
 use super::resolver::Resolver;
@@ -116,7 +117,7 @@ impl Script<'_> {
             far.shutdown().await
         };
         let asking = async {
-            let (head, body) = Arc::clone(&client).call(head, Received::empty()).await?.into_parts();
+            let OriginResponse { head, body, .. } = Arc::clone(&client).call(head, None, Received::empty()).await?;
             let length = body.size_hint().exact();
             let collected = body.collect().await?;
             Ok(Answer {

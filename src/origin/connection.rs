@@ -133,10 +133,14 @@ impl Connection {
         if let Link::Plain(plain) = &mut self.link {
             match plain.exchange(request, &upstream.limits).await {
                 Ok(response) => return Ok(response.map(Content::Plain)),
-                // The future is boxed, because it is large and most exchanges are plain.
-                Err(odd) => Box::pin(self.hand_over(odd, request, upstream)).await?,
+                Err(odd) => {
+                    Upload::complete(request);
+                    // The future is boxed, because it is large and most exchanges are plain.
+                    Box::pin(self.hand_over(odd, request, upstream)).await?;
+                }
             }
         }
+        Upload::complete(request);
         if is_remembered {
             self.remember(request);
         }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Method, Request, Response, StatusCode, Version, request};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -16,6 +16,8 @@ use super::forward;
 use super::tunnel::{self, Tunnel};
 use super::upload::{Progress, Upload};
 use crate::fault::{Begun, Fault};
+use crate::wire::added_fields::AddedFields;
+use crate::wire::head_fields::Names;
 use crate::wire::names::HOST;
 use crate::wire::received::Received;
 use crate::wire::values;
@@ -33,6 +35,15 @@ impl Hold {
     }
 }
 
+/// A response of the origin, as the layers get it.
+#[derive(Debug)]
+pub(crate) struct OriginResponse<B> {
+    pub(crate) head: response::Parts,
+    /// The filter of the names in `head`.
+    pub(crate) names: Names,
+    pub(crate) body: B,
+}
+
 /// A request that is ready to be sent, and what is needed until its response arrives.
 struct Outgoing {
     request: Request<Upload>,
@@ -45,40 +56,39 @@ struct Outgoing {
 }
 
 impl Client {
-    /// Sends a request whose head is ready for the origin (see [`forward`]).
+    /// Sends a request whose head is ready for the origin (see [`forward`]), except for the fields `added`.
     ///
     /// # Errors
     /// Returns a [`Fault`]. Its cause is the failure of the origin or of the client. The fault has already been
     /// counted.
-    pub async fn call(self: Arc<Self>, head: request::Parts, body: Received) -> Result<Response<OriginBody>, Fault> {
-        let Outgoing { mut request, progress, replayable, client, is_head } = self.outgoing(head, body);
+    pub(crate) async fn call(
+        self: Arc<Self>,
+        head: request::Parts,
+        added: Option<AddedFields>,
+        body: Received,
+    ) -> Result<OriginResponse<OriginBody>, Fault> {
+        let Outgoing { mut request, progress, replayable, client, is_head } = self.outgoing(head, added, body);
         self.budget.earn();
         let response = match self.dispatch(&mut request, progress.as_deref(), replayable).await {
             Ok((response, connection)) => Arc::clone(&self).accept(response, connection, client, is_head),
             Err(fault) => Err(fault),
         };
-        let (head, mut body) = match response {
-            Ok(response) => response.into_parts(),
-            Err(fault) => {
-                self.count(&fault);
-                return Err(fault);
-            }
-        };
-        let begun = Begun { status: head.status.as_u16(), micros: 0, bytes: 0 };
-        poll_fn(|cx| Poll::Ready(body.begin(cx))).await.map_err(|fault| fault.after(begun))?;
-        Ok(Response::from_parts(head, body))
+        let mut response = response.inspect_err(|fault| self.count(fault))?;
+        let begun = Begun { status: response.head.status.as_u16(), micros: 0, bytes: 0 };
+        poll_fn(|cx| Poll::Ready(response.body.begin(cx))).await.map_err(|fault| fault.after(begun))?;
+        Ok(response)
     }
 
     /// Makes the request for `dispatch`. This function is not a part of `call`, because the future of `call` would have
     /// further copies of the head and the body.
-    fn outgoing(&self, mut head: request::Parts, body: Received) -> Outgoing {
+    fn outgoing(&self, mut head: request::Parts, added: Option<AddedFields>, body: Received) -> Outgoing {
         let hold = head.extensions.remove::<Hold>();
         let client =
             head.extensions.remove::<OnUpgrade>().filter(|_| forward::asks_upgrade(&head)).map(|on| (on, hold));
         if let Some(host) = &self.host {
             head.headers.insert(HOST, host.clone());
         }
-        let upload = Upload::new(body, &self.settings.upstream.limits, &self.settings.claims);
+        let upload = Upload::new(body, added, &self.settings.upstream.limits, &self.settings.claims);
         let progress = upload.progress();
         let replayable = head.method.is_idempotent() && upload.is_end_stream() && client.is_none();
         let is_head = head.method == Method::HEAD;
@@ -96,7 +106,7 @@ impl Client {
         mut connection: Option<Box<Connection>>,
         client: Option<(OnUpgrade, Option<Hold>)>,
         is_head: bool,
-    ) -> Result<Response<OriginBody>, Fault> {
+    ) -> Result<OriginResponse<OriginBody>, Fault> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some((client, hold)) = client else {
                 return Err(forward::unexpected_upgrade());
@@ -113,7 +123,8 @@ impl Client {
                 tunnel::carry(tunnel, client, origin, timeout).await;
             });
             let (head, _) = response.into_parts();
-            return Ok(Response::from_parts(head, OriginBody::new(Source::empty(), None, self)));
+            let body = OriginBody::new(Source::empty(), None, self);
+            return Ok(OriginResponse { names: Names::of(&head.headers), head, body });
         }
         if response.version() == Version::HTTP_2 {
             values::trim(response.headers_mut());
@@ -133,9 +144,9 @@ impl Client {
         let body = match content {
             _ if is_empty => Source::empty(),
             Content::Plain(left) => Source::Plain { left },
-            Content::Hyper(incoming) => Source::Hyper(Received::new(incoming, head.version)),
+            Content::Hyper(incoming) => Source::Hyper(Box::new(Received::new(incoming, head.version))),
         };
-        forward::clean_response(&mut head, is_head);
-        Ok(Response::from_parts(head, OriginBody::new(body, connection, self)))
+        let names = forward::clean_response(&mut head, is_head);
+        Ok(OriginResponse { head, names, body: OriginBody::new(body, connection, self) })
     }
 }

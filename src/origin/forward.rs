@@ -1,5 +1,7 @@
 //! Changes message heads between the client's connection and the origin's connection, in both directions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response};
@@ -7,6 +9,7 @@ use http_body::{Body, Frame};
 
 use super::options::MessageLimits;
 use crate::fault::{Cause, Fault};
+use crate::wire::added_fields::{AddedFields, LOOP_ID};
 use crate::wire::forwarded::{self, Peer, Trail};
 use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops;
@@ -17,7 +20,7 @@ use crate::wire::values::content_length;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outward<'a> {
     /// The peer of the client's connection.
-    pub peer: &'a Peer,
+    pub peer: &'a Arc<Peer>,
     /// The client's address, and the part of X-Forwarded-For that is trusted.
     pub trail: Trail,
     /// The name of the identity header. This header is not removed, even if Connection lists it.
@@ -31,23 +34,24 @@ pub(crate) struct Outward<'a> {
     pub host: Option<&'a HeaderValue>,
     /// The Host for a request that has none. HTTP/1.0 does not require a Host, but HTTP/1.1 does (RFC 9112 §3.2).
     pub fallback_host: &'a HeaderValue,
-    /// The id of this proxy in CDN-Loop.
-    pub loop_id: &'a HeaderValue,
     /// Whether the client accepts trailers.
     pub trailers: bool,
     /// The filter of the names in the request's head.
     pub names: Names,
+    /// Whether all fields have to be inserted into the head.
+    pub is_complete: bool,
 }
 
-/// Prepares a request head for an HTTP/1.1 origin (RFC 9110 §7.6).
-pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
+/// Prepares a request head for an HTTP/1.1 origin (RFC 9110 §7.6). Returns the fields that are still missing in the
+/// head.
+pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) -> Option<AddedFields> {
     // Only a GET is allowed to ask for an upgrade. So a 101 in response to another method is a broken response.
     let may_upgrade = head.version == Version::HTTP_11 && head.method == Method::GET;
     let fields = Fields::new(&head.headers, outward.names);
     let upgrade = if may_upgrade { hops::wants_upgrade(fields).cloned() } else { None };
     let has_length = fields.can_have(&CONTENT_LENGTH);
     let has_provider = fields.can_have(&X_CDN_PROVIDER);
-    hops::strip_hop_by_hop(&mut head.headers, outward.identity);
+    hops::strip_hop_by_hop(&mut head.headers, outward.names, outward.identity);
     let headers = &mut head.headers;
     if head.version == Version::HTTP_2 {
         hops::join_cookies(headers);
@@ -60,9 +64,16 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     hops::strip_lookalikes(headers, outward.claims);
-    let has_host = forwarded::write(headers, outward.peer, outward.trail);
-    hops::append_via(headers, head.version);
-    hops::append_cdn_loop(headers, outward.loop_id);
+    let fields = Fields::new(headers, outward.names);
+    let added = AddedFields::of(fields, outward.peer, outward.trail, head.version).filter(|_| !outward.is_complete);
+    let has_host = if let Some(added) = &added {
+        added.has_host()
+    } else {
+        let has_host = forwarded::write(headers, outward.peer, outward.trail);
+        hops::append_via(headers, head.version);
+        hops::append_cdn_loop(headers, LOOP_ID);
+        has_host
+    };
     if let Some(name) = outward.provider {
         headers.insert(&X_CDN_PROVIDER, name.clone());
     } else if has_provider {
@@ -83,6 +94,7 @@ pub(crate) fn outbound(head: &mut request::Parts, outward: &Outward<'_>) {
     if head.uri.authority().is_some() {
         head.uri = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
     }
+    added
 }
 
 /// Returns whether a head that [`outbound`] has prepared asks for an upgrade.
@@ -230,12 +242,15 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// Removes the hop-by-hop fields from a response, and Content-Length if the status forbids this field.
-pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) {
-    hops::strip_hop_by_hop(&mut head.headers, &X_CDN_PROVIDER);
+/// Removes the hop-by-hop fields from a response, and Content-Length if the status forbids this field. Returns the
+/// filter of the names.
+pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) -> Names {
+    let names = Names::of(&head.headers);
+    hops::strip_hop_by_hop(&mut head.headers, names, &X_CDN_PROVIDER);
     if head.status == StatusCode::NO_CONTENT || (head.status == StatusCode::RESET_CONTENT && !is_head) {
         // RFC 9110 §8.6 forbids Content-Length in a 204. In a 205 the value must be 0, and hyper writes the field.
         head.headers.remove(CONTENT_LENGTH);
     }
     head.version = Version::HTTP_11;
+    names
 }

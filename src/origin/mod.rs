@@ -44,7 +44,7 @@ mod upstream;
 pub(crate) use body::OriginBody;
 pub use both_clients::{Answer, Script};
 pub(crate) use client::{Client, ClientSettings};
-pub(crate) use exchange::Hold;
+pub(crate) use exchange::{Hold, OriginResponse};
 pub(crate) use lease::{Lease, Upstreams};
 pub(crate) use options::{MessageLimits, OriginSettings};
 pub use resolver::Resolver;

@@ -154,6 +154,7 @@ impl Client {
         replayable: bool,
         retries: &mut u32,
     ) -> Result<Sent, Fault> {
+        Upload::complete(request);
         // The origin can have received a request before the request fails. Such a request is sent again only if it has
         // no body, and only in two cases. First: the origin reports that it has not processed the request. Second: the
         // request is idempotent, and the connection that failed was a reused connection.

@@ -14,12 +14,15 @@ use super::forward::clean_trailers;
 use super::options::MessageLimits;
 use crate::clock;
 use crate::fault::{Cause, Fault};
+use crate::wire::added_fields::AddedFields;
 use crate::wire::received::Received;
 
 /// The request body on its way to the origin. The body fails if it is longer than `server.max_request_body`. The body
 /// reports its progress.
 #[derive(Debug)]
 pub(crate) struct Upload {
+    /// The fields that are still missing in the request's head.
+    pub(super) added: Option<AddedFields>,
     /// The client's body. `None`: the body is empty.
     incoming: Option<Received>,
     /// The number of bytes that the client is still allowed to send. `None`: no limit.
@@ -69,12 +72,20 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Received, limits: &MessageLimits, claims: &Arc<[HeaderName]>) -> Self {
+    pub(super) fn new(
+        incoming: Received,
+        added: Option<AddedFields>,
+        limits: &MessageLimits,
+        claims: &Arc<[HeaderName]>,
+    ) -> Self {
         if incoming.is_end_stream() {
-            return Self::empty();
+            let mut empty = Self::empty();
+            empty.added = added;
+            return empty;
         }
         let progress = Progress { stage: AtomicU8::new(0), since_ms: AtomicU64::new(clock::now_ms()) };
         Self {
+            added,
             incoming: Some(incoming),
             left: limits.max_request_body,
             progress: Some(Arc::new(progress)),
@@ -84,7 +95,14 @@ impl Upload {
     }
 
     pub(super) fn empty() -> Self {
-        Self { incoming: None, left: None, progress: None, stalled: None, claims: None }
+        Self { added: None, incoming: None, left: None, progress: None, stalled: None, claims: None }
+    }
+
+    /// Inserts the fields that are still missing into the head, for hyper.
+    pub(super) fn complete(request: &mut Request<Self>) {
+        if let Some(added) = request.body_mut().added.take() {
+            added.insert(request.headers_mut());
+        }
     }
 
     /// Takes a request out, and leaves an empty request.

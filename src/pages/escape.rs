@@ -46,20 +46,19 @@ impl Escape {
     }
 }
 
-/// Two lengths of each byte: after escaping as HTML, and after escaping for a query. The table makes rendering fast,
-/// because each page needs these lengths for all bytes of its values.
+/// Two lengths of each byte: after escaping as HTML in the lower half, and after escaping for a query in the upper
+/// half. The table makes rendering fast, because each page needs these lengths for all bytes of its values.
 #[expect(clippy::cast_possible_truncation, reason = "the longest entity has six bytes")]
-static WIDTHS: [(u8, u8); 256] = {
-    let mut all = [(1, 1); 256];
+static WIDTHS: [u32; 256] = {
+    let mut all = [0; 256];
     let mut byte = u8::MAX;
     loop {
-        let (html, query) = &mut all[byte as usize];
-        if let Some(entity) = entity(byte) {
-            *html = entity.len() as u8;
-        }
-        if !is_unreserved(byte) {
-            *query = 3;
-        }
+        let html = match entity(byte) {
+            Some(entity) => entity.len() as u32,
+            None => 1,
+        };
+        let query = if is_unreserved(byte) { 1 } else { 3 };
+        all[byte as usize] = query << 16 | html;
         if byte == 0 {
             break all;
         }
@@ -67,12 +66,11 @@ static WIDTHS: [(u8, u8); 256] = {
     }
 };
 
-/// Returns two lengths of `text`: after escaping as HTML, and after escaping for a query.
+/// Returns two lengths of `text`: after escaping as HTML, and after escaping for a query. `text` has at most 256 bytes,
+/// so neither sum overflows its half.
 pub(super) fn widths(text: &[u8]) -> (u16, u16) {
-    text.iter().fold((0, 0), |sum: (u16, u16), &byte| {
-        let (html, query) = WIDTHS[usize::from(byte)];
-        (sum.0.saturating_add(u16::from(html)), sum.1.saturating_add(u16::from(query)))
-    })
+    let sum = text.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(WIDTHS[usize::from(byte)]));
+    (u16::try_from(sum & 0xffff).unwrap_or(u16::MAX), u16::try_from(sum >> 16).unwrap_or(u16::MAX))
 }
 
 const fn entity(byte: u8) -> Option<&'static [u8]> {

@@ -2,7 +2,7 @@
 //! without compression.
 //!
 //! A page consists of fixed texts with short values between them. Each fixed text is deflated once, by a separate
-//! compressor. So the deflated text does not refer to earlier bytes, and any value can precede the deflated text. The
+//! stream. So the deflated text does not refer to earlier bytes, and any value can precede the deflated text. The
 //! deflated text ends with a flush, and a flush ends with an empty stored block. The length fields of this block are
 //! replaced by the length fields and the bytes of the value. So the block that ended the flush becomes the block of the
 //! value.
@@ -34,32 +34,48 @@ const STORED: u8 = 0;
 /// An empty last block with fixed Huffman codes. The block contains only the end-of-block code.
 const END: [u8; 2] = [3, 0];
 
-/// Deflates a fixed text that a value follows. After the output, the caller must write the length of the value with
-/// [`push_length`], then the bytes of the value.
-pub(super) fn before_value(plain: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(plain)?;
-    encoder.flush()?;
-    let mut stored = stored(plain);
-    stored.push(STORED);
-    // The text is stored without compression if compression does not make it shorter.
-    Ok(match encoder.get_ref().strip_suffix(&EMPTY) {
-        Some(deflated) if deflated.len() < stored.len() => deflated.to_vec(),
-        _ => stored,
-    })
+/// Deflates fixed texts one after the other. A new compressor fills about 300 KiB with zeros, so all texts share one.
+#[derive(Debug)]
+pub(super) struct Deflater(DeflateEncoder<Vec<u8>>);
+
+impl Deflater {
+    pub(super) fn new() -> Self {
+        Self(DeflateEncoder::new(Vec::new(), Compression::best()))
+    }
+
+    /// Deflates a fixed text that a value follows. After the output, the caller must write the length of the value with
+    /// [`push_length`], then the bytes of the value.
+    pub(super) fn before_value(&mut self, plain: &[u8]) -> io::Result<Vec<u8>> {
+        self.begin(plain)?;
+        self.0.flush()?;
+        let mut stored = stored(plain);
+        stored.push(STORED);
+        // The text is stored without compression if compression does not make it shorter.
+        Ok(match self.0.get_ref().strip_suffix(&EMPTY) {
+            Some(deflated) if deflated.len() < stored.len() => deflated.to_vec(),
+            _ => stored,
+        })
+    }
+
+    /// Deflates `plain` as the end of the stream.
+    pub(super) fn at_end(&mut self, plain: &[u8]) -> io::Result<Vec<u8>> {
+        self.begin(plain)?;
+        self.0.try_finish()?;
+        let deflated = self.0.get_ref();
+        let mut stored = stored(plain);
+        stored.extend_from_slice(&END);
+        Ok(if deflated.len() < stored.len() { deflated.clone() } else { stored })
+    }
+
+    /// Begins a new stream with `plain`. Drops the output of the last stream.
+    fn begin(&mut self, plain: &[u8]) -> io::Result<()> {
+        // The reset ends the last stream in its output.
+        drop(self.0.reset(Vec::new())?);
+        self.0.write_all(plain)
+    }
 }
 
-/// Deflates `plain` as the end of the stream.
-pub(super) fn at_end(plain: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(plain)?;
-    let deflated = encoder.finish()?;
-    let mut stored = stored(plain);
-    stored.extend_from_slice(&END);
-    Ok(if deflated.len() < stored.len() { deflated } else { stored })
-}
-
-/// Writes the length of a value, after the output of [`before_value`].
+/// Writes the length of a value, after the output of [`Deflater::before_value`].
 pub(super) fn push_length(out: &mut Vec<u8>, bytes: u16) {
     out.extend_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(&(!bytes).to_le_bytes());
@@ -130,10 +146,11 @@ mod tests {
 
     fn member(first: &[u8], value: &[u8], last: &[u8]) -> Vec<u8> {
         let mut out = HEADER.to_vec();
-        out.extend(before_value(first).unwrap());
+        let mut deflater = Deflater::new();
+        out.extend(deflater.before_value(first).unwrap());
         push_length(&mut out, u16::try_from(value.len()).unwrap());
         out.extend_from_slice(value);
-        out.extend(at_end(last).unwrap());
+        out.extend(deflater.at_end(last).unwrap());
         let mut crc = crc32fast::Hasher::new_with_initial(Checksum::of(first).after(0));
         crc.update(value);
         push_trailer(&mut out, Checksum::of(last).after(crc.finalize()), first.len() + value.len() + last.len());
@@ -173,10 +190,22 @@ mod tests {
     }
 
     #[test]
-    fn fixed_text_when_incompressible_then_stored_without_compression() {
-        assert_eq!(before_value(&noise(1_000)).unwrap().len(), 1_000 + 6);
+    fn fixed_text_when_another_text_was_deflated_before_then_has_the_same_form() {
         let words = "the same words again and again, ".repeat(64);
-        assert!(before_value(words.as_bytes()).unwrap().len() < words.len() / 10);
+        let mut deflater = Deflater::new();
+        let first = deflater.before_value(words.as_bytes()).unwrap();
+        let end = deflater.at_end(words.as_bytes()).unwrap();
+        deflater.at_end(&noise(150_000)).unwrap();
+        assert_eq!(deflater.before_value(words.as_bytes()).unwrap(), first);
+        assert_eq!(Deflater::new().at_end(words.as_bytes()).unwrap(), end);
+    }
+
+    #[test]
+    fn fixed_text_when_incompressible_then_stored_without_compression() {
+        let mut deflater = Deflater::new();
+        assert_eq!(deflater.before_value(&noise(1_000)).unwrap().len(), 1_000 + 6);
+        let words = "the same words again and again, ".repeat(64);
+        assert!(deflater.before_value(words.as_bytes()).unwrap().len() < words.len() / 10);
     }
 
     proptest! {

@@ -20,6 +20,9 @@ const MAX_RANGES: usize = 32;
 pub(super) struct Locales {
     /// BCP 47 tags, in the order of the locales' ids. There are at most 256 tags, because an id is one byte.
     tags: Vec<String>,
+    /// The positions of the tags that begin with the same letter, one list for each letter. So a range is compared with
+    /// few tags.
+    by_letter: [Vec<u8>; 26],
     /// Host names in lowercase, without a port, sorted by name.
     hosts: Vec<(String, LocaleId)>,
     default: LocaleId,
@@ -42,7 +45,13 @@ impl Locales {
         let same_host = hosts.chunk_by(|a, b| a.0 == b.0);
         let twice = same_host.filter_map(|entries| entries.get(1)).map(|(host, _)| HostTwice(host.clone()));
         let twice: Vec<_> = twice.collect();
-        if twice.is_empty() { Ok(Self { tags, hosts, default }) } else { Err(twice) }
+        let mut by_letter: [Vec<u8>; 26] = Default::default();
+        for (position, tag) in (0..=u8::MAX).zip(&tags) {
+            if let Some(positions) = letter(tag.as_bytes()).and_then(|letter| by_letter.get_mut(letter)) {
+                positions.push(position);
+            }
+        }
+        if twice.is_empty() { Ok(Self { tags, by_letter, hosts, default }) } else { Err(twice) }
     }
 
     pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
@@ -90,24 +99,26 @@ impl Locales {
     }
 
     /// Returns the known tag for a range. RFC 4647 §3.4 removes subtags from the end of the range until the range is a
-    /// known tag. The result equals the longest known tag with which the range starts. One pass over the tags finds
-    /// this tag.
+    /// known tag. The result equals the longest known tag with which the range starts. One pass over the tags with the
+    /// same first letter finds this tag.
     fn lookup(&self, range: &[u8]) -> Option<LocaleId> {
         let range = Range::new(range);
-        self.position(|tag| range.starts_with(tag))
+        self.position(range, |tag| range.starts_with(tag))
     }
 
     /// Returns the tag that a range with `q=0` excludes. This is only the tag that equals the range. A shorter tag is
     /// not excluded.
     fn exactly(&self, range: &[u8]) -> Option<LocaleId> {
         let (length, range) = (range.len(), Range::new(range));
-        self.position(|tag| tag.len() == length && range.starts_with(tag))
+        self.position(range, |tag| tag.len() == length && range.starts_with(tag))
     }
 
-    fn position(&self, fits: impl Fn(&str) -> bool) -> Option<LocaleId> {
-        let (position, _) =
-            self.tags.iter().enumerate().filter(|(_, tag)| fits(tag)).max_by_key(|(_, tag)| tag.len())?;
-        u8::try_from(position).ok().map(LocaleId)
+    /// Returns the longest of the tags that begin like `range` and for which `fits` is true.
+    fn position(&self, range: Range<'_>, fits: impl Fn(&str) -> bool) -> Option<LocaleId> {
+        let positions = self.by_letter.get(letter(range.primary)?)?;
+        let tags = positions.iter().filter_map(|&position| Some((position, self.tags.get(usize::from(position))?)));
+        let (position, _) = tags.filter(|(_, tag)| fits(tag)).max_by_key(|(_, tag)| tag.len())?;
+        Some(LocaleId(position))
     }
 
     fn of_host(&self, host: &str) -> Option<LocaleId> {
@@ -182,7 +193,7 @@ struct Range<'a> {
 
 impl<'a> Range<'a> {
     fn new(range: &'a [u8]) -> Self {
-        let (primary, rest) = range.split_at(memchr::memchr(b'-', range).unwrap_or(range.len()));
+        let (primary, rest) = range.split_at(range.iter().position(|&byte| byte == b'-').unwrap_or(range.len()));
         Self { primary: current(primary), rest }
     }
 
@@ -195,6 +206,12 @@ impl<'a> Range<'a> {
         let Some((begun, after)) = self.rest.split_at_checked(more.len()) else { return false };
         begun.eq_ignore_ascii_case(more) && matches!(after, [] | [b'-', ..])
     }
+}
+
+/// Returns the place of the first letter in the alphabet, or `None` if the text does not begin with a letter.
+fn letter(text: &[u8]) -> Option<usize> {
+    let first = text.first().filter(|first| first.is_ascii_alphabetic())?;
+    Some(usize::from(first.to_ascii_lowercase() - b'a'))
 }
 
 /// Returns the current code of a language. Old Java and Android systems send the former code `iw` for Hebrew.

@@ -47,7 +47,7 @@ use self::mistakes::Mistake;
 pub(crate) use self::mistakes::{FileProblem, PagesError};
 pub(crate) use self::page_settings::PageSettings;
 pub(crate) use self::page_values::{LONGEST_COUNTDOWN_SECONDS, PageValues, problem_json};
-use self::render::{Page, ScriptTexts};
+use self::render::{FixedTexts, Page, ScriptTexts};
 use self::template::Template;
 use crate::ids::LocaleId;
 
@@ -81,11 +81,12 @@ impl Pages {
         files: impl Iterator<Item = (&'f str, &'f str)>,
     ) -> Result<Self, PagesError> {
         let (template, locales) = parsed(template, files)?;
-        let script = ScriptTexts::new(&template, &locales, settings).map_err(PagesError::Deflate)?;
+        let mut fixed = FixedTexts::new();
+        let script = ScriptTexts::new(&template, &locales, settings, &mut fixed).map_err(PagesError::Deflate)?;
         let mut tags: Vec<String> = Vec::with_capacity(locales.len());
         let mut pages = Vec::with_capacity(locales.len());
         for texts in locales {
-            let page = Page::new(&template, &texts, settings, &script).map_err(PagesError::Deflate)?;
+            let page = Page::new(&template, &texts, settings, &script, &mut fixed).map_err(PagesError::Deflate)?;
             let content_language = HeaderValue::try_from(&texts.language)
                 .map_err(|error| broken(&texts.language, vec![Mistake { line: 1, message: error.to_string() }]))?;
             pages.push(LocalePage { page, content_language });

@@ -4,6 +4,7 @@
 //! becomes one fixed text, which is stored with its deflated form (`gzip_member.rs`). So rendering a page for a request
 //! takes one allocation, one copy for each fixed text and one copy for each value.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::escape::Escape;
-use super::gzip_member::{self, Checksum};
+use super::gzip_member::{self, Checksum, Deflater};
 use super::locale_file::{LocaleTexts, NUMBER};
 use super::page_settings::PageSettings;
 use super::page_values::PageValues;
@@ -30,12 +31,15 @@ pub(super) struct ScriptTexts {
 
 impl ScriptTexts {
     /// Collects the texts of `locales` that the script of a template needs.
-    pub(super) fn new(template: &Template<'_>, locales: &[LocaleTexts], settings: &PageSettings) -> io::Result<Self> {
-        let fixed = |is_wait| {
+    pub(super) fn new(
+        template: &Template<'_>,
+        locales: &[LocaleTexts],
+        settings: &PageSettings,
+        texts: &mut FixedTexts,
+    ) -> io::Result<Self> {
+        let mut fixed = |is_wait| {
             let json = |first| texts_json(template, is_wait, first, locales, settings);
-            let plain = locales.first().map(json).unwrap_or_default();
-            let deflated = gzip_member::before_value(&plain)?;
-            Ok::<_, io::Error>(Arc::new(Fixed::new(plain, deflated)))
+            texts.shared(locales.first().map(json).unwrap_or_default())
         };
         Ok(Self { page: fixed(false)?, wait_page: fixed(true)? })
     }
@@ -56,6 +60,37 @@ impl Fixed {
     }
 }
 
+/// The fixed texts of the pages that are being built. Many texts occur in the page of each locale. These pages share
+/// one copy of such a text, and the text is deflated once.
+#[derive(Debug)]
+pub(super) struct FixedTexts {
+    deflater: Deflater,
+    known: HashMap<Vec<u8>, Arc<Fixed>>,
+}
+
+impl FixedTexts {
+    pub(super) fn new() -> Self {
+        Self { deflater: Deflater::new(), known: HashMap::new() }
+    }
+
+    /// Returns the fixed text `plain` before a value.
+    fn shared(&mut self, plain: Vec<u8>) -> io::Result<Arc<Fixed>> {
+        if let Some(fixed) = self.known.get(&plain) {
+            return Ok(Arc::clone(fixed));
+        }
+        let deflated = self.deflater.before_value(&plain)?;
+        let fixed = Arc::new(Fixed::new(plain.clone(), deflated));
+        self.known.insert(plain, Arc::clone(&fixed));
+        Ok(fixed)
+    }
+
+    /// Returns the fixed text `plain` at the end of a page.
+    fn at_end(&mut self, plain: Vec<u8>) -> io::Result<Fixed> {
+        let deflated = self.deflater.at_end(&plain)?;
+        Ok(Fixed::new(plain, deflated))
+    }
+}
+
 /// A fixed text, and the value that follows the fixed text, if any.
 #[derive(Debug)]
 struct Part {
@@ -69,8 +104,9 @@ struct Part {
 }
 
 /// A page that [`Page::new`] is still building.
-#[derive(Debug, Default)]
-struct Unfinished {
+#[derive(Debug)]
+struct Unfinished<'a> {
+    texts: &'a mut FixedTexts,
     parts: Vec<Part>,
     /// The text that has been collected for the next part.
     fixed: Vec<u8>,
@@ -78,13 +114,11 @@ struct Unfinished {
     form: Option<Category>,
 }
 
-impl Unfinished {
+impl Unfinished<'_> {
     /// Adds the collected text and `value` as a part. Does nothing if there is neither text nor a value.
     fn end_part(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
         if value.is_some() || !self.fixed.is_empty() {
-            let plain = std::mem::take(&mut self.fixed);
-            let deflated = gzip_member::before_value(&plain)?;
-            let fixed = Arc::new(Fixed::new(plain, deflated));
+            let fixed = self.texts.shared(std::mem::take(&mut self.fixed))?;
             self.parts.push(Part { section: self.section, form: self.form, fixed, value });
         }
         Ok(())
@@ -107,8 +141,9 @@ impl Page {
         texts: &LocaleTexts,
         settings: &PageSettings,
         script: &ScriptTexts,
+        fixed: &mut FixedTexts,
     ) -> io::Result<Self> {
-        let mut page = Unfinished::default();
+        let mut page = Unfinished { texts: fixed, parts: Vec::new(), fixed: Vec::new(), section: None, form: None };
         let mut skip = false;
         for piece in &template.pieces {
             match piece {
@@ -160,10 +195,9 @@ impl Page {
                 }
             }
         }
-        let deflated = gzip_member::at_end(&page.fixed)?;
         Ok(Self {
             parts: page.parts,
-            end: Fixed::new(page.fixed, deflated),
+            end: page.texts.at_end(page.fixed)?,
             plural: Arc::clone(&texts.plural),
             thousands: texts.text("thousands").to_owned(),
         })
@@ -249,9 +283,18 @@ mod tests {
 
     fn rendered(source: &str, settings: &PageSettings, values: &PageValues<'_>) -> String {
         let template = Template::parse(source).unwrap();
-        let script = ScriptTexts::new(&template, &[texts()], settings).unwrap();
-        let page = Page::new(&template, &texts(), settings, &script).unwrap();
+        let mut fixed = FixedTexts::new();
+        let script = ScriptTexts::new(&template, &[texts()], settings, &mut fixed).unwrap();
+        let page = Page::new(&template, &texts(), settings, &script, &mut fixed).unwrap();
         String::from_utf8(page.render(values, false).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fixed_text_when_repeated_then_is_shared() {
+        let mut texts = FixedTexts::new();
+        let first = texts.shared(b"</p>".to_vec()).unwrap();
+        assert!(Arc::ptr_eq(&first, &texts.shared(b"</p>".to_vec()).unwrap()));
+        assert_eq!(texts.shared(b"<p>".to_vec()).unwrap().plain, b"<p>");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The values of one request, as texts.
 
-use std::fmt::{self, Write as _};
-
 use time::UtcDateTime;
 
 use super::escape::{Escape, widths};
 use super::page_values::{PageValues, cut};
+use crate::wire::decimal;
 
 /// A placeholder for a value of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +56,7 @@ pub(super) struct Digits {
 impl Digits {
     pub(super) fn plain(number: u32) -> Self {
         let mut digits = Self { bytes: [0; 22], count: 0 };
-        // `bytes` is large enough for every number, so this does not fail.
-        let _ = write!(digits, "{number}");
+        digits.push(decimal::write(number.into(), &mut [0; 20]));
         digits
     }
 
@@ -72,22 +70,23 @@ impl Digits {
         let mut digits = Self { bytes: [0; 22], count: 0 };
         for (place, digit) in plain.as_bytes().iter().enumerate() {
             let separator = if place > 0 && (plain.count - place).is_multiple_of(3) { separator } else { "" };
-            let _ = digits.write_str(separator).and_then(|()| digits.write_char(char::from(*digit)));
+            digits.push(separator.as_bytes());
+            digits.push(&[*digit]);
         }
         digits
     }
 
+    /// Appends `text`. `bytes` is large enough for every number.
+    fn push(&mut self, text: &[u8]) {
+        let end = self.count + text.len();
+        if let Some(free) = self.bytes.get_mut(self.count..end) {
+            free.copy_from_slice(text);
+            self.count = end;
+        }
+    }
+
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.count).unwrap_or_default()
-    }
-}
-
-impl fmt::Write for Digits {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.count + text.len();
-        self.bytes.get_mut(self.count..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.count = end;
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The slot that contains the active configuration.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -10,11 +11,15 @@ use super::Runtime;
 #[derive(Debug)]
 pub struct Slot {
     runtime: ArcSwap<Runtime>,
+    /// The address of the active configuration. [`Slot::holds`] reads only this address, because a load of `runtime`
+    /// takes two atomic instructions.
+    address: AtomicUsize,
 }
 
 impl Slot {
     pub fn new(runtime: Runtime) -> Self {
-        Self { runtime: ArcSwap::from_pointee(runtime) }
+        let runtime = Arc::new(runtime);
+        Self { address: AtomicUsize::new(address(&runtime)), runtime: ArcSwap::new(runtime) }
     }
 
     pub fn load(&self) -> Arc<Runtime> {
@@ -23,16 +28,25 @@ impl Slot {
 
     /// Returns whether `runtime` is still active. This call costs less than a call of [`load`](Self::load).
     pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
-        Arc::ptr_eq(&self.runtime.load(), runtime)
+        // The slot and the caller keep their configurations, so two configurations never have the same address.
+        self.address.load(Ordering::Acquire) == address(runtime)
     }
 
     /// Activates another configuration. Requests in flight finish with their old configuration. The limiter and its
-    /// queue stay in use, with the new limits.
+    /// queue stay in use, with the new limits. Two threads must not call this function at once.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.limiter = Arc::clone(&self.load().limiter);
         runtime.limiter.set_limits(runtime.settings.admission);
-        self.runtime.store(Arc::new(runtime));
+        let runtime = Arc::new(runtime);
+        let address = address(&runtime);
+        self.runtime.store(runtime);
+        // Until this store, a request can still get the old configuration.
+        self.address.store(address, Ordering::Release);
     }
+}
+
+fn address(runtime: &Arc<Runtime>) -> usize {
+    Arc::as_ptr(runtime).addr()
 }
 
 #[cfg(test)]
@@ -46,6 +60,16 @@ mod tests {
         let mut settings = Settings::default();
         settings.admission.max_in_flight = max_in_flight;
         Runtime::build(settings, metrics, &Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn configuration_when_swapped_then_is_no_longer_held() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let slot = Slot::new(runtime(1, metrics));
+        let first = slot.load();
+        assert!(slot.holds(&first));
+        slot.swap(runtime(2, metrics));
+        assert!(!slot.holds(&first) && slot.holds(&slot.load()));
     }
 
     #[test]

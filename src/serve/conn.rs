@@ -44,10 +44,9 @@ pub(super) async fn serve_tls<E: EdgeService>(
     worker: Arc<Worker<E>>,
     permit: ConnectionPermit,
 ) {
-    let limits = worker.limits();
-    let state = Arc::new(State::new(Arc::clone(&limits), permit));
+    let state = Arc::new(State::new(worker.limits(), permit));
     // The box keeps the task small after the handshake.
-    let begun = Box::pin(begin(stream, &tls, &state, limits.proxy_protocol)).await;
+    let begun = Box::pin(begin(stream, &tls, &state, state.limits.proxy_protocol)).await;
     // While a reference to `tls` exists, the thread that follows the certificate files runs. A long connection must not
     // keep the thread of an old configuration running.
     drop(tls);
@@ -78,7 +77,7 @@ pub(super) async fn serve_tls<E: EdgeService>(
         None => worker.peers.peer(address, Scheme::Https),
         Some(certificate) => Arc::new(Peer::new(address, Scheme::Https).with_certificate(Arc::new(certificate))),
     };
-    serve_requests(stream, sniffed.prefix, sniffed.is_h2, Requests { worker, peer, state }, limits).await;
+    serve_requests(stream, sniffed.prefix, sniffed.is_h2, Requests { worker, peer, state }).await;
 }
 
 /// Counts the refusal of a connection whose first bytes do not arrive in time or are malformed.
@@ -97,15 +96,14 @@ pub(super) fn serve<E: EdgeService>(
     worker: Arc<Worker<E>>,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> {
-    let limits = worker.limits();
-    let state = Arc::new(State::new(Arc::clone(&limits), permit));
+    let state = Arc::new(State::new(worker.limits(), permit));
     async move {
-        let Sniffed { prefix, is_h2, source } = match sniff(&mut stream, &state, limits.proxy_protocol).await {
+        let Sniffed { prefix, is_h2, source } = match sniff(&mut stream, &state, state.limits.proxy_protocol).await {
             Ok(sniffed) => sniffed,
             Err(error) => return refused_start(&error, &worker),
         };
         let peer = worker.peers.peer(source.unwrap_or(address), Scheme::Http);
-        serve_requests(stream, prefix, is_h2, Requests { worker, peer, state }, limits).await;
+        serve_requests(stream, prefix, is_h2, Requests { worker, peer, state }).await;
     }
 }
 
@@ -114,13 +112,7 @@ pub(super) fn serve<E: EdgeService>(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
-fn serve_requests<S, E>(
-    mut stream: S,
-    mut prefix: Bytes,
-    is_h2: bool,
-    service: Requests<E>,
-    mut limits: Arc<Limits>,
-) -> impl Future<Output = ()>
+fn serve_requests<S, E>(mut stream: S, mut prefix: Bytes, is_h2: bool, service: Requests<E>) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
@@ -129,14 +121,18 @@ where
         if is_h2 {
             service.state.begin_h2();
             let (stream, batch) = batched(Watched::new(stream, prefix, Arc::clone(&service.state)));
+            let limits = Arc::clone(&service.state.limits);
             let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service.clone()));
             Box::pin(drive_h2(connection, batch, &service.state, &service.worker)).await;
             return;
         }
+        // After the first wait for a request, the limits of the active configuration apply.
+        let mut later = None;
         loop {
+            let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
             // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
             // little memory.
-            match Box::pin(drive_h1(stream, std::mem::take(&mut prefix), &limits, &service)).await {
+            match driven_h1(stream, std::mem::take(&mut prefix), limits, &service).await {
                 Some(parked) => stream = parked,
                 None => return,
             }
@@ -151,7 +147,7 @@ where
                 return;
             }
             service.state.disarm();
-            limits = service.worker.limits();
+            later = Some(service.worker.limits());
         }
     }
 }
@@ -196,6 +192,29 @@ async fn wait_for_peer<S: Socket>(stream: &mut S, state: &State) {
     .await;
 }
 
+/// Calls [`drive_h1`], and boxes its future.
+fn driven_h1<'a, S: Socket, E: EdgeService>(
+    stream: S,
+    prefix: Bytes,
+    limits: &'a Limits,
+    service: &'a Requests<E>,
+) -> Pin<Box<impl Future<Output = Option<S>> + 'a>> {
+    // The box exists before the future, and the future comes from a call. So the compiler can create the future in the
+    // box. Otherwise it would create the future, of more than a KiB, on the stack and copy it.
+    let place = Box::new_uninit();
+    Box::into_pin(Box::write(place, begin_h1(stream, prefix, limits, service)))
+}
+
+#[inline(never)]
+fn begin_h1<'a, S: Socket, E: EdgeService>(
+    stream: S,
+    prefix: Bytes,
+    limits: &'a Limits,
+    service: &'a Requests<E>,
+) -> impl Future<Output = Option<S>> + 'a {
+    drive_h1(stream, prefix, limits, service)
+}
+
 /// Serves a connection with hyper until it ends. `prefix` has the bytes that were already read. hyper's connection is
 /// made here, in its final place, because each move would copy more than a KiB. Returns the stream if the connection
 /// can be parked, or if edgeshim must wait until the peer closes the connection.
@@ -206,7 +225,7 @@ where
 {
     let (state, worker) = (&*service.state, &*service.worker);
     let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&service.state)));
-    let mut connection = limits.http1.serve_connection(io, service.clone()).with_upgrades();
+    let mut connection = limits.http1.serve_connection(io, service).with_upgrades();
     let mut closing = false;
     let ended = poll_fn(|cx| {
         state.deadline.watch(cx);

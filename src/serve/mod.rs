@@ -135,7 +135,7 @@ impl Server {
 
     fn open(&self, Added { listen, listener, second, owns_file }: Added) -> Open {
         let runtime = self.slot.load();
-        let state = Arc::new(ListenerState::new(&self.permits, &self.drain, runtime.metrics()));
+        let state = Arc::new(ListenerState::new(&self.permits, &self.drain, &self.workers.loads, runtime.metrics()));
         state.set_tls(runtime.tls().cloned());
         let closed = self.workers.accept(listener, &state);
         Open { listen, listener: second, state, closed, owns_file }

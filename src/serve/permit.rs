@@ -3,17 +3,20 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::drain::Drain;
 use super::flag::Flag;
 use crate::intake::server_tls::ServerTls;
 use crate::metrics::Metrics;
 
+/// The number of connections of each worker.
+pub(super) type Loads = [AtomicUsize];
+
 /// The permits for `server.max_connections` connections. A reload can change their number.
 #[derive(Debug)]
 pub(super) struct Permits {
-    free: Arc<Semaphore>,
+    free: Semaphore,
     limit: Mutex<usize>,
     /// The number of permits that must not become free again, because a reload has lowered the limit below the number
     /// of open connections.
@@ -23,7 +26,7 @@ pub(super) struct Permits {
 impl Permits {
     pub(super) fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(limit)), limit: Mutex::new(limit), excess: AtomicUsize::new(0) }
+        Self { free: Semaphore::new(limit), limit: Mutex::new(limit), excess: AtomicUsize::new(0) }
     }
 
     /// Changes the limit. If more connections are open than `limit` allows, these connections stay open, and new
@@ -40,14 +43,23 @@ impl Permits {
         *current = limit;
     }
 
-    /// Waits for a free permit. Returns `None` if the semaphore is closed. edgeshim never closes the semaphore.
-    pub(super) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).acquire_owned().await.ok()
+    /// Waits for a free permit and takes it. The caller must make a [`ConnectionPermit`] of it. Returns false if the
+    /// semaphore is closed. edgeshim never closes the semaphore.
+    pub(super) async fn acquire(&self) -> bool {
+        self.free.acquire().await.map(SemaphorePermit::forget).is_ok()
     }
 
-    /// Returns a free permit, if there is one. A freed permit goes to a caller of [`acquire`](Self::acquire) first.
-    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    /// Takes a free permit, if there is one. The caller must make a [`ConnectionPermit`] of it. A freed permit goes to
+    /// a caller of [`acquire`](Self::acquire) first.
+    pub(super) fn try_acquire(&self) -> bool {
+        self.free.try_acquire().map(SemaphorePermit::forget).is_ok()
+    }
+
+    /// Frees the permit of a connection that has closed.
+    fn release(&self) {
+        if !self.take_excess() {
+            self.free.add_permits(1);
+        }
     }
 
     /// Reduces the excess by one. Returns false if there is no excess.
@@ -64,13 +76,19 @@ pub(super) struct ListenerState {
     /// Set when a reload has removed the listener.
     pub(super) removed: Arc<Flag>,
     pub(super) metrics: &'static Metrics,
+    loads: Arc<Loads>,
     tls: Mutex<Option<Arc<ServerTls>>>,
 }
 
 impl ListenerState {
-    pub(super) fn new(permits: &Arc<Permits>, drain: &Arc<Drain>, metrics: &'static Metrics) -> Self {
-        let (permits, drain) = (Arc::clone(permits), Arc::clone(drain));
-        Self { permits, drain, removed: Arc::default(), metrics, tls: Mutex::default() }
+    pub(super) fn new(
+        permits: &Arc<Permits>,
+        drain: &Arc<Drain>,
+        loads: &Arc<Loads>,
+        metrics: &'static Metrics,
+    ) -> Self {
+        let (permits, drain, loads) = (Arc::clone(permits), Arc::clone(drain), Arc::clone(loads));
+        Self { permits, drain, removed: Arc::default(), metrics, loads, tls: Mutex::default() }
     }
 
     /// Sets the certificates for the next connections of the listener. The certificates of a removed listener stay
@@ -84,6 +102,18 @@ impl ListenerState {
         self.drain.is_closing() || self.removed.is_set()
     }
 
+    /// Returns the worker that has the fewest connections. If several workers have the fewest connections, returns the
+    /// first of them.
+    pub(super) fn least_loaded(&self) -> usize {
+        let fewest = self.loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+        fewest.map_or(0, |(worker, _)| worker)
+    }
+
+    fn load(&self, worker: usize) -> &AtomicUsize {
+        static NONE: AtomicUsize = AtomicUsize::new(0);
+        self.loads.get(worker).unwrap_or(&NONE)
+    }
+
     pub(super) fn tls(&self) -> Option<Arc<ServerTls>> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -92,19 +122,18 @@ impl ListenerState {
 /// The permit of one connection. The worker, the drain and the metrics count the connection until its permit is
 /// dropped.
 pub(super) struct ConnectionPermit {
-    load: Arc<AtomicUsize>,
     shared: Arc<ListenerState>,
+    worker: usize,
     is_tunnel: AtomicBool,
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionPermit {
-    pub(super) fn new(load: &Arc<AtomicUsize>, shared: &Arc<ListenerState>, permit: OwnedSemaphorePermit) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection of `worker`. The caller must have taken a permit of [`Permits`].
+    pub(super) fn new(shared: &Arc<ListenerState>, worker: usize) -> Self {
+        shared.load(worker).fetch_add(1, Ordering::Relaxed);
         shared.drain.opened();
         shared.metrics.connections.increment(1.0);
-        let (load, shared) = (Arc::clone(load), Arc::clone(shared));
-        Self { load, shared, is_tunnel: AtomicBool::new(false), permit: Some(permit) }
+        Self { shared: Arc::clone(shared), worker, is_tunnel: AtomicBool::new(false) }
     }
 
     /// Returns whether the connection must end after its requests in flight: the drain has begun, or a reload has
@@ -131,14 +160,10 @@ impl std::fmt::Debug for ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.shared.load(self.worker).fetch_sub(1, Ordering::Relaxed);
         let ListenerState { permits, drain, metrics, .. } = &*self.shared;
         metrics.connections.decrement(1.0);
-        if let Some(permit) = self.permit.take()
-            && permits.take_excess()
-        {
-            permit.forget();
-        }
+        permits.release();
         if self.is_tunnel.load(Ordering::Relaxed) {
             drain.cut_tunnel();
         }
@@ -153,22 +178,16 @@ mod tests {
     #[test]
     fn permits_when_limit_changes_then_open_connections_stay_counted() {
         let permits = Permits::new(3);
-        let mut held: Vec<_> = (0..3).map_while(|_| permits.try_acquire()).collect();
-        let close = |held: &mut Vec<OwnedSemaphorePermit>| {
-            let permit = held.pop().unwrap();
-            if permits.take_excess() { permit.forget() } else { drop(permit) }
-        };
+        assert!((0..3).all(|_| permits.try_acquire()));
         permits.set_limit(1);
-        close(&mut held);
-        close(&mut held);
-        assert!(permits.try_acquire().is_none(), "one connection is open, and the limit is 1");
-        close(&mut held);
-        held.extend(permits.try_acquire());
-        assert!(held.len() == 1 && permits.try_acquire().is_none());
+        permits.release();
+        permits.release();
+        assert!(!permits.try_acquire(), "one connection is open, and the limit is 1");
+        permits.release();
+        assert!(permits.try_acquire() && !permits.try_acquire());
         permits.set_limit(4);
         permits.set_limit(0);
         permits.set_limit(2);
-        held.extend(permits.try_acquire());
-        assert!(held.len() == 2 && permits.try_acquire().is_none());
+        assert!(permits.try_acquire() && !permits.try_acquire());
     }
 }

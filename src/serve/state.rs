@@ -40,7 +40,8 @@ pub(super) enum Purpose {
 }
 
 /// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
-/// them run on one thread, so no lock is ever contended.
+/// them run on one thread, so no lock is ever contended. A lock costs two atomic instructions all the same, and so does
+/// each update that reads and writes in one step. So the fields that each request needs are loaded and stored.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
@@ -50,8 +51,10 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
+    /// The phase of `framing`, so that its many readers need no lock.
+    phase: AtomicU8,
     /// The limits of the configuration that was active when the connection was accepted.
-    limits: Arc<Limits>,
+    pub(super) limits: Arc<Limits>,
     is_h2: AtomicBool,
     leaving: AtomicBool,
     flooded: AtomicBool,
@@ -83,6 +86,7 @@ impl State {
             in_flight: AtomicU32::new(0),
             idle_since_ms: AtomicU64::new(0),
             framing: Mutex::new(Framing::Heads(HeadTracker::new())),
+            phase: AtomicU8::new(Phase::Boundary as u8),
             limits,
             is_h2: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -103,7 +107,9 @@ impl State {
 
     /// Notes that the connection has begun with the HTTP/2 preface. No request head has begun.
     pub(super) fn begin_h2(&self) {
-        *self.framing() = Framing::Frames(FrameTracker::new());
+        let tracker = FrameTracker::new();
+        self.set_phase(tracker.phase());
+        *self.framing() = Framing::Frames(tracker);
         self.is_h2.store(true, Ordering::Relaxed);
         self.disarm();
     }
@@ -130,7 +136,7 @@ impl State {
 
     /// Returns whether the bytes that were read from the client so far end between two messages.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.framing().phase() == Phase::Boundary
+        self.phase() == Phase::Boundary
     }
 
     /// Returns whether a response that ends with the connection is in progress. An orderly close would then look like
@@ -189,7 +195,7 @@ impl State {
 
     /// Counts a request as in flight until the returned value is dropped.
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.store(self.in_flight.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
         // If the trailers of the previous response could not be written, the next response must not get these trailers.
         self.trailers.clear();
@@ -214,6 +220,7 @@ impl State {
     pub(super) fn upgraded(&self) {
         if let Framing::Heads(tracker) = &mut *self.framing() {
             tracker.set_opaque();
+            self.set_phase(tracker.phase());
         }
         self.disarm();
         self.ends_with_connection();
@@ -222,6 +229,19 @@ impl State {
 
     fn framing(&self) -> MutexGuard<'_, Framing> {
         self.framing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Boundary,
+            1 => Phase::Head,
+            2 => Phase::Body,
+            _ => Phase::Opaque,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     pub(super) fn arm(&self, purpose: Purpose, after: Duration) {
@@ -249,6 +269,7 @@ impl State {
             }
             framing.phase()
         };
+        self.set_phase(phase);
         match (phase, self.purpose()) {
             // The deadline of a head runs from the head's first byte to its last, however often bytes arrive. Empty
             // lines and HTTP/2 pings are not requests, so the deadline of the wait for a request continues too.
@@ -268,7 +289,7 @@ impl State {
     /// connection's task is woken, so that hyper reads again.
     pub(super) fn postpones_read(&self) -> bool {
         match self.purpose() {
-            Purpose::None if self.is_busy() && !self.is_h2() && self.framing().phase() == Phase::Boundary => {
+            Purpose::None if self.is_busy() && !self.is_h2() && self.phase() == Phase::Boundary => {
                 self.arm(Purpose::Read, POSTPONE_READ);
                 true
             }
@@ -303,18 +324,21 @@ impl State {
             return LEAVE_AFTER;
         }
         let left = self.idle_left();
-        match &*self.framing() {
-            Framing::Heads(_) => left.min(PARK_AFTER),
-            // An HTTP/2 connection cannot be parked, because its streams, windows and header table must stay in memory.
-            Framing::Frames(_) => left,
-        }
+        // An HTTP/2 connection cannot be parked, because its streams, windows and header table must stay in memory.
+        if self.is_h2() { left } else { left.min(PARK_AFTER) }
     }
 
     /// Returns how much longer the connection can wait for a request. The wait begins now if it has not begun yet.
     pub(super) fn idle_left(&self) -> Duration {
         let now = clock::now_ms();
-        let begun = self.idle_since_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        self.timeouts().idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun.err().unwrap_or(now))))
+        let begun = match self.idle_since_ms.load(Ordering::Relaxed) {
+            0 => {
+                self.idle_since_ms.store(now, Ordering::Relaxed);
+                now
+            }
+            begun => begun,
+        };
+        self.timeouts().idle.saturating_sub(Duration::from_millis(now.saturating_sub(begun)))
     }
 
     fn await_rest(&self) {
@@ -328,8 +352,7 @@ impl State {
         if self.purpose() != Purpose::None {
             return;
         }
-        let phase = self.framing().phase();
-        match phase {
+        match self.phase() {
             Phase::Head => self.await_head(),
             Phase::Boundary if !self.is_busy() => {
                 self.arm(Purpose::Idle, self.idle_limit());
@@ -392,7 +415,9 @@ impl Drop for InFlight {
         // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived at that
         // time, hyper does not try again when this request ends. So the stream does not arm the deadline, and the
         // deadline must be armed here.
-        if self.state.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let left = self.state.in_flight.load(Ordering::Relaxed).saturating_sub(1);
+        self.state.in_flight.store(left, Ordering::Relaxed);
+        if left == 0 {
             if self.state.purpose() == Purpose::Read {
                 self.state.disarm();
                 self.state.deadline.wake();

@@ -14,12 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::conn;
 use super::drain::Drain;
 use super::listen::{Accepted, Incoming, Listener, Queue};
-use super::permit::{ConnectionPermit, ListenerState};
+use super::permit::{ConnectionPermit, ListenerState, Loads};
 use super::worker::Worker;
 use crate::clock;
 use crate::intake::server_tls::ServerTls;
@@ -49,22 +49,20 @@ enum Message {
     Wake,
 }
 
-/// The handle of a worker: the channel for messages to the worker, and the number of the worker's connections.
-struct Handle {
-    messages: mpsc::UnboundedSender<Message>,
-    load: Arc<AtomicUsize>,
-}
+/// The channels for messages to the workers.
+type Handles = [mpsc::UnboundedSender<Message>];
 
 /// The running workers.
 pub(super) struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
-    handles: Arc<[Handle]>,
+    handles: Arc<Handles>,
+    pub(super) loads: Arc<Loads>,
 }
 
 impl Workers {
     /// Returns the number of connections of each worker.
     pub(super) fn loads(&self) -> Vec<usize> {
-        self.handles.iter().map(|handle| handle.load.load(Ordering::Relaxed)).collect()
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect()
     }
 
     /// Lets the first worker accept the connections of a listener. Returns a channel that is disconnected when the
@@ -75,7 +73,7 @@ impl Workers {
         state.drain.opened();
         let message = Message::Listener(listener, Arc::clone(state), open);
         // Sending fails only if the worker has ended. In this case the process is ending too.
-        if self.handles.first().is_none_or(|first| first.messages.send(message).is_err()) {
+        if self.handles.first().is_none_or(|first| first.send(message).is_err()) {
             state.drain.closed();
         }
         closed
@@ -84,7 +82,7 @@ impl Workers {
     /// Makes each connection check whether its listener was removed.
     pub(super) fn wake(&self) {
         for handle in self.handles.iter() {
-            drop(handle.messages.send(Message::Wake));
+            drop(handle.send(Message::Wake));
         }
     }
 
@@ -111,10 +109,11 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Worke
     let mut inboxes = Vec::with_capacity(count);
     for _ in 0..count {
         let (messages, inbox) = mpsc::unbounded_channel();
-        handles.push(Handle { messages, load: Arc::new(AtomicUsize::new(0)) });
+        handles.push(messages);
         inboxes.push(inbox);
     }
-    let handles: Arc<[Handle]> = handles.into();
+    let handles: Arc<Handles> = handles.into();
+    let loads = (0..count).map(|_| AtomicUsize::new(0)).collect();
     let mut threads = Vec::with_capacity(count);
     for (index, inbox) in inboxes.into_iter().enumerate() {
         let handles = Arc::clone(&handles);
@@ -133,7 +132,7 @@ pub(super) fn start(slot: &'static Slot, drain: &Arc<Drain>) -> io::Result<Worke
         let name = format!("worker-{index}");
         threads.push(thread::Builder::new().name(name).spawn(move || run(slot, &drain, inbox, &handles, &tokio))?);
     }
-    Ok(Workers { threads: Mutex::new(threads), handles })
+    Ok(Workers { threads: Mutex::new(threads), handles, loads })
 }
 
 /// Begins the next turn and wakes a task that yielded.
@@ -150,7 +149,7 @@ fn run(
     slot: &'static Slot,
     drain: &Arc<Drain>,
     inbox: mpsc::UnboundedReceiver<Message>,
-    handles: &Arc<[Handle]>,
+    handles: &Arc<Handles>,
     tokio: &tokio::runtime::Runtime,
 ) {
     clock::on_yield(|cx| {
@@ -170,7 +169,7 @@ fn run(
 async fn work<E: EdgeService>(
     worker: Arc<Worker<E>>,
     mut inbox: mpsc::UnboundedReceiver<Message>,
-    handles: &Arc<[Handle]>,
+    handles: &Arc<Handles>,
 ) {
     let drain = Arc::clone(&worker.drain);
     let stopped = drain.stopped();
@@ -233,7 +232,7 @@ async fn accept<E: EdgeService>(listener: Listener, acceptor: Acceptor<E>, open:
 
 struct Acceptor<E> {
     worker: Arc<Worker<E>>,
-    handles: Arc<[Handle]>,
+    handles: Arc<Handles>,
     state: Arc<ListenerState>,
 }
 
@@ -254,15 +253,17 @@ impl<E: EdgeService> Acceptor<E> {
             });
             match accepted.await? {
                 Ok(accepted) => {
-                    if let Some(permit) = self.state.permits.try_acquire() {
-                        self.hand_over(accepted, permit);
+                    if self.state.permits.try_acquire() {
+                        self.hand_over(accepted);
                         continue;
                     }
                     // If `server.max_connections` connections are open, this connection waits here without being read,
                     // and later connections wait in the kernel's queue. The permit is acquired after the accept,
                     // because an idle listener would otherwise keep a permit that another listener needs.
                     tokio::select! {
-                        permit = self.state.permits.acquire() => self.hand_over(accepted, permit?),
+                        is_acquired = self.state.permits.acquire() => {
+                            is_acquired.then(|| self.hand_over(accepted))?;
+                        }
                         () = &mut closing => return Some(accepted),
                     }
                 }
@@ -290,25 +291,25 @@ impl<E: EdgeService> Acceptor<E> {
     /// drain closes the connections that still wait.
     async fn finish(&self, waiting: Option<Accepted>, queued: Vec<Accepted>) {
         for accepted in waiting.into_iter().chain(queued) {
-            let Some(permit) = self.state.permits.acquire().await else { return };
-            self.hand_over(accepted, permit);
+            if !self.state.permits.acquire().await {
+                return;
+            }
+            self.hand_over(accepted);
         }
     }
 
-    /// Gives the connection to the worker that has the fewest connections. If several workers have the fewest
-    /// connections, the first of these workers gets the connection. So if all loads are equal, the worker that accepts
-    /// the connections serves the connection itself.
-    fn hand_over(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
-        let fewest = self.handles.iter().enumerate().min_by_key(|(_, handle)| handle.load.load(Ordering::Relaxed));
-        let Some((index, handle)) = fewest else { return };
-        let permit = ConnectionPermit::new(&handle.load, &self.state, permit);
+    /// Gives the connection to the worker that has the fewest connections. If all loads are equal, the worker that
+    /// accepts the connections serves the connection itself. The caller must have taken a permit.
+    fn hand_over(&self, accepted: Accepted) {
+        let worker = self.state.least_loaded();
+        let permit = ConnectionPermit::new(&self.state, worker);
         let tls = if accepted.is_tls { self.state.tls() } else { None };
-        if index == 0 {
+        if worker == 0 {
             spawn(accepted, permit, tls, Arc::clone(&self.worker));
             return;
         }
         // Sending fails only if the worker has ended. In this case the process is ending too.
-        drop(handle.messages.send(Message::Connection(accepted, permit, tls)));
+        drop(self.handles.get(worker).map(|handle| handle.send(Message::Connection(accepted, permit, tls))));
     }
 }
 

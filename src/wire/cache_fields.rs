@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::cache_control::{CacheControl, MAX_SECONDS};
 use super::decimal;
 use super::directives::{Argument, Directives};
+use super::head_fields::{Fields, Names};
 use super::names;
 
 /// The longest text that is parsed as an HTTP-date, in bytes. The longest valid form (RFC 850) is shorter than this
@@ -39,14 +40,41 @@ pub(crate) static TARGETED: [&HeaderName; 7] = [
     &names::X_ACCEL_EXPIRES,
 ];
 
+/// The names that [`CacheField::of`] knows.
+pub(crate) const NAMES: Names = Names::of_list(&[
+    "age",
+    "akamai-cache-control",
+    "cache-control",
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "edge-control",
+    "expires",
+    "netlify-cdn-cache-control",
+    "pragma",
+    "set-cookie",
+    "surrogate-control",
+    "vary",
+    "vercel-cdn-cache-control",
+    "x-accel-expires",
+]);
+
 /// The set of [`CacheField`]s that a response has.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CacheFields(u16);
 
 impl CacheFields {
-    /// Finds the fields in one pass over the names.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        Self(headers.keys().filter_map(CacheField::of).fold(0, |fields, field| fields | 1 << field as u16))
+    /// Finds the fields in one pass over the names. If the filter shows that all of them are absent, the pass is not
+    /// necessary.
+    pub(crate) fn of<'a>(fields: impl Into<Fields<'a>>) -> Self {
+        let fields = fields.into();
+        if !fields.can_have_any(NAMES) {
+            return Self::default();
+        }
+        Self(fields.headers().keys().filter_map(CacheField::of).fold(0, |fields, field| fields | 1 << field as u16))
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     pub(crate) fn has(self, field: CacheField) -> bool {

@@ -13,19 +13,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::Certificate;
-use super::host::valid_host;
-use super::names::{FORWARDED, HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::host::{host_field, valid_host};
+use super::names::{FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::values::only_line;
 
 /// The largest number of entries of X-Forwarded-For that are read.
 const MOST_HOPS: usize = 32;
-/// The space for one address, in bytes. The longest IPv6 address has 39 characters.
+/// The space for one address, in bytes. edgeshim writes an IPv6 address with at most 39 characters.
 const MOST_ADDRESS_BYTES: usize = 40;
 /// The space for one element of Forwarded, in bytes: an address with `for=`, brackets and quotes, and the scheme.
 const MOST_ELEMENT_BYTES: usize = MOST_ADDRESS_BYTES + 24;
+/// The space for the names in the prepared lines of a peer, with the colons and the line ends, and for the scheme.
+const MOST_NAME_BYTES: usize = 60;
 
 /// The scheme of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,21 +56,28 @@ pub struct Peer {
     certificate: Option<Arc<Certificate>>,
     x_forwarded_for: HeaderValue,
     forwarded: HeaderValue,
+    /// The lines of X-Forwarded-For, Forwarded and X-Forwarded-Proto. The two values above are parts of this text.
+    lines: Bytes,
 }
 
 impl Peer {
     /// Prepares the values for a connection. An IPv4-mapped IPv6 address becomes an IPv4 address.
     pub fn new(address: IpAddr, scheme: Scheme) -> Self {
         let address = address.to_canonical();
-        // The capacity is sufficient for the text of both fields, so this function allocates twice instead of eight
+        // The capacity is sufficient for the text of all fields, so this function allocates twice instead of eight
         // times.
-        let mut text = String::with_capacity(MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES);
-        push_address(&mut text, address);
-        let address_bytes = text.len();
-        push_element(&mut text, 0..address_bytes, Some(scheme));
-        let block = Bytes::from_owner(text);
-        let (x_forwarded_for, forwarded) = (value(block.slice(..address_bytes)), value(block.slice(address_bytes..)));
-        Self { address, scheme, certificate: None, x_forwarded_for, forwarded }
+        let mut text = String::with_capacity(MOST_ADDRESS_BYTES + MOST_ELEMENT_BYTES + MOST_NAME_BYTES);
+        let list = push_line(&mut text, &X_FORWARDED_FOR, |text| push_address(text, address));
+        let elements = push_line(&mut text, &FORWARDED, |text| push_element(text, list.clone(), Some(scheme)));
+        push_line(&mut text, &X_FORWARDED_PROTO, |text| text.push_str(scheme.as_str()));
+        let lines = Bytes::from_owner(text);
+        let (x_forwarded_for, forwarded) = (value(lines.slice(list)), value(lines.slice(elements)));
+        Self { address, scheme, certificate: None, x_forwarded_for, forwarded, lines }
+    }
+
+    /// Returns the lines of X-Forwarded-For, Forwarded and X-Forwarded-Proto.
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
     }
 
     /// Returns the same peer with its certificate.
@@ -135,17 +144,34 @@ pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAdd
 pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) -> bool {
     let reported = if trail.peer_trusted { Reported::read(headers) } else { Reported::default() };
     let scheme = reported.scheme.unwrap_or(peer.scheme);
-    let (list, elements) = if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
-        (peer.x_forwarded_for.clone(), peer.forwarded.clone())
+    let host = host_field(headers).cloned();
+    let has_host = host.is_some();
+    let host = reported.host.or(host);
+    if !trail.proven && trail.kept == 0 && scheme == peer.scheme {
+        insert(headers, peer, host);
     } else {
-        chain(headers, peer, trail, scheme)
-    };
+        let (list, elements) = chain(headers, peer, trail, scheme);
+        insert_values(headers, list, elements, scheme, host);
+    }
+    has_host
+}
+
+/// Replaces the four fields with the values of the peer. `host` is the value of X-Forwarded-Host.
+pub(super) fn insert(headers: &mut HeaderMap, peer: &Peer, host: Option<HeaderValue>) {
+    insert_values(headers, peer.x_forwarded_for.clone(), peer.forwarded.clone(), peer.scheme, host);
+}
+
+fn insert_values(
+    headers: &mut HeaderMap,
+    list: HeaderValue,
+    elements: HeaderValue,
+    scheme: Scheme,
+    host: Option<HeaderValue>,
+) {
     headers.insert(X_FORWARDED_FOR.clone(), list);
     headers.insert(FORWARDED, elements);
     headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme.as_str()));
-    let host = headers.get(HOST).cloned();
-    let has_host = host.is_some();
-    match reported.host.or(host) {
+    match host {
         Some(host) => {
             headers.insert(X_FORWARDED_HOST.clone(), host);
         }
@@ -153,13 +179,12 @@ pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) -> bool {
             headers.remove(&X_FORWARDED_HOST);
         }
     }
-    has_host
 }
 
 /// Reads one entry: an address, with or without quotes, brackets and a port.
 pub(crate) fn entry_address(entry: &[u8]) -> Option<IpAddr> {
     let entry = entry.trim_ascii();
-    // The longest entry has 55 bytes: `"[`, 45 bytes of IPv6 and `]:65535"`.
+    // The longest entry has 55 bytes: `"[`, 45 bytes of IPv6 with an embedded IPv4 address, and `]:65535"`.
     if entry.len() > 64 {
         return None;
     }
@@ -258,9 +283,20 @@ fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (Hea
         Some(scheme) if scheme != peer.scheme => push_element(&mut text, start..list_bytes, Some(scheme)),
         _ => text.push_str(peer.forwarded.to_str().unwrap_or_default()),
     }
-    // For both values together, `from_owner` allocates one reference count. `Bytes` from a String would allocate two.
+    // The two values share one block and one reference count.
     let block = Bytes::from_owner(text);
     (value(block.slice(..list_bytes)), value(block.slice(list_bytes..)))
+}
+
+/// Appends a line, and returns the place of its value in `text`.
+fn push_line(text: &mut String, name: &HeaderName, push_value: impl FnOnce(&mut String)) -> Range<usize> {
+    text.push_str(name.as_str());
+    text.push_str(": ");
+    let start = text.len();
+    push_value(text);
+    let end = text.len();
+    text.push_str("\r\n");
+    start..end
 }
 
 fn push_address(text: &mut String, address: IpAddr) {
@@ -269,8 +305,8 @@ fn push_address(text: &mut String, address: IpAddr) {
         let _ = write!(text, "{address}");
         return;
     };
-    // Formatting with `write!` takes ten times as long as this loop, and each pull whose client a CDN reported with a
-    // valid proof formats an address.
+    // Formatting with `write!` takes ten times as long as this loop. If a CDN proves its pulls and reports the client,
+    // edgeshim formats an address for each pull.
     for (index, octet) in address.octets().into_iter().enumerate() {
         if index > 0 {
             text.push('.');
@@ -308,6 +344,7 @@ fn value(text: Bytes) -> HeaderValue {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::names::HOST;
     use super::*;
 
     fn ip(text: &str) -> IpAddr {

@@ -8,7 +8,7 @@ use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cache_fields::CacheField;
-use super::head_fields::Fields;
+use super::head_fields::{Fields, Names};
 use super::names::{
     ACCEPT_RANGES, AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CDN_CACHE_CONTROL, CDN_LOOP, CLOUDFLARE_CDN_CACHE_CONTROL,
     CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
@@ -22,6 +22,8 @@ use super::names::{
 };
 use super::{cache_tags, tokens};
 
+/// The name of this proxy in CDN-Loop and Via.
+pub(crate) const PSEUDONYM: &str = "edgeshim";
 /// The entry of edgeshim in Via, for each version of the received message.
 const PSEUDONYM_1_0: &str = "1.0 edgeshim";
 const PSEUDONYM_1_1: &str = "1.1 edgeshim";
@@ -29,6 +31,19 @@ const PSEUDONYM_2_0: &str = "2.0 edgeshim";
 
 /// The lengths of the names in `hop_by_hop`, one bit for each length. A name of any other length needs no comparison.
 const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
+
+/// The names in `hop_by_hop`.
+const HOP_BY_HOP: Names = Names::of_list(&[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+]);
 
 /// Returns the fields that are never forwarded, even if Connection does not name them (RFC 9110 §7.6.1). Connection
 /// must be the first field of the list, because `strip_hop_by_hop` checks bit 0 for Connection.
@@ -80,7 +95,12 @@ fn is_end_to_end(token: &[u8]) -> bool {
 /// `keep` (the identity header) and the end-to-end fields stay even if Connection names them. A caller that forwards an
 /// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write a new field after this
 /// call.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep: &HeaderName) {
+///
+/// `names` is the filter of the head.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, names: Names, keep: &HeaderName) {
+    if !Fields::new(headers, names).can_have_any(HOP_BY_HOP) {
+        return;
+    }
     let known = hop_by_hop();
     let mut found = 0_u16;
     for name in headers.keys() {
@@ -137,7 +157,10 @@ pub(crate) fn strip_lookalikes(headers: &mut HeaderMap, claims: &[HeaderName]) {
     let names = || ours.into_iter().chain(claims);
     // Both spellings have the same length. So only names that have the length of a protected name are compared.
     let lengths = names().fold(0_u64, |lengths, name| lengths | 1 << (name.as_str().len() % 64));
-    let is_odd = |name: &&HeaderName| lengths & 1 << (name.as_str().len() % 64) != 0 && name.as_str().contains('_');
+    let is_odd = |name: &&HeaderName| {
+        let name = name.as_str().as_bytes();
+        lengths & 1 << (name.len() % 64) != 0 && name.contains(&b'_')
+    };
     if !headers.keys().any(|name| is_odd(&name)) {
         return;
     }
@@ -184,8 +207,11 @@ pub(crate) fn cdn_loop_count<'a>(fields: impl Into<Fields<'a>>, our_id: &str) ->
     }
     // Each hop appends its entry at the end, so the function reads the last entries. The limit bounds the cost of a
     // very long list.
+    let is_ours = |text: &[u8]| text.eq_ignore_ascii_case(our_id.as_bytes());
     let ours = tokens::last(fields.headers(), &CDN_LOOP, MOST_LOOP_ENTRIES)
-        .filter(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(our_id.as_bytes()))
+        // Most entries differ in their first bytes, so their parameters are not searched.
+        .filter(|member| member.get(..our_id.len()).is_some_and(is_ours))
+        .filter(|member| is_ours(tokens::with_parameters(member).0))
         .count();
     u32::try_from(ours).unwrap_or(u32::MAX)
 }
@@ -193,20 +219,25 @@ pub(crate) fn cdn_loop_count<'a>(fields: impl Into<Fields<'a>>, our_id: &str) ->
 /// Appends `our_id` to CDN-Loop as a separate line, so that other lines stay unchanged (RFC 8586 §2).
 ///
 /// Does nothing if the map is full, which means that it has 32,768 fields. The limits for heads are much lower.
-pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: &HeaderValue) {
-    let _ = headers.try_append(CDN_LOOP.clone(), our_id.clone());
+pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: HeaderValue) {
+    let _ = headers.try_append(CDN_LOOP.clone(), our_id);
+}
+
+/// Returns the entry of edgeshim in Via. `version` is the version of the received message.
+pub(super) fn via(version: Version) -> HeaderValue {
+    // In a constant, the values are checked when edgeshim is compiled.
+    match version {
+        Version::HTTP_2 => const { HeaderValue::from_static(PSEUDONYM_2_0) },
+        Version::HTTP_09 | Version::HTTP_10 => const { HeaderValue::from_static(PSEUDONYM_1_0) },
+        _ => const { HeaderValue::from_static(PSEUDONYM_1_1) },
+    }
 }
 
 /// Appends the entry of edgeshim to Via as a separate line, with the version of the received message (RFC 9110 §7.6.3).
 ///
 /// Does nothing if the map is full, like [`append_cdn_loop`].
 pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
-    let entry = match version {
-        Version::HTTP_2 => PSEUDONYM_2_0,
-        Version::HTTP_09 | Version::HTTP_10 => PSEUDONYM_1_0,
-        _ => PSEUDONYM_1_1,
-    };
-    let _ = headers.try_append(VIA, HeaderValue::from_static(entry));
+    let _ = headers.try_append(VIA, via(version));
 }
 
 /// Joins several Cookie lines into one line. HTTP/2 allows several lines (RFC 9113 §8.2.3).
@@ -278,7 +309,8 @@ mod tests {
 
     fn stripped(fields: &[(&str, &str)]) -> Vec<String> {
         let mut headers = map(fields);
-        strip_hop_by_hop(&mut headers, &super::super::names::X_CDN_PROVIDER);
+        let filter = Names::of(&headers);
+        strip_hop_by_hop(&mut headers, filter, &super::super::names::X_CDN_PROVIDER);
         let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
         names.sort();
         names
@@ -332,7 +364,7 @@ mod tests {
     #[test]
     fn configured_identity_header_when_connection_names_the_header_then_is_kept() {
         let mut headers = map(&[("connection", "x-pull"), ("x-pull", "a")]);
-        strip_hop_by_hop(&mut headers, &HeaderName::from_static("x-pull"));
+        strip_hop_by_hop(&mut headers, Names::ALL, &HeaderName::from_static("x-pull"));
         assert!(headers.contains_key("x-pull") && !headers.contains_key(CONNECTION));
     }
 
@@ -351,7 +383,7 @@ mod tests {
     #[test]
     fn via_and_cdn_loop_when_other_entries_exist_then_other_entries_are_unchanged() {
         let mut headers = map(&[("cdn-loop", "Fastly"), ("via", "1.1 varnish")]);
-        append_cdn_loop(&mut headers, &HeaderValue::from_static("edgeshim"));
+        append_cdn_loop(&mut headers, HeaderValue::from_static("edgeshim"));
         append_via(&mut headers, Version::HTTP_2);
         append_via(&mut headers, Version::HTTP_11);
         append_via(&mut headers, Version::HTTP_10);
@@ -419,7 +451,8 @@ mod tests {
             }
             headers.append(CONNECTION, HeaderValue::from_str(&named.join(",")).unwrap());
             headers.append(CONNECTION, HeaderValue::from_str(&junk).unwrap());
-            strip_hop_by_hop(&mut headers, &super::super::names::X_CDN_PROVIDER);
+            let filter = Names::of(&headers);
+            strip_hop_by_hop(&mut headers, filter, &super::super::names::X_CDN_PROVIDER);
             prop_assert!(["host", "x-cdn-provider", "cookie"].iter().all(|name| headers.contains_key(*name)));
             prop_assert!(!headers.contains_key(CONNECTION) && !headers.contains_key(&KEEP_ALIVE));
             for name in there {

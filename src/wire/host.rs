@@ -11,15 +11,50 @@ use http::{HeaderMap, HeaderValue};
 
 use super::decimal;
 use super::names::HOST;
+use super::values::{Lines, only_line};
 
 /// The longest host name that DNS allows, in bytes, without the port.
 const LONGEST_NAME: usize = 255;
+
+/// Whether a host name can contain a byte. The table is faster than comparisons, and each request needs it.
+static IS_NAME_BYTE: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        all[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    all
+};
 
 /// Returns the host of a request, with the port if the request names a port. The layer `observe` adds Host to requests
 /// that have their host only in the target, so the authority of the target is not read here. The result is empty if an
 /// HTTP/1.0 request has no host.
 pub(crate) fn host(headers: &HeaderMap) -> &[u8] {
-    headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default()
+    host_field(headers).map(HeaderValue::as_bytes).unwrap_or_default()
+}
+
+/// Returns the value of the first line of Host. In nearly all requests, Host is the first field. To look at the first
+/// field costs less than a look-up.
+pub(crate) fn host_field(headers: &HeaderMap) -> Option<&HeaderValue> {
+    match headers.iter().next() {
+        Some((name, value)) if *name == HOST => Some(value),
+        _ => headers.get(HOST),
+    }
+}
+
+/// Returns the value of Host.
+///
+/// # Errors
+/// Returns an error if Host has no line or several lines.
+pub(crate) fn only_host(headers: &HeaderMap) -> Result<&HeaderValue, Lines> {
+    let mut fields = headers.iter();
+    match (fields.next(), fields.next()) {
+        // The map returns all lines of a field in a row.
+        (Some((name, _)), Some((second, _))) if *name == HOST && *second == HOST => Err(Lines::Several),
+        (Some((name, host)), _) if *name == HOST => Ok(host),
+        _ => only_line(headers, &HOST),
+    }
 }
 
 /// Returns whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port.
@@ -32,10 +67,7 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
     let Some((name, port)) = split(host) else { return false };
     let name_fits = match name {
         [b'[', address @ .., b']'] => ipv6(address).is_some(),
-        _ => {
-            (1..=LONGEST_NAME).contains(&name.len())
-                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
-        }
+        _ => (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(|byte| IS_NAME_BYTE[usize::from(*byte)]),
     };
     name_fits && port.is_none_or(|port| port.is_empty() || port_number(port).is_some())
 }
@@ -139,6 +171,31 @@ mod tests {
             assert!(valid_host(host.as_bytes()), "{host}");
         }
         assert!(valid_host("a".repeat(255).as_bytes()));
+    }
+
+    #[test]
+    fn host_when_first_or_later_or_repeated_then_is_found_as_in_the_map() {
+        for (names, count) in [
+            (&["host"][..], 1),
+            (&["host", "accept"], 1),
+            (&["accept", "host"], 1),
+            (&["host", "accept", "host"], 2),
+            (&["accept", "host", "host"], 2),
+            (&["accept"], 0),
+            (&[], 0),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in names.iter().zip(["a", "b", "c"]) {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(host_field(&headers), headers.get(HOST), "{names:?}");
+            let only = match count {
+                0 => Err(Lines::None),
+                1 => Ok(&headers[HOST]),
+                _ => Err(Lines::Several),
+            };
+            assert_eq!(only_host(&headers), only, "{names:?}");
+        }
     }
 
     #[test]

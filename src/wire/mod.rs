@@ -7,6 +7,7 @@
 //! The input comes from untrusted peers, and most functions run once or twice per request. Therefore all functions copy
 //! as little as possible, read each byte a bounded number of times, and never panic on malformed input.
 
+pub(crate) mod added_fields;
 pub(crate) mod cache_control;
 pub(crate) mod cache_fields;
 pub(crate) mod cache_tags;

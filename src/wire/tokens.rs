@@ -14,7 +14,12 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
 
 /// Returns the members of all lines of `name`, split at commas outside quoted strings.
 pub(crate) fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Members<'a> {
-    Members { lines: headers.get_all(name).iter(), rest: None }
+    Members { lines: Some(headers.get_all(name).iter()), rest: None }
+}
+
+/// Returns the members of one line, split at commas outside quoted strings.
+pub(crate) fn members_of_line(line: &[u8]) -> Members<'_> {
+    Members { lines: None, rest: Some(line) }
 }
 
 /// Returns the last members of all lines of `name`, split at every comma. The last member is returned first. The
@@ -54,10 +59,10 @@ pub(crate) fn with_parameters(member: &[u8]) -> (&[u8], Parameters<'_>) {
     (value.trim_ascii(), Parameters { rest })
 }
 
-/// The iterator that [`members`] returns.
+/// The iterator that [`members`] and [`members_of_line`] return.
 #[derive(Debug)]
 pub(crate) struct Members<'a> {
-    lines: ValueIter<'a, HeaderValue>,
+    lines: Option<ValueIter<'a, HeaderValue>>,
     rest: Option<&'a [u8]>,
 }
 
@@ -68,7 +73,7 @@ impl<'a> Iterator for Members<'a> {
         loop {
             let line = match self.rest.take() {
                 Some(rest) => rest,
-                None => self.lines.next()?.as_bytes(),
+                None => self.lines.as_mut()?.next()?.as_bytes(),
             };
             let (member, rest) = cut(line, b',');
             self.rest = rest;

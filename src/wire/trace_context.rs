@@ -25,24 +25,20 @@ pub(crate) fn valid_request_id(id: &[u8]) -> bool {
 /// parent id must not be all zeros. A value of a later version can have more text after another dash. Version ff is
 /// invalid.
 pub(crate) fn valid_traceparent(value: &[u8]) -> bool {
-    let Some((head, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else { return false };
-    let mut parts = head.split(|&byte| byte == b'-');
-    let (Some(version), Some(trace), Some(parent), Some(flags), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
-    let hex = |part: &[u8], length: usize| {
-        part.len() == length && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let nonzero = |part: &[u8]| part.iter().any(|&byte| byte != b'0');
-    hex(version, 2)
-        && hex(trace, 32)
-        && hex(parent, 16)
-        && hex(flags, 2)
-        && nonzero(trace)
-        && nonzero(parent)
-        && match version {
+    let Some((head, rest)) = value.split_first_chunk::<TRACEPARENT_LENGTH>() else { return false };
+    // These loops have a fixed length and no early end, so the compiler can check many bytes at once.
+    let hex = |part: &[u8]| part.iter().fold(true, |all, byte| all & matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let nonzero = |part: &[u8]| part.iter().fold(0, |any, byte| any | (byte ^ b'0')) != 0;
+    let dashes = [head[TRACE.start - 1], head[TRACE.end], head[PARENT.end]];
+    let [version, trace, parent, flags] = [0..TRACE.start - 1, TRACE, PARENT, PARENT.end + 1..TRACEPARENT_LENGTH];
+    dashes == [b'-'; 3]
+        && hex(&head[version.clone()])
+        && hex(&head[trace.clone()])
+        && hex(&head[parent.clone()])
+        && hex(&head[flags])
+        && nonzero(&head[trace])
+        && nonzero(&head[parent])
+        && match &head[version] {
             b"00" => rest.is_empty(),
             b"ff" => false,
             _ => matches!(rest, [] | [b'-', ..]),

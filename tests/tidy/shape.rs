@@ -59,7 +59,7 @@ pub(crate) fn repeated(sources: &[Source]) -> Vec<Breach> {
         let first = *rooms.entry(name).or_insert(source);
         if first.room() != source.room() {
             let what = format!("{} in another room has the same file name", first.path);
-            breaches.extend(source.breach_of_file(what, "rename one of the two files after what only this file does"));
+            breaches.extend(source.breach_of_file(what, "give one of the two files a name that says how they differ"));
         }
     }
     breaches

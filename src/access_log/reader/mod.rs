@@ -1,12 +1,13 @@
-//! Reads access logs that edgeshim wrote in the format json. [`explain ID`](crate::cli), `verify-log` and `bundle` use
+//! Reads access logs of edgeshim in the format json. In the formats combined and etsy, it finds only beacons.
+//! [`explain ID`](crate::cli), `verify-log` and `bundle` use
 //! this reader. The writer of the format is [`formats`](super::formats), and a test reads what the writer writes.
 //!
 //! - [`blocks`] reads a file, a compressed file or standard input in blocks of complete lines.
 //! - [`json_object`] splits a line into keys and values, and [`entry`] gives the values their types.
-//! - [`ncsa`] reads lines in the formats combined and etsy. Such lines have no request id, but the line of a beacon has
-//!   the id of a page.
+//! - [`ncsa`] reads lines in the formats combined and etsy. Such lines have no key for the request id. Only the target
+//!   of a beacon contains an id: the id of the request that got the page with the beacon.
 //! - [`id_search`] finds the lines of one request id.
-//! - [`recount`] adds up the lines, and turns the sums into the counters that edgeshim must have.
+//! - [`recount`] adds up the lines, and calculates the values that edgeshim's counters must have after these requests.
 //! - [`stamp`] is the time of a line.
 //!
 //! A log can be hostile or damaged: clients choose many of its texts, and a person can name any file. So memory is

@@ -94,8 +94,14 @@ impl Test {
                 if *least > 1 && memchr::memchr(b',', line).is_none() {
                     return false;
                 }
-                let pops = || fastly_pops(line).take(MOST_FASTLY_HOPS);
-                pops().enumerate().filter(|&(at, pop)| !pops().take(at).any(|earlier| earlier == pop)).count() >= *least
+                let (mut found, mut count) = ([&b""[..]; MOST_FASTLY_HOPS], 0);
+                for pop in fastly_pops(line).take(MOST_FASTLY_HOPS) {
+                    if !found[..count].contains(&pop) {
+                        found[count] = pop;
+                        count += 1;
+                    }
+                }
+                count >= *least
             }
         }
     }

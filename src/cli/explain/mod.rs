@@ -219,7 +219,12 @@ impl Explainer<'_> {
         let (Some(sent), Some(ctx)) = (&self.run.sent, self.ctx()) else { return Vec::new() };
         let mut trace = Trace::begin(&self.run.received);
         for passed in &self.run.recording.requests {
-            trace.pass(passed.layer, &passed.head.headers);
+            let mut fields = passed.head.headers.clone();
+            if passed.layer != "observe" {
+                // No layer below `identify` reads the identity header, and the leaf replaces or removes it.
+                fields.remove(&self.parts.identify.header);
+            }
+            trace.pass(passed.layer, &fields);
         }
         trace.pass(LEAF, &sent.headers);
         let is_id = |step: &&Step| [&X_REQUEST_ID, &TRACEPARENT].contains(&&step.name) && step.layer.is_some();
@@ -274,7 +279,8 @@ impl Explainer<'_> {
             self.parts.provider_rules.get(ctx.provider.index()).filter(|_| !head.status.is_informational())
         {
             outgoing.tags = rules.tags.clone();
-            outgoing.tags_cut = rules.tags.translate(&mut headers);
+            let mut filter = Names::of(&headers);
+            outgoing.tags_cut = rules.tags.translate(&mut headers, &mut filter);
             outgoing.has_tags = matches!(&rules.tags, TagRule::Field { name, .. } if headers.contains_key(name));
         }
         if let (Some(Ok(head)), Some(request)) = (self.response_to("gzip"), self.request_to("gzip")) {
@@ -283,7 +289,7 @@ impl Explainer<'_> {
             let request_facts = gzip::RequestFacts::of(&self.parts.gzip, &request.head, names, dialect, takes_br);
             let length = content_length(&head.headers).ok().flatten();
             let verdict = if rule.gzip {
-                gzip::decide(&self.parts.gzip, request_facts, head, length, None)
+                gzip::decide(&self.parts.gzip, request_facts, head, Names::of(&head.headers), length, None)
             } else {
                 gzip::Verdict::Leave(gzip::Skip::Off)
             };

@@ -18,9 +18,11 @@ use crate::edge::pipeline::recorded_stack;
 use crate::edge::recorder::{Recorder, Recording};
 use crate::edge::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::fault::{Cause, Fault};
-use crate::origin::forward;
+use crate::origin::{OriginResponse, forward};
 use crate::runtime::Runtime;
+use crate::wire::added_fields::AddedFields;
 use crate::wire::forwarded::Peer;
+use crate::wire::head_fields::Names;
 use crate::wire::head_tracker::{HeadTracker, Verdict};
 use crate::wire::names::TRANSFER_ENCODING;
 use crate::wire::received::Received;
@@ -100,7 +102,15 @@ struct Script {
 impl Origin for Script {
     type Body = SilentBody;
 
-    async fn call(self: Arc<Self>, head: request::Parts, _: Received) -> Result<Response<SilentBody>, Fault> {
+    async fn call(
+        self: Arc<Self>,
+        mut head: request::Parts,
+        added: Option<AddedFields>,
+        _: Received,
+    ) -> Result<OriginResponse<SilentBody>, Fault> {
+        if let Some(added) = added {
+            added.insert(&mut head.headers);
+        }
         let is_head = head.method == Method::HEAD;
         let asks_upgrade = forward::asks_upgrade(&head);
         *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
@@ -111,17 +121,19 @@ impl Origin for Script {
             if !asks_upgrade {
                 return Err(forward::unexpected_upgrade());
             }
-            return Ok(response.map(|()| SilentBody { length: Some(0) }));
+            let (head, ()) = response.into_parts();
+            let body = SilentBody { length: Some(0) };
+            return Ok(OriginResponse { names: Names::of(&head.headers), head, body });
         }
         forward::check_response(&mut response)?;
         let (mut head, ()) = response.into_parts();
-        forward::clean_response(&mut head, is_head);
+        let names = forward::clean_response(&mut head, is_head);
         let length = if is_head || forward::is_bodiless(status) {
             Some(0)
         } else {
             content_length(&head.headers).ok().flatten()
         };
-        Ok(Response::from_parts(head, SilentBody { length }))
+        Ok(OriginResponse { head, names, body: SilentBody { length } })
     }
 }
 

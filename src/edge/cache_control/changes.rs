@@ -13,6 +13,7 @@ use crate::wire::{names, vary};
 const MAX_ESI_CONTENT: usize = 128;
 
 /// A change of one field.
+#[derive(Debug, Clone)]
 pub(super) enum Change {
     Keep,
     Remove,
@@ -21,12 +22,12 @@ pub(super) enum Change {
 
 impl Change {
     /// Applies the change, and returns whether the head has changed.
-    pub(super) fn apply(self, headers: &mut HeaderMap, name: &HeaderName) -> bool {
+    pub(super) fn apply(&self, headers: &mut HeaderMap, name: &HeaderName) -> bool {
         match self {
             Self::Keep => false,
             Self::Remove => headers.remove(name).is_some(),
             Self::Set(value) => {
-                headers.insert(name, value);
+                headers.insert(name, value.clone());
                 true
             }
         }

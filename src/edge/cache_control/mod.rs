@@ -17,6 +17,7 @@
 
 mod capped;
 mod changes;
+mod decision;
 mod field_pair;
 mod origin_fields;
 pub(crate) mod outcome;
@@ -43,7 +44,9 @@ use crate::cdn::tags::TagRule;
 use crate::fault::Fault;
 use crate::ids::{ClassId, ProviderId};
 use crate::metrics::{Ledger, Table, Throttle, describe};
-use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE};
+use crate::wire::cache_fields::{self, CacheFields};
+use crate::wire::head_fields::Fields;
+use crate::wire::names::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use crate::wire::vary;
 
 /// The rules of one provider that do not concern lifetimes.
@@ -111,9 +114,6 @@ impl Counts {
     /// Counts field lines that were removed because the response head was larger than the provider's CDN accepts. Logs
     /// the number of removed lines at most once a minute.
     fn fields_cut(&self, provider: ProviderId, lines: usize) {
-        if lines == 0 {
-            return;
-        }
         self.fields_cut.get(provider).increment(lines as u64);
         if let Some(count) = FIELDS_CUT_MESSAGE.pass_many(lines as u64) {
             tracing::warn!(
@@ -258,6 +258,7 @@ where
             && let Some((capped_rules, most_seconds)) = stand_in_rules.get(class.index())
         {
             capped::cap(&mut response.head.headers, *most_seconds);
+            response.facts.names.add(&CACHE_CONTROL);
             rules = Some(capped_rules);
         }
         if let Some(rule) = rules.map(|rules| &rules[this.kept.dialect.index()]) {
@@ -267,10 +268,14 @@ where
                 assigned: this.kept.assigned.is_private,
                 now: SystemTime::now,
             };
-            let outcome = rule.apply(&mut response.head.headers, response.head.status, &facts);
+            let EdgeResponse { head, facts: response_facts, .. } = &mut response;
+            let present = CacheFields::of(Fields::new(&head.headers, response_facts.names));
+            let outcome = rule.apply_to(&mut head.headers, present, head.status, &facts);
             if let Some(action) = outcome.action {
                 counts.rewrites.get((class, action)).increment(1);
+                response_facts.names.add_all(cache_fields::NAMES);
             }
+            response_facts.grant = outcome.grant;
             for guard in outcome.guards.iter() {
                 counts.guards.get(guard).increment(1);
                 if response.facts.guard.is_empty() {
@@ -280,14 +285,20 @@ where
         }
         if this.kept.assigned.varies != 0 && !response.head.status.is_informational() {
             add_id_fields(&mut response.head.headers, this.kept.assigned.varies, id_fields);
+            response.facts.names.add(&VARY);
         }
         // This step is the last in this layer, because the limits apply to a head that contains all caching fields.
         let provider = this.kept.provider;
         if !response.head.status.is_informational()
             && let Some(ProviderRules { tags, limits }) = providers.get(provider.index())
         {
-            counts.tags_cut(provider, tags.translate(&mut response.head.headers));
-            counts.fields_cut(provider, limits.cut(&mut response.head.headers));
+            let EdgeResponse { head, facts, .. } = &mut response;
+            counts.tags_cut(provider, tags.translate(&mut head.headers, &mut facts.names));
+            let cut = limits.cut(&mut head.headers);
+            if cut > 0 {
+                counts.fields_cut(provider, cut);
+                facts.grant = None;
+            }
         }
         Poll::Ready(Ok(response))
     }

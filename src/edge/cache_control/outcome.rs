@@ -1,5 +1,6 @@
 //! The result of the cache policy for a response. Metrics count the result and logs show it.
 
+use crate::cdn::grant::Grant;
 use crate::ids::label;
 
 label! {
@@ -96,4 +97,6 @@ pub struct Outcome {
     pub action: Option<Action>,
     /// The guards that fired.
     pub guards: Guards,
+    /// What the CDN is allowed to do with the response. `None` if this has to be read from the head.
+    pub(crate) grant: Option<Grant>,
 }

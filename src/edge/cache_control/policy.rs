@@ -11,21 +11,22 @@
 //! fields are independent: if an origin sends `no-cache` in Cache-Control and `max-age=60` in the targeted field, each
 //! field keeps its directive. There are three exceptions:
 //!
-//! - A targeted field with neither a lifetime nor a prohibition is completed from Cache-Control, because some CDNs then
-//!   read Cache-Control too.
+//! - A targeted field with neither a lifetime nor no-store, private or no-cache is completed from Cache-Control,
+//! because some CDNs then   read Cache-Control too.
 //! - no-transform in the targeted field is copied to Cache-Control.
-//! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, a prohibition in the
-//!   targeted field is repeated in Cache-Control, and no-cache becomes a lifetime of 0 in the targeted field.
+//! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, no-store or private in
+//!   the targeted field adds `private` to Cache-Control, unless Cache-Control already has one of the two. no-cache
+//! becomes   a lifetime of 0 in the targeted field.
 //!
 //! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
 //! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
-//! targeted field. The reason: CDNs ignore Cache-Control if the response has their targeted field. The guard `error`
-//! sets no-store in both fields instead.
+//! targeted field. The reason: if the response has their targeted field, most CDNs ignore Cache-Control. The guard
+//! `error` sets no-store in both fields instead.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged. Exception: if a guard or a 5xx status forbids storing,
 //! every directive that can allow storing is removed from the field. In the modes `override` and `never` Edge-Control
-//! is removed. The class can have no rule for the response's status or for the request's method. Then no-store or
+//! is removed. If the class has no rule for the response's status or for the request's method, no-store or
 //! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
 
 use std::time::SystemTime;
@@ -33,15 +34,20 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::changes::{self, Change};
+use super::decision::Decision;
 use super::field_pair::{Field, FieldPair, PreparedField, Rule};
 use super::origin_fields;
 use super::outcome::{Action, Guard, Guards, Outcome};
 use super::storing::{Vary, allows_authorization, is_shared};
 use crate::cdn::dialect::Dialect;
+use crate::cdn::grant::Grant;
 use crate::edge::request::class::{CacheMode, CachePolicy};
 use crate::wire::cache_control::CacheControl;
-use crate::wire::cache_fields::{CacheField, CacheFields, TARGETED};
+use crate::wire::cache_fields::{CacheField, CacheFields};
 use crate::wire::names;
+
+/// If Vary has this number of members or more, the grant is read from the complete head.
+const MOST_VARY_MEMBERS: usize = 32;
 
 /// The facts that the policy needs in addition to the response head.
 #[derive(Debug, Clone, Copy)]
@@ -71,17 +77,8 @@ pub struct Prepared {
     strip_cookies: bool,
     allow_authorization: bool,
     vary: Option<Box<[Box<str>]>>,
-}
-
-struct Decision {
-    cache_control: Change,
-    targeted: Change,
-    surrogate_control: Change,
-    vary: Change,
-    /// The change of the dialect's passed field (Edge-Control), which edgeshim never adds.
-    passed: Change,
-    strip_cookies: bool,
-    outcome: Outcome,
+    /// The decisions about the most frequent kinds of responses without caching fields: a 200, and a 5xx.
+    usual: Option<Box<[Decision; 2]>>,
 }
 
 impl Prepared {
@@ -108,7 +105,7 @@ impl Prepared {
                 .map(|seconds| PreparedField::new(CacheControl { max_age: Some(seconds), ..windows.clone() })),
         });
         let no_store = CacheControl { no_store: true, ..CacheControl::default() };
-        Self {
+        let mut prepared = Self {
             dialect,
             mode: policy.mode,
             rule,
@@ -121,6 +118,25 @@ impl Prepared {
             strip_cookies: policy.strip_cookies,
             allow_authorization: policy.allow_authorization,
             vary: policy.vary.as_ref().map(|kept| kept.iter().map(|name| name.as_str().into()).collect()),
+            usual: None,
+        };
+        let facts = Facts { method: &Method::GET, authorization: false, assigned: false, now: SystemTime::now };
+        let decide = |status| prepared.decide(&HeaderMap::new(), CacheFields::default(), status, &facts);
+        // All 5xx have the same decision, because the guard `error` forbids storing for all of them.
+        let usual = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(decide);
+        prepared.usual = Some(Box::new(usual));
+        prepared
+    }
+
+    /// Returns the decision about a response, if it is prepared.
+    fn usual(&self, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Option<&Decision> {
+        let [ok, error] = &**self.usual.as_ref()?;
+        if !present.is_empty() || *facts.method != Method::GET || facts.authorization || facts.assigned {
+            return None;
+        }
+        match status {
+            StatusCode::OK => Some(ok),
+            status => status.is_server_error().then_some(error),
         }
     }
 
@@ -128,56 +144,36 @@ impl Prepared {
     /// Cache-Control line, no Pragma and no Expires. The targeted fields of other CDNs are removed, except that the
     /// directive `content` (ESI) of Surrogate-Control can stay. Interim responses (1xx) are not changed.
     pub fn apply(&self, headers: &mut HeaderMap, status: StatusCode, facts: &Facts<'_>) -> Outcome {
+        let present = CacheFields::of(&*headers);
+        self.apply_to(headers, present, status, facts)
+    }
+
+    /// Does the same as [`Prepared::apply`]. `present` has the caching fields of the head.
+    pub(super) fn apply_to(
+        &self,
+        headers: &mut HeaderMap,
+        present: CacheFields,
+        status: StatusCode,
+        facts: &Facts<'_>,
+    ) -> Outcome {
         if status.is_informational() {
             return Outcome::default();
         }
-        let present = CacheFields::of(headers);
-        let Decision { cache_control, targeted, surrogate_control, vary, passed, strip_cookies, mut outcome } =
-            self.decide(headers, present, status, facts);
-        let targeted_field = self.dialect.targeted_field();
-        let mut changed = cache_control.apply(headers, &names::CACHE_CONTROL);
-        if let Some(name) = targeted_field {
-            changed |= targeted.apply(headers, name);
-            for read in self.dialect.reads().iter().filter(|read| present.has(CacheField::Targeted) && **read != name) {
-                changed |= headers.remove(*read).is_some();
+        let decided;
+        let decision = match self.usual(present, status, facts) {
+            Some(usual) if usual.keeps() => return Outcome { action: None, ..usual.outcome },
+            Some(usual) => usual,
+            None => {
+                decided = self.decide(headers, present, status, facts);
+                &decided
             }
-        }
-        let passed_field = self.dialect.passed_field();
-        if let Some(name) = passed_field.filter(|_| present.has(CacheField::Targeted)) {
-            changed |= passed.apply(headers, name);
-        }
-        if !changed {
-            // No field was changed up to here, so the emitted directives are the origin's directives. The changes below
-            // are counted as `tidied`, whatever the class's rule is.
-            outcome.action = Some(Action::Tidied);
-        }
-        for (field, name) in [(CacheField::Pragma, &names::PRAGMA), (CacheField::Expires, &names::EXPIRES)] {
-            if present.has(field) {
-                changed |= headers.remove(name).is_some();
-            }
-        }
-        if present.has(CacheField::Targeted) {
-            for name in TARGETED.into_iter().filter(|name| targeted_field != Some(name) && passed_field != Some(name)) {
-                changed |= headers.remove(name).is_some();
-            }
-        }
-        changed |= surrogate_control.apply(headers, &names::SURROGATE_CONTROL);
-        changed |= vary.apply(headers, &names::VARY);
-        if strip_cookies {
-            changed |= headers.remove(&names::SET_COOKIE).is_some();
-        }
-        if status.is_server_error() && present.has(CacheField::Age) {
-            changed |= headers.remove(&names::AGE).is_some();
-        }
-        if !changed {
-            outcome.action = None;
-        }
-        outcome
+        };
+        decision.apply(self.dialect, headers, present, status)
     }
 
     fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Shared caches store only responses to these two methods. So only these responses get lifetimes or are made
-        // private.
+        // Shared caches store only responses to these two methods. So only these responses get lifetimes. Each guard
+        // but `assignment` makes only these responses private.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());
@@ -256,8 +252,11 @@ impl Prepared {
             }
         }
 
+        // The passed field has another syntax. If Vary has very many names, `gzip` can replace it with `*`.
+        let is_usual = passed_field.is_none() && vary.members < MOST_VARY_MEMBERS;
+        let grant = is_usual.then(|| self.grant(&emitted, status, vary));
         let vary = match &self.vary {
-            Some(kept) if vary.has_members && !vary.star && !unshared => changes::reduce_vary(headers, kept),
+            Some(kept) if vary.members > 0 && !vary.star && !unshared => changes::reduce_vary(headers, kept),
             _ => Change::Keep,
         };
         let mut passed = Change::Keep;
@@ -286,7 +285,17 @@ impl Prepared {
             vary,
             passed,
             strip_cookies,
-            outcome: Outcome { action: Some(action), guards },
+            outcome: Outcome { action: Some(action), guards, grant },
+        }
+    }
+
+    /// Returns what the CDN is allowed to do with a response that gets these fields.
+    fn grant(&self, emitted: &FieldPair<'_>, status: StatusCode, vary: Vary) -> Grant {
+        let targeted = emitted.targeted.as_ref().map(|field| &field.directives);
+        let targeted = targeted.filter(|directives| !directives.is_empty());
+        match Grant::by(self.dialect, status, targeted, &emitted.cache_control.directives) {
+            Grant::Lifetime(_) if vary.star => Grant::Forbidden,
+            grant => grant,
         }
     }
 
@@ -389,8 +398,8 @@ impl Prepared {
         if !self.dialect.ignores_no_cache() {
             return emitted;
         }
-        // This CDN reads only lifetimes in its targeted field, so a prohibition in that field is repeated in
-        // Cache-Control.
+        // This CDN reads only lifetimes in its targeted field. So if that field has no-store or private, Cache-Control
+        // gets `private`.
         let forbidden = emitted.targeted.as_ref().is_some_and(|field| field.directives.is_unshared());
         if forbidden && !emitted.cache_control.directives.is_unshared() {
             emitted.cache_control.change(|directives| directives.private = true);
@@ -479,6 +488,7 @@ mod tests {
     use super::changes::{self, Change};
     use super::{Facts, Prepared};
     use crate::cdn::dialect::Dialect;
+    use crate::cdn::grant::Grant;
     use crate::edge::cache_control::outcome::{Action, Guard, Outcome};
     use crate::edge::request::class::{CacheMode, CachePolicy};
     use crate::wire::cache_control::CacheControl;
@@ -623,8 +633,8 @@ mod tests {
             ("override ttl=60", "200", "edge: cache-maxage=1d", "cc: max-age=60", "overridden"),
             ("override ttl=60", "302", "edge: cache-maxage=1d", "", "tidied"),
             ("override ttl=60", "304", "edge: no-store | cc: max-age=5", "cc: max-age=60", "overridden"),
-            // No rule applies to these responses, so the prohibition in the removed Edge-Control moves to
-            // Cache-Control.
+            // No rule applies to the next rows, so no-store, bypass-cache or a lifetime of 0 in the removed
+            // Edge-Control moves to Cache-Control.
             ("override ttl=60", "302", "edge: no-store | cc: max-age=5", "cc: no-store", "tidied"),
             ("override ttl=60", "200 POST", "edge: bypass-cache", "cc: no-store", "tidied"),
             ("override", "200", "edge: no-store, max-age=1d", "cc: no-store", "tidied"),
@@ -633,6 +643,7 @@ mod tests {
             ("override", "200", "edge: max-age=0 | cc: max-age=5, s-maxage=9", "cc: max-age=5, s-maxage=0", "tidied"),
             ("override", "200", "edge: max-age=0 | cc: no-cache", "cc: no-cache", "tidied"),
             ("override", "200 auth", "edge: max-age=0 | cc: max-age=5", "cc: private", "guarded authorization"),
+            // A rule applies to the next rows, so nothing moves.
             ("override ttl=60", "200", "edge: max-age=0", "cc: max-age=60", "overridden"),
             ("never", "200", "edge: max-age=0", "cc: no-store", "forbidden"),
             ("never", "200", "edge: cache-maxage=1d", "cc: no-store", "forbidden"),
@@ -1229,6 +1240,26 @@ mod tests {
         (status, method, any::<bool>())
     }
 
+    #[test]
+    fn decision_when_prepared_then_equals_a_new_decision_for_every_usual_status() {
+        for class in ["error=5", "ttl=60", "default ttl=60 edge=9", "override ttl=60 edge=9", "never", "keep"] {
+            for dialect in Dialect::ALL {
+                let prepared = Prepared::new(&policy(class), dialect);
+                let unprepared = Prepared { usual: None, ..prepared.clone() };
+                for status in (500..600).chain([200, 203, 304, 404]) {
+                    let status = StatusCode::from_u16(status).unwrap();
+                    let facts = Facts { method: &Method::GET, authorization: false, assigned: false, now };
+                    let (mut one, mut other) = (headers("vary: Cookie"), headers("vary: Cookie"));
+                    one.remove(&names::VARY);
+                    other.remove(&names::VARY);
+                    let outcomes =
+                        (prepared.apply(&mut one, status, &facts), unprepared.apply(&mut other, status, &facts));
+                    assert_eq!((outcomes.0, one), (outcomes.1, other), "{class}, {dialect:?}, {status}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -1281,6 +1312,9 @@ mod tests {
                 prop_assert!(count <= wanted.max(usize::from(esi)), "{} lines of {}", count, name);
             }
             prop_assert_eq!(outcome.action.is_some(), response != origin);
+            if let Some(grant) = outcome.grant {
+                prop_assert_eq!(grant, Grant::of(dialect, status, &response), "{:?}", response);
+            }
 
             let parsed = |name: &HeaderName| {
                 let mut directives = CacheControl::parse(response.get(name).map(HeaderValue::as_bytes));

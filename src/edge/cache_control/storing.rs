@@ -35,9 +35,9 @@ pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bo
 
 /// The members of Vary that guards check.
 #[derive(Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each field is one independent fact")]
 pub(super) struct Vary {
-    pub(super) has_members: bool,
+    /// The number of members.
+    pub(super) members: usize,
     pub(super) star: bool,
     pub(super) user_agent: bool,
     pub(super) cookie: bool,
@@ -47,7 +47,7 @@ impl Vary {
     pub(super) fn read(headers: &HeaderMap) -> Self {
         let mut vary = Self::default();
         for member in vary::names(headers) {
-            vary.has_members = true;
+            vary.members += 1;
             vary.star |= member == b"*";
             vary.user_agent |= member.eq_ignore_ascii_case(names::USER_AGENT.as_str().as_bytes());
             vary.cookie |= member.eq_ignore_ascii_case(names::COOKIE.as_str().as_bytes());

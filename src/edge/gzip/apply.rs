@@ -6,6 +6,7 @@ use super::decide::Verdict;
 use super::fields::strong_tag;
 use super::known_tags::TagKind;
 use super::request_facts::RequestFacts;
+use crate::edge::request::EdgeResponse;
 use crate::wire::etag::{self, EntityTag};
 use crate::wire::names::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5, DIGEST, ETAG,
@@ -14,7 +15,7 @@ use crate::wire::names::{
 use crate::wire::vary;
 
 /// Changes the head as the verdict requires.
-pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
+pub(super) fn apply(verdict: Verdict, head: &mut response::Parts) {
     let headers = &mut head.headers;
     match verdict {
         Verdict::Leave(_) => return,
@@ -35,6 +36,23 @@ pub(crate) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
+/// Changes the head of a response, and the filter of its names, as the verdict requires.
+pub(super) fn applied<B>(verdict: Verdict, response: &mut EdgeResponse<B>) {
+    apply(verdict, &mut response.head);
+    if !matches!(verdict, Verdict::Leave(_)) {
+        response.facts.names.add(&VARY);
+    }
+    if verdict == Verdict::Compress {
+        response.facts.names.add(&CONTENT_ENCODING);
+    }
+}
+
+/// Changes the head of a response whose body is replaced by the br form of its twin.
+pub(super) fn apply_br<B>(response: &mut EdgeResponse<B>) {
+    applied(Verdict::Compress, response);
+    response.head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
+}
+
 /// Removes `Vary: Accept-Encoding` from a response to Akamai whose body has no coding. Akamai stores a response with
 /// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
@@ -51,7 +69,7 @@ pub(crate) fn vary_for_akamai(request: RequestFacts, known: Option<TagKind>, hea
         return;
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        let is_strong = strong_tag(headers).is_some();
+        let is_strong = strong_tag(&*headers).is_some();
         let is_coded = match known {
             Some(TagKind::Compressed | TagKind::Kept | TagKind::Fixed) if is_strong => false,
             Some(TagKind::KeptCoded | TagKind::FixedCoded | TagKind::Inflated) if is_strong => true,

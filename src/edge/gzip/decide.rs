@@ -1,6 +1,6 @@
 //! Decides which responses are compressed or inflated, with plain functions on a response head.
 
-use http::{HeaderMap, StatusCode, response};
+use http::{StatusCode, response};
 
 use super::fields::{has_type, is_fixed, is_gzip, tag};
 use super::keys::GzipSettings;
@@ -8,7 +8,7 @@ use super::known_tags::TagKind;
 use super::request_facts::RequestFacts;
 use crate::ids::label;
 use crate::wire::etag::EntityTag;
-use crate::wire::head_fields::Fields;
+use crate::wire::head_fields::{Fields, Names};
 use crate::wire::names::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
@@ -69,23 +69,23 @@ pub(crate) enum Verdict {
     Inflate,
 }
 
-/// Returns the verdict on a response. `length` is the length of the body, if known. For a 304, `known` is the kind of
-/// its tag, if known.
+/// Returns the verdict on a response. `names` is the filter of its head. `length` is the length of the body, if known.
+/// For a 304, `known` is the kind of its tag, if known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
     head: &response::Parts,
+    names: Names,
     length: Option<u64>,
     known: Option<TagKind>,
 ) -> Verdict {
-    let headers = &head.headers;
+    let fields = Fields::new(&head.headers, names);
     if !settings.enabled {
         return Verdict::Leave(Skip::Off);
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        return not_modified(settings, request, headers, known);
+        return not_modified(settings, request, fields, known);
     }
-    let fields = Fields::of(headers);
     // A 206 is never compressed or inflated, but a 206 has the same Vary as the 200 (RFC 9110 §15.3.7).
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
@@ -100,28 +100,28 @@ pub(crate) fn decide(
         None
     };
     if fields.has(&CONTENT_ENCODING) {
-        if skip.is_none() && settings.inflate && !is_fixed(headers) && is_gzip(headers) {
+        if skip.is_none() && settings.inflate && !is_fixed(fields) && is_gzip(fields) {
             return if part || request.accepts_gzip { Verdict::Vary(Skip::Encoded) } else { Verdict::Inflate };
         }
         let skip = skip.unwrap_or(Skip::Encoded);
         // This layer does not change the body. But a cache must not send a body in the origin's coding to a client that
         // cannot decode that coding. So a response whose type is in `gzip.types` gets Vary.
-        return if has_type(settings, headers) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
+        return if has_type(settings, fields) { Verdict::Vary(skip) } else { Verdict::Leave(skip) };
     }
     if let Some(skip) = skip {
         return Verdict::Leave(skip);
     }
-    if !has_type(settings, headers) {
+    if !has_type(settings, fields) {
         return Verdict::Leave(Skip::Type);
     }
-    if is_fixed(headers) {
+    if is_fixed(fields) {
         return Verdict::Leave(Skip::NoTransform);
     }
     if part {
         return Verdict::Vary(Skip::Range);
     }
     // A response to HEAD has no body, but its Content-Length is the length of the body for GET.
-    let length = if request.is_head { content_length(headers).unwrap_or_default() } else { length };
+    let length = if request.is_head { content_length(fields).unwrap_or_default() } else { length };
     if length.is_some_and(|length| length < settings.min_bytes) {
         return Verdict::Leave(Skip::TooShort);
     }
@@ -138,13 +138,8 @@ pub(crate) fn decide(
 /// without a type. Then the extension of the path replaces the type. For Akamai, a tag that the client sent in only one
 /// form (weak or strong) keeps this form ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this
 /// layer never compresses or inflates the body of that tag.
-fn not_modified(
-    settings: &GzipSettings,
-    request: RequestFacts,
-    headers: &HeaderMap,
-    known: Option<TagKind>,
-) -> Verdict {
-    let (named_weak, named_strong) = tag(headers).map_or((false, false), |tag| request.named_forms(tag.opaque));
+fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'_>, known: Option<TagKind>) -> Verdict {
+    let (named_weak, named_strong) = tag(fields).map_or((false, false), |tag| request.named_forms(tag.opaque));
     let weak = match known {
         Some(TagKind::Fixed | TagKind::FixedCoded) => return Verdict::Leave(Skip::Status),
         Some(TagKind::Kept | TagKind::KeptCoded) => return Verdict::NotModified { weak: false },
@@ -155,13 +150,10 @@ fn not_modified(
             // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. The body counts
             // as inflated if `gzip.inflate` is on and the client sent only the weak form of the tag.
             let inflated = settings.inflate && named_weak && !named_strong;
-            let compressible = if headers.contains_key(CONTENT_TYPE) {
-                has_type(settings, headers)
-            } else {
-                !request.has_packed_extension
-            };
-            let has_coding = headers.contains_key(CONTENT_ENCODING);
-            let fixed = is_fixed(headers);
+            let compressible =
+                if fields.has(&CONTENT_TYPE) { has_type(settings, fields) } else { !request.has_packed_extension };
+            let has_coding = fields.has(&CONTENT_ENCODING);
+            let fixed = is_fixed(fields);
             if !(compressible || inflated) || (fixed && !has_coding) || (fixed && inflated) {
                 return Verdict::Leave(Skip::Status);
             }
@@ -175,35 +167,34 @@ fn not_modified(
     Verdict::NotModified { weak }
 }
 
-/// Returns the kind of the response's tag, if the verdict shows the kind.
+/// Returns the kind of the response's tag, if the verdict shows the kind. `length` is the length of the body, if known.
 pub(super) fn tag_kind(
     settings: &GzipSettings,
     verdict: Verdict,
     tag: EntityTag<'_>,
-    head: &response::Parts,
+    status: StatusCode,
+    fields: Fields<'_>,
+    length: Option<u64>,
 ) -> Option<TagKind> {
     if tag.weak {
         return Some(TagKind::Weak);
     }
-    let headers = &head.headers;
     match verdict {
         Verdict::Compress => Some(TagKind::Compressed),
-        // If the length is not in the head, the body can be too short to be compressed.
-        Verdict::Vary(Skip::NotAccepted) if content_length(headers).is_ok_and(|length| length.is_some()) => {
-            Some(TagKind::Compressed)
-        }
+        // If the length is not known, the body can be too short to be compressed.
+        Verdict::Vary(Skip::NotAccepted) if length.is_some() => Some(TagKind::Compressed),
         // If `gzip.inflate` is on, the kind can also be `Inflated`, so the kind is unknown.
         Verdict::NotModified { weak: true } if !settings.inflate => Some(TagKind::Compressed),
         Verdict::Inflate => Some(TagKind::Inflated),
-        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(headers) && !is_fixed(headers) => {
+        Verdict::Vary(Skip::Encoded) if settings.inflate && is_gzip(fields) && !is_fixed(fields) => {
             Some(TagKind::Inflated)
         }
         Verdict::Vary(Skip::Encoded) => Some(TagKind::KeptCoded),
         Verdict::Vary(Skip::TooShort) => Some(TagKind::Kept),
         Verdict::Leave(Skip::Off | Skip::Encoded | Skip::Type | Skip::TooShort | Skip::NoTransform)
-            if head.status == StatusCode::OK =>
+            if status == StatusCode::OK =>
         {
-            let has_coding = headers.contains_key(CONTENT_ENCODING);
+            let has_coding = fields.has(&CONTENT_ENCODING);
             Some(if has_coding { TagKind::FixedCoded } else { TagKind::Fixed })
         }
         _ => None,

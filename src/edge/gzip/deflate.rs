@@ -38,7 +38,7 @@ pub(super) struct Deflater {
     level: u32,
     crc: crc32fast::Hasher,
     output: BytesMut,
-    /// Whether to send the output for each piece of input at once.
+    /// Whether to flush the output after each frame of input, without waiting for more input.
     unbuffered: bool,
     /// Whether there was input since the last flush.
     unflushed: bool,
@@ -86,7 +86,8 @@ impl Deflater {
         weight(self.level)
     }
 
-    /// Compresses `input`. `last` is true if no more input has arrived so far.
+    /// Compresses `input`. `last` is true if `input` is the last piece of its frame. In an unbuffered
+    /// response, the output is then flushed.
     pub(super) fn take(&mut self, input: &[u8], last: bool) {
         self.input_bytes += input.len() as u64;
         self.crc.update(input);

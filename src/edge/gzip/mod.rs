@@ -36,10 +36,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, request, response};
+use http::{Method, StatusCode, request, response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use self::apply::{applied, apply_br, vary_for_akamai};
 use self::counts::Counts;
 use self::deflate::{Deflater, OUTPUT_BYTES};
 use self::inflate::Inflater;
@@ -47,7 +48,6 @@ use self::known_tags::TagKind;
 use self::transform::BYTES_PER_TURN;
 use self::twins::{Draft, Found, Key, Loan, Twin, Twins};
 pub(crate) use self::{
-    apply::{apply, vary_for_akamai},
     decide::{Skip, Verdict, decide},
     keys::GzipSettings,
     memory::GzipMemory,
@@ -62,7 +62,7 @@ use crate::fault::{Begun, Fault};
 use crate::metrics::Ledger;
 use crate::wire::etag::EntityTag;
 use crate::wire::host::host;
-use crate::wire::names::{CONTENT_ENCODING, ETAG};
+use crate::wire::names::ETAG;
 use crate::wire::values::content_length;
 
 /// The longest time that a response head waits for the whole body, so that the body can be compared with its stored
@@ -264,21 +264,21 @@ impl Shared {
         // class, because every weak tag gets this kind, even if the class has gzip off.
         let is_on = self.classes.rule(response.facts.class).gzip || known.is_some_and(|kind| kind != TagKind::Weak);
         let verdict = if is_on {
-            decide(&self.settings, request, &response.head, length, known)
+            decide(&self.settings, request, &response.head, response.facts.names, length, known)
         } else {
             Verdict::Leave(Skip::Off)
         };
         // If `gzip.enabled` is off, the kinds are needed only for Akamai (`vary_for_akamai`).
         if known.is_none() && (self.settings.enabled || request.repeats_form) {
-            self.note(request, verdict, &response.head);
+            self.note(request, verdict, &response, length);
         }
         // A response to HEAD gets the same head as the response to GET, but the response to HEAD has no body to change.
         match verdict {
             Verdict::Compress if !request.is_head => {}
             Verdict::Inflate if !request.is_head => {
-                apply(verdict, &mut response.head);
+                applied(verdict, &mut response);
                 let inflater = Inflater::new(self.counts.ledger.metrics());
-                let is_unbuffered = fields::is_unbuffered(&response.head.headers);
+                let is_unbuffered = fields::is_unbuffered(response.fields());
                 let response = response.map(|inner| GzipBody::plain(inner).inflate(inflater));
                 return if is_unbuffered {
                     Ok(response)
@@ -289,7 +289,7 @@ impl Shared {
             _ => {
                 if let Some((twins, key, twin)) = self.ripe(request, verdict, target, length, &response) {
                     if request.is_head {
-                        apply_br(&mut response.head);
+                        apply_br(&mut response);
                         return Ok(response.map(GzipBody::plain));
                     }
                     if let Some(loan) = Loan::take(twins, key.length) {
@@ -303,11 +303,11 @@ impl Shared {
                 {
                     self.counts.skipped.get(skip).increment(1);
                 }
-                apply(verdict, &mut response.head);
+                applied(verdict, &mut response);
                 return Ok(response.map(GzipBody::plain));
             }
         }
-        let is_unbuffered = fields::is_unbuffered(&response.head.headers);
+        let is_unbuffered = fields::is_unbuffered(response.fields());
         let Some(length) = length else {
             if is_unbuffered || self.settings.min_bytes == 0 {
                 return Ok(self.compress(response.map(GzipBody::plain), None, is_unbuffered));
@@ -345,7 +345,7 @@ impl Shared {
         response: &EdgeResponse<B>,
     ) -> Option<(&Arc<Twins>, Key, Twin)> {
         let may_have_twin = matches!(verdict, Verdict::Compress | Verdict::Vary(Skip::NotAccepted));
-        if !may_have_twin || !request.wants_br() || fields::is_unbuffered(&response.head.headers) {
+        if !may_have_twin || !request.wants_br() || fields::is_unbuffered(response.fields()) {
             return None;
         }
         let (twins, key) = self.key(target, length?, response)?;
@@ -367,10 +367,11 @@ impl Shared {
     /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. If a response to
     /// HEAD has no Content-Length, it is unknown whether the body is long enough to be compressed, so the kind is
     /// unknown too.
-    fn note(&self, request: RequestFacts, verdict: Verdict, head: &response::Parts) {
+    fn note<B>(&self, request: RequestFacts, verdict: Verdict, response: &EdgeResponse<B>, length: Option<u64>) {
+        let fields = response.fields();
         if !request.is_head
-            && let Some(tag) = head.headers.get(ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))
-            && let Some(kind) = decide::tag_kind(&self.settings, verdict, tag, head)
+            && let Some(tag) = fields.get(&ETAG).and_then(|tag| EntityTag::outline(tag.as_bytes()))
+            && let Some(kind) = decide::tag_kind(&self.settings, verdict, tag, response.head.status, fields, length)
         {
             self.memory.tags.note(request.target, tag.opaque, kind);
         }
@@ -384,11 +385,11 @@ impl Shared {
     /// Returns the key of the response's twin, if the request and the response allow a twin.
     fn key<B>(&self, target: Option<u64>, length: u64, response: &EdgeResponse<B>) -> Option<(&Arc<Twins>, Key)> {
         let twins = self.memory.twins.as_ref()?;
-        let headers = &response.head.headers;
-        if length > twins::LONGEST || response.head.status != StatusCode::OK || fields::is_private(headers) {
+        let fields = response.fields();
+        if length > twins::LONGEST || response.head.status != StatusCode::OK || fields::is_private(fields) {
             return None;
         }
-        Some((twins, twins.key(target?, fields::strong_tag(headers)?, length)))
+        Some((twins, twins.key(target?, fields::strong_tag(fields)?, length)))
     }
 
     /// Compresses the response. If there is a key, the output is also collected, to be stored as the twin.
@@ -405,7 +406,7 @@ impl Shared {
         let room = if whole { usize::try_from(ahead / 4 + 512).unwrap_or(OUTPUT_BYTES) } else { OUTPUT_BYTES };
         let (class, counts) = (response.facts.class, Arc::clone(&self.counts));
         let deflater = Deflater::new(self.settings.level, room, is_unbuffered, draft, class, counts);
-        apply(Verdict::Compress, &mut response.head);
+        applied(Verdict::Compress, &mut response);
         response.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
 
@@ -428,8 +429,8 @@ impl Shared {
             {
                 self.counts.skipped.get(Skip::TooShort).increment(1);
                 let verdict = Verdict::Vary(Skip::TooShort);
-                self.note(request, verdict, &response.head);
-                apply(verdict, &mut response.head);
+                self.note(request, verdict, &response, None);
+                applied(verdict, &mut response);
                 response
             }
             Question::IsGzip => response,
@@ -455,7 +456,7 @@ impl Shared {
                         self.memory.forget(&key);
                     }
                     self.counts.skipped.get(Skip::NotAccepted).increment(1);
-                    apply(Verdict::Vary(Skip::NotAccepted), &mut response.head);
+                    applied(Verdict::Vary(Skip::NotAccepted), &mut response);
                     return Ok(response);
                 }
                 if let Some(twins) = &self.memory.twins {
@@ -464,20 +465,14 @@ impl Shared {
                 let class = response.facts.class;
                 let br = twin.br.filter(|_| request.wants_br());
                 if br.is_some() {
-                    apply_br(&mut response.head);
+                    apply_br(&mut response);
                 } else {
-                    apply(Verdict::Compress, &mut response.head);
+                    applied(Verdict::Compress, &mut response);
                 }
                 response.map(|body| body.twin(br.unwrap_or(twin.gzip), class, &self.counts))
             }
         })
     }
-}
-
-/// Changes the head of a response whose body is replaced by the br form of its twin.
-fn apply_br(head: &mut response::Parts) {
-    apply(Verdict::Compress, head);
-    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
 }
 
 /// Returns the fault of a response whose head has not been sent. The fault then also contains the origin's status, the

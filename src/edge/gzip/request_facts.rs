@@ -12,6 +12,7 @@ use crate::wire::head_fields::{Fields, Names};
 use crate::wire::host::host;
 use crate::wire::names::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use crate::wire::quality::{Acceptance, coding_acceptance};
+use crate::wire::tokens;
 
 /// The facts about a request that `gzip` needs.
 #[allow(clippy::struct_excessive_bools, reason = "the flags are independent facts")]
@@ -54,8 +55,11 @@ impl RequestFacts {
         takes_br: bool,
     ) -> Self {
         let (headers, fields) = (&head.headers, Fields::new(&head.headers, filter));
-        let Acceptance { gzip, br } =
-            if fields.can_have(&ACCEPT_ENCODING) { coding_acceptance(headers) } else { Acceptance::default() };
+        let Acceptance { gzip, br } = if fields.can_have(&ACCEPT_ENCODING) {
+            coding_acceptance(tokens::members(headers, &ACCEPT_ENCODING))
+        } else {
+            Acceptance::default()
+        };
         let mut facts = Self {
             accepts_gzip: gzip,
             accepts_br: br && takes_br && settings.ripen && settings.twins_bytes > 0,

@@ -130,7 +130,11 @@ fn verdict_when_status_is_not_304_then_depends_on_status_type_coding_and_length(
         ("no type", GZIP, 200, &[], Some(1000), Verdict::Leave(Skip::Type)),
         ("broken tag", GZIP, 200, &[HTML, ("etag", "abc")], Some(1000), Verdict::Compress),
     ] {
-        assert_eq!(decide(&settings(), facts(fields), &response(status, sent), length, None), verdict, "{case}");
+        assert_eq!(
+            decide(&settings(), facts(fields), &response(status, sent), Names::ALL, length, None),
+            verdict,
+            "{case}"
+        );
     }
 }
 
@@ -161,8 +165,8 @@ fn verdict_when_origin_sends_gzip_then_is_inflate_only_if_configured_and_needed(
             Verdict::Vary(Skip::Encoded),
         ),
     ] {
-        assert_eq!(decide(&inflate, facts(fields), &response(status, sent), None, None), verdict, "{case}");
-        let off = decide(&settings(), facts(fields), &response(status, sent), None, None);
+        assert_eq!(decide(&inflate, facts(fields), &response(status, sent), Names::ALL, None, None), verdict, "{case}");
+        let off = decide(&settings(), facts(fields), &response(status, sent), Names::ALL, None, None);
         let typed = sent.contains(&HTML);
         let wanted = if typed { Verdict::Vary(Skip::Encoded) } else { Verdict::Leave(Skip::Encoded) };
         assert_eq!(off, wanted, "{case}, with gzip.inflate off");
@@ -184,7 +188,7 @@ fn verdict_on_304(
     }
     let facts = facts_of(settings, &builder.body(()).unwrap().into_parts().0, dialect);
     let sent: Vec<_> = sent.iter().copied().chain([("etag", "\"a\"")]).collect();
-    decide(settings, facts, &response(304, &sent), Some(0), known)
+    decide(settings, facts, &response(304, &sent), Names::ALL, Some(0), known)
 }
 
 #[test]

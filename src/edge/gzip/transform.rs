@@ -78,7 +78,8 @@ enum Coder {
 }
 
 impl Coder {
-    /// Does one step, which consumes `input` or a part of `input`. Returns the output and the cost of the step.
+    /// Does one step, which consumes `input` or a part of `input`. Returns the output, and the cost of the step
+    /// without its fixed cost [`STEP_BYTES`].
     fn step(&mut self, input: &mut Bytes) -> Result<(Bytes, usize), Fault> {
         match self {
             Self::Deflate(deflater) => {
@@ -124,7 +125,8 @@ struct Ahead {
     /// Whether the body has ended, or has failed with `fault`.
     ended: bool,
     fault: Option<Fault>,
-    /// The loan for the memory of the whole body. `None` if the body is not compared with a twin.
+    /// While the body waits for the comparison with its twin, this loan counts the memory of the body against the limit
+    /// of the store of twins. `None` if the body is not compared with a twin.
     _loan: Option<Loan>,
 }
 
@@ -184,8 +186,8 @@ impl<B> GzipBody<B> {
 
     /// Replaces the body, which was read ahead, by the form `coded` of its twin.
     pub(super) fn twin(self, coded: Bytes, class: ClassId, counts: &Counts) -> Self {
-        // The bytes are counted now and not at the end of the body, because the twin has replaced the compression even
-        // if the client disconnects.
+        // The bytes are counted now and not at the end of the body. The twin has already saved the compression, so a
+        // client that disconnects later must not change the count.
         counts.compressed(class, self.bytes_ahead(), coded.len() as u64);
         self.ready(coded)
     }

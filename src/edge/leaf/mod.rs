@@ -13,21 +13,23 @@
 
 mod stand_in;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, request};
+use http::{HeaderName, HeaderValue, Method, request};
 use http_body::Body as _;
 use tower::Service;
 
 use self::stand_in::{Answers, StandIn};
-use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, PSEUDONYM, Tally};
+use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Facts, Tally};
 use crate::cdn::known::{self, Known};
 use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
 use crate::metrics::{Ledger, describe};
-use crate::origin::{Client, OriginBody, forward};
+use crate::origin::{Client, OriginBody, OriginResponse, forward};
+use crate::wire::added_fields::AddedFields;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::received::Received;
 use crate::wire::server_timing::ServerTiming;
@@ -51,7 +53,6 @@ pub(crate) struct PreparedLeaf {
     names: Vec<Option<HeaderValue>>,
     host: Option<HeaderValue>,
     fallback_host: HeaderValue,
-    loop_id: HeaderValue,
     server_timing: Option<ServerTiming>,
     answers: Answers,
 }
@@ -65,14 +66,14 @@ impl PreparedLeaf {
             names: providers.iter().map(|known| HeaderValue::from_str(&known.name).ok()).collect(),
             host,
             fallback_host,
-            loop_id: HeaderValue::from_static(PSEUDONYM),
             answers: ledger.table(&describe::STAND_IN),
             server_timing: server_timing.then(|| ServerTiming::new(ledger.providers())),
         }
     }
 
-    /// Prepares a request's head for the origin.
-    fn write(&self, request: &mut EdgeRequest) {
+    /// Prepares a request's head for the origin. If `is_complete` is false, some of the fields can be returned instead
+    /// of being inserted into the head.
+    fn write(&self, request: &mut EdgeRequest, is_complete: bool) -> Option<AddedFields> {
         let EdgeRequest { ctx, peer, head, body, .. } = request;
         let outward = forward::Outward {
             peer,
@@ -82,24 +83,26 @@ impl PreparedLeaf {
             provider: ctx.provider.position().and_then(|position| self.names.get(position)?.as_ref()),
             host: self.host.as_ref(),
             fallback_host: &self.fallback_host,
-            loop_id: &self.loop_id,
             trailers: ctx.takes_trailers,
             names: ctx.names,
+            is_complete,
         };
-        forward::outbound(head, &outward);
+        let added = forward::outbound(head, &outward);
         if body.is_end_stream() && head.method == Method::GET && ctx.fields(&head.headers).can_have(&CONTENT_LENGTH) {
             // Some origins reject a GET with `Content-Length: 0`.
             head.headers.remove(CONTENT_LENGTH);
         }
+        added
     }
 
     /// Adds Server-Timing with the name of the CDN and the origin's response time. A 304 gets the field too: the 304
     /// updates a stored response (RFC 9111 §4.3.4), whose Server-Timing can have the name of another CDN.
-    fn add_timing(&self, headers: &mut HeaderMap, provider: ProviderId, micros: u32) {
+    fn add_timing<B>(&self, response: &mut EdgeResponse<B>, provider: ProviderId, micros: u32) {
         if let Some(timing) = &self.server_timing
             && let Some(value) = timing.value(provider.index(), micros)
         {
-            headers.append(&SERVER_TIMING, value);
+            response.head.headers.append(&SERVER_TIMING, value);
+            response.facts.names.add(&SERVER_TIMING);
         }
     }
 }
@@ -108,12 +111,13 @@ impl PreparedLeaf {
 pub(crate) trait Origin {
     type Body: EdgeBody + Unpin;
 
-    /// Sends a request whose head is complete, and returns the origin's response.
+    /// Sends a request and returns the origin's response. The request has the fields of `head` and the fields `added`.
     fn call(
         self: Arc<Self>,
         head: request::Parts,
+        added: Option<AddedFields>,
         body: Received,
-    ) -> impl Future<Output = Result<Response<Self::Body>, Fault>>;
+    ) -> impl Future<Output = Result<OriginResponse<Self::Body>, Fault>>;
 
     /// Returns the stand-in, if one is configured.
     fn stand_in(&self) -> Option<&Arc<Self>>
@@ -134,9 +138,10 @@ impl Origin for Client {
     fn call(
         self: Arc<Self>,
         head: request::Parts,
+        added: Option<AddedFields>,
         body: Received,
-    ) -> impl Future<Output = Result<Response<OriginBody>, Fault>> {
-        Self::call(self, head, body)
+    ) -> impl Future<Output = Result<OriginResponse<OriginBody>, Fault>> {
+        Self::call(self, head, added, body)
     }
 
     fn stand_in(&self) -> Option<&Arc<Self>> {
@@ -183,6 +188,27 @@ where
     }
 }
 
+/// Calls [`send`], and boxes its future.
+pub(crate) fn boxed<O: Origin>(
+    origin: Arc<O>,
+    prepared: Arc<PreparedLeaf>,
+    request: Box<EdgeRequest>,
+) -> Pin<Box<impl Future<Output = Result<EdgeResponse<O::Body>, Fault>>>> {
+    // The box exists before the future, and the future comes from a call. So the compiler can create the future in the
+    // box. Otherwise it would create the future, of several KiB, on the stack and copy it.
+    let place = Box::new_uninit();
+    Box::into_pin(Box::write(place, begin(origin, prepared, request)))
+}
+
+#[inline(never)]
+fn begin<O: Origin>(
+    origin: Arc<O>,
+    prepared: Arc<PreparedLeaf>,
+    request: Box<EdgeRequest>,
+) -> impl Future<Output = Result<EdgeResponse<O::Body>, Fault>> {
+    send(origin, prepared, request)
+}
+
 /// Prepares a request, sends it to the origin and measures the response time.
 pub(crate) async fn send<O: Origin>(
     origin: Arc<O>,
@@ -190,16 +216,16 @@ pub(crate) async fn send<O: Origin>(
     mut request: Box<EdgeRequest>,
 ) -> Result<EdgeResponse<O::Body>, Fault> {
     let ctx = request.ctx;
-    prepared.write(&mut request);
+    // The stand-in gets a copy of the head, so the head must then be complete.
+    let added = prepared.write(&mut request, origin.stand_in().is_some());
     let stand_in = origin.stand_in().and_then(|stand_in| StandIn::new(stand_in, &request.head));
     let sent = Instant::now();
-    let outcome = origin.call(request.head, request.body).await;
+    let outcome = origin.call(request.head, added, request.body).await;
     let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
     let mut outcome = match outcome {
-        Ok(response) => {
-            let (head, body) = response.into_parts();
+        Ok(OriginResponse { head, names, body }) => {
             let origin_status = Some(head.status.as_u16());
-            let facts = Facts { origin_status, origin_us: Some(micros), ..Facts::new(ctx.class) };
+            let facts = Facts { origin_status, origin_us: Some(micros), names, ..Facts::new(ctx.class) };
             Ok(EdgeResponse { head, body, facts })
         }
         Err(fault) => Err(match fault.begun() {
@@ -214,6 +240,6 @@ pub(crate) async fn send<O: Origin>(
         outcome = Box::pin(stand_in.ask(outcome, ctx.class, &prepared.answers)).await;
     }
     let mut response = outcome?;
-    prepared.add_timing(&mut response.head.headers, ctx.provider, micros);
+    prepared.add_timing(&mut response, ctx.provider, micros);
     Ok(response)
 }

@@ -18,6 +18,7 @@ use crate::edge::request::{EdgeBody as _, EdgeResponse, Facts};
 use crate::fault::Fault;
 use crate::ids::{ClassId, label};
 use crate::metrics::Table;
+use crate::origin::OriginResponse;
 use crate::wire::names::{
     ACCEPT_RANGES, AGE, AUTHORIZATION, CONTENT_LENGTH, COOKIE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRANSFER_ENCODING, UPGRADE,
@@ -79,16 +80,17 @@ impl<O: Origin> StandIn<O> {
         class: ClassId,
         answers: &Answers,
     ) -> Result<EdgeResponse<O::Body>, Fault> {
-        let (mut head, mut body) = match self.origin.call(self.head, Received::empty()).await {
-            Ok(response) if response.status() == StatusCode::OK => response.into_parts(),
-            failed => {
-                if let Ok(mut refused) = failed {
-                    refused.body_mut().drain();
+        let OriginResponse { mut head, names, mut body } =
+            match self.origin.call(self.head, None, Received::empty()).await {
+                Ok(response) if response.head.status == StatusCode::OK => response,
+                failed => {
+                    if let Ok(mut refused) = failed {
+                        refused.body.drain();
+                    }
+                    answers.get(Answer::Failed).increment(1);
+                    return outcome;
                 }
-                answers.get(Answer::Failed).increment(1);
-                return outcome;
-            }
-        };
+            };
         let (facts, origin_bytes) = match outcome {
             Ok(mut replaced) => {
                 replaced.body.drain();
@@ -105,7 +107,7 @@ impl<O: Origin> StandIn<O> {
         O::replaces(&mut body, origin_bytes);
         clean(&mut head.headers);
         answers.get(Answer::Served).increment(1);
-        Ok(EdgeResponse { head, body, facts: Facts { stand_in: true, ..facts } })
+        Ok(EdgeResponse { head, body, facts: Facts { stand_in: true, names, ..facts } })
     }
 }
 

@@ -139,12 +139,12 @@ pin_project! {
         Inner {
             #[pin]
             inner: F,
-            pull: Option<Pull>,
+            pull: Option<Box<Pull>>,
         },
         Refused {
             reason: Reason,
             dialect: Dialect,
-            pull: Option<Pull>,
+            pull: Option<Box<Pull>>,
         },
     }
 
@@ -196,7 +196,8 @@ where
     }
 }
 
-/// One pull, from its head to its last byte. The pull is counted when this value is dropped.
+/// One pull, from its head to its last byte. The pull is counted when this value is dropped. It is boxed, because the
+/// future and the body that contain it are moved through all layers.
 #[derive(Debug)]
 pub(crate) struct Pull {
     counts: Arc<Counts>,
@@ -234,7 +235,7 @@ fn coding(fields: Fields<'_>) -> ContentCoding {
 }
 
 impl Pull {
-    fn start(counts: Arc<Counts>, request: &mut EdgeRequest) -> Self {
+    fn start(counts: Arc<Counts>, request: &mut EdgeRequest) -> Box<Self> {
         let ctx = &request.ctx;
         let fields = ctx.fields(&request.head.headers);
         let mut line = request.line.take();
@@ -258,7 +259,7 @@ impl Pull {
             is_not_modified: false,
             grant: None,
         };
-        Self {
+        Box::new(Self {
             counts,
             provider: ctx.provider,
             arrived: ctx.arrived,
@@ -275,7 +276,7 @@ impl Pull {
             refusal: None,
             pulled,
             line,
-        }
+        })
     }
 
     /// Returns the status to count. If a fault cut the body, the function returns the status that was sent, because the
@@ -297,7 +298,7 @@ impl Pull {
     }
 
     /// Stores the numbers of bytes of an upgraded connection that has ended. Dropping `self` counts the pull.
-    fn tunnelled(mut self, sent: u64, origin_bytes: u64) {
+    fn tunnelled(mut self: Box<Self>, sent: u64, origin_bytes: u64) {
         self.whole = true;
         self.sent = sent;
         self.tally.origin_bytes = origin_bytes;
@@ -305,11 +306,13 @@ impl Pull {
 
     fn responded<B: EdgeBody>(&mut self, response: &EdgeResponse<B>) {
         self.begun(response.facts, response.body.tally());
-        let (status, fields) = (response.head.status, Fields::of(&response.head.headers));
+        let (status, fields) = (response.head.status, response.fields());
         self.pulled.coding = coding(fields);
         self.pulled.is_not_modified = status == StatusCode::NOT_MODIFIED && self.method == Method::GET;
         if matches!(self.method, Method::GET | Method::HEAD) {
-            self.pulled.grant = Some(Grant::of(self.dialect, status, fields));
+            let grant = response.facts.grant.unwrap_or_else(|| Grant::of(self.dialect, status, fields));
+            debug_assert_eq!(grant, Grant::of(self.dialect, status, fields), "{status} {:?}", response.head.headers);
+            self.pulled.grant = Some(grant);
         }
         self.code = status.as_u16();
         let bodiless = self.method == Method::HEAD
@@ -385,7 +388,7 @@ pin_project! {
         #[pin]
         inner: Option<B>,
         // `None` for an upgraded connection, whose pull is counted when the connection ends.
-        pull: Option<Pull>,
+        pull: Option<Box<Pull>>,
     }
 }
 
@@ -509,7 +512,7 @@ mod tests {
             pulled,
             line: None,
         };
-        let mut body = PullsBody { inner: Some(Unready), pull: Some(pull) };
+        let mut body = PullsBody { inner: Some(Unready), pull: Some(Box::new(pull)) };
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
         drop(body);
         let counted = metrics.render();

@@ -167,8 +167,9 @@ const CLASS_NAME: Text<String> = Text {
     write: String::clone,
 };
 
-/// A pattern for the path. Most patterns have one `*`, like `*.jpg` and `/shop/*`. These patterns have the variant
-/// `Star`, which needs only two comparisons. `Star` takes a tenth of the time and a hundredth of the memory of a glob.
+/// A pattern for the path. Most patterns have one `*`, like `*.jpg` and `/shop/*`, or `/**` at the end. These patterns
+/// have the variant `Star`, which needs only two comparisons. `Star` takes a tenth of the time and a hundredth of the
+/// memory of a glob.
 #[derive(Debug, Clone)]
 enum PathPattern {
     /// The text before the `*` and the text after the `*`. The `*` matches any number of characters, also 0, and also
@@ -287,9 +288,10 @@ impl Matcher {
     }
 }
 
-/// Returns the text before and after the `*` of a pattern with one `*` and no other special character. Returns `None`
-/// for any other pattern.
+/// Returns the text before and after the `*` of a pattern with one `*` and no other special character. At the end of a
+/// pattern, `/**` means the same as `/*`. Returns `None` for any other pattern.
 fn around_star(pattern: &str) -> Option<(&str, &str)> {
+    let pattern = if pattern.ends_with("/**") { &pattern[..pattern.len() - 1] } else { pattern };
     let (start, end) = pattern.split_once('*')?;
     let special = ['*', '?', '[', ']', '{', '}', '\\', '!'];
     (!start.contains(special) && !end.contains(special)).then_some((start, end))
@@ -406,12 +408,13 @@ mod tests {
             end in "[/Ab.é]{0,4}",
             path in "[/aAbB.é\n]{0,9}",
         ) {
-            let pattern = format!("{start}*{end}");
-            let glob = GlobBuilder::new(&pattern).case_insensitive(true).build().unwrap().compile_matcher();
-            let (start, end) = around_star(&pattern).unwrap();
-            for path in [path.as_str(), &format!("{start}{path}{end}")] {
-                let found = is_around(path.as_bytes(), start.as_bytes(), end.as_bytes());
-                proptest::prop_assert_eq!(found, glob.is_match(path), "{:?} {:?}", pattern, path);
+            for pattern in [format!("{start}*{end}"), format!("{start}/**")] {
+                let glob = GlobBuilder::new(&pattern).case_insensitive(true).build().unwrap().compile_matcher();
+                let (start, end) = around_star(&pattern).unwrap();
+                for path in [path.as_str(), &format!("{start}{path}{end}")] {
+                    let found = is_around(path.as_bytes(), start.as_bytes(), end.as_bytes());
+                    proptest::prop_assert_eq!(found, glob.is_match(path), "{:?} {:?}", pattern, path);
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ use http_body::Body;
 
 use crate::access_log::Line;
 use crate::cdn::dialect::Dialect;
+use crate::cdn::grant::Grant;
 use crate::cdn::known::Known;
 use crate::cdn::preset::Pop;
 use crate::cdn::proof::{Evidence, Proof};
@@ -33,9 +34,6 @@ use crate::wire::received::Received;
 /// The values of the keys `identity.unknown` and `identity.unverified`. `true` means that a pull with an unknown or
 /// unproved provider is refused.
 pub(crate) const COUNT_OR_REJECT: [(&str, bool); 2] = [("count", false), ("reject", true)];
-
-/// The name of this proxy in CDN-Loop and Via.
-pub(crate) const PSEUDONYM: &str = "edgeshim";
 
 /// A request on its way to the origin.
 #[derive(Debug)]
@@ -182,6 +180,11 @@ pub struct EdgeResponse<B> {
 }
 
 impl<B> EdgeResponse<B> {
+    /// Borrows the response's head with its filter.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.head.headers, self.facts.names)
+    }
+
     /// Returns the same response with another body.
     pub fn map<C>(self, body: impl FnOnce(B) -> C) -> EdgeResponse<C> {
         EdgeResponse { head: self.head, body: body(self.body), facts: self.facts }
@@ -203,6 +206,11 @@ pub struct Facts {
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
+    /// The filter of the names in the response's head. For a response that edgeshim makes, the filter contains every
+    /// name.
+    pub(crate) names: Names,
+    /// What the CDN is allowed to do with the response. `None` if this has to be read from the head.
+    pub(crate) grant: Option<Grant>,
     /// Whether the response comes from the stand-in (`origin.stand_in`), which replaces a failure of the origin.
     /// `cause` or `origin_status` then shows how the origin failed.
     pub stand_in: bool,
@@ -210,7 +218,17 @@ pub struct Facts {
 
 impl Facts {
     pub fn new(class: ClassId) -> Self {
-        Self { class, origin_status: None, origin_us: None, guard: "", cause: None, locale: None, stand_in: false }
+        Self {
+            class,
+            origin_status: None,
+            origin_us: None,
+            guard: "",
+            cause: None,
+            locale: None,
+            names: Names::ALL,
+            grant: None,
+            stand_in: false,
+        }
     }
 }
 

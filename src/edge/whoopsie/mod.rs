@@ -31,11 +31,16 @@ use self::request_fields::RequestFields;
 use self::statuses::StatusSet;
 use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeFuture, EdgeRequest, EdgeResponse, Facts, Tally};
+use crate::cdn::grant::Grant;
 use crate::fault::Fault;
 use crate::keys::quantities::WHOLE_SECONDS;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::{Ledger, describe};
 use crate::pages::Pages;
+use crate::wire::head_fields::Names;
+
+/// Every response of this layer has no-store, in the form that the pulling CDN obeys.
+const FORBIDDEN: Option<Grant> = Some(Grant::Forbidden);
 
 /// Some of the keys of `[whoopsie]`. `PageSettings` has the other keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +172,8 @@ where
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let Replacement { head, page, locale } =
-                    this.shared.replace(this.request, &response.head, response.facts.class);
-                let facts = Facts { locale, ..response.facts };
+                let Replacement { head, page, locale } = this.shared.replace(this.request, &response);
+                let facts = Facts { locale, names: Names::ALL, grant: FORBIDDEN, ..response.facts };
                 EdgeResponse {
                     head,
                     body: WhoopsieBody::Page { page, tally: Tally { fault: None, ..response.body.tally() } },
@@ -179,7 +183,8 @@ where
             Err(fault) => {
                 let Replacement { head, page, locale } = this.shared.fail(this.request, &fault);
                 let class = this.request.ctx.class;
-                let mut facts = Facts { cause: Some(fault.cause()), locale, guard: fault.guard(), ..Facts::new(class) };
+                let (cause, guard) = (Some(fault.cause()), fault.guard());
+                let mut facts = Facts { cause, locale, guard, grant: FORBIDDEN, ..Facts::new(class) };
                 let mut tally = Tally::default();
                 if let Some(begun) = fault.begun() {
                     (facts.origin_status, facts.origin_us) = (Some(begun.status), Some(begun.micros));

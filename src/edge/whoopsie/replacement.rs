@@ -10,9 +10,9 @@ use super::request_fields::RequestFields;
 use super::statuses::StatusSet;
 use crate::clock;
 use crate::edge::request::class::{Classes, WhoopsieMode};
-use crate::edge::request::{Facts, uncacheable};
+use crate::edge::request::{EdgeResponse, Facts, uncacheable};
 use crate::fault::{Cause, Fault};
-use crate::ids::{ClassId, LocaleId, ProviderId, Reason};
+use crate::ids::{LocaleId, ProviderId, Reason};
 use crate::metrics::labels::{Dimension, Labels};
 use crate::metrics::{LazyCounters, Ledger};
 use crate::pages::{LONGEST_COUNTDOWN_SECONDS, PageValues, Pages, problem_json};
@@ -69,24 +69,25 @@ impl Shared {
     }
 
     /// Makes the response that replaces a response of the origin.
-    pub(super) fn replace(&self, request: &RequestFields, origin: &response::Parts, class: ClassId) -> Replacement {
-        let mode = self.classes.rule(class).whoopsie;
+    pub(super) fn replace<B>(&self, request: &RequestFields, origin: &EdgeResponse<B>) -> Replacement {
+        let (mode, fields) = (self.classes.rule(origin.facts.class).whoopsie, origin.fields());
         let retry_after =
-            origin.headers.get(RETRY_AFTER).and_then(RetryAfter::parse).unwrap_or_else(|| self.retry_after.clone());
-        let mut replacement = self.respond(request, origin.status, None, mode, retry_after);
+            fields.get(&RETRY_AFTER).and_then(RetryAfter::parse).unwrap_or_else(|| self.retry_after.clone());
+        let status = origin.head.status;
+        let mut replacement = self.respond(request, status, None, mode, retry_after);
         let headers = &mut replacement.head.headers;
-        let proxy_status = format!("edgeshim; received-status={}", origin.status.as_u16());
+        let proxy_status = ["edgeshim; received-status=", status.as_str()].concat();
         if let Ok(value) = HeaderValue::try_from(proxy_status) {
             headers.insert(&PROXY_STATUS, value);
         }
         // These fields also apply to the page. The origin's other fields are not copied, except Retry-After and the
         // CORS fields below.
         for name in [&DATE, &SERVER, &STRICT_TRANSPORT_SECURITY] {
-            if let Some(value) = origin.headers.get(name) {
+            if let Some(value) = fields.get(name) {
                 headers.insert(name, value.clone());
             }
         }
-        for (name, value) in &origin.headers {
+        for (name, value) in &origin.head.headers {
             // Without these fields a browser hides the status from the script that sent the request.
             if names::is_cross_origin(name) {
                 headers.append(name, value.clone());

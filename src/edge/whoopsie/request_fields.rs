@@ -1,11 +1,13 @@
 //! The parts of a request that a page needs.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
+use http::{HeaderName, HeaderValue, Method, request};
 
 use crate::edge::request::Ctx;
 use crate::wire::head_fields::Fields;
-use crate::wire::names::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, HOST, X_REQUEST_ID};
-use crate::wire::quality::{Coding, Preference, accept_prefers, gzip_acceptance};
+use crate::wire::host::host_field;
+use crate::wire::names::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, X_REQUEST_ID};
+use crate::wire::quality::{Preference, accept_prefers, coding_acceptance};
+use crate::wire::tokens;
 
 /// The facts and fields of a request that are needed after the request was sent to the origin.
 #[derive(Debug)]
@@ -25,59 +27,76 @@ pub(super) struct RequestFields {
 impl RequestFields {
     pub(super) fn of(request: &request::Parts, ctx: Ctx) -> Self {
         let fields = ctx.fields(&request.headers);
-        Self {
+        let content_type = fields.get(&CONTENT_TYPE);
+        let mut kept = Self {
             ctx,
             is_head: request.method == Method::HEAD,
             is_repeatable: matches!(request.method, Method::GET | Method::HEAD),
-            is_grpc: fields.get(&CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
-            accept: line(fields, &ACCEPT),
-            accept_encoding: line(fields, &ACCEPT_ENCODING),
-            accept_language: line(fields, &ACCEPT_LANGUAGE),
-            host: fields.get(&HOST).cloned(),
-            id: fields.get(&X_REQUEST_ID).cloned(),
+            is_grpc: content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            accept: None,
+            accept_encoding: None,
+            accept_language: None,
+            host: host_field(&request.headers).cloned(),
+            id: None,
+        };
+        // One pass over the names costs less than a look-up of each field.
+        let mut has_several = false;
+        for (name, value) in &request.headers {
+            let kept = if *name == ACCEPT {
+                &mut kept.accept
+            } else if *name == ACCEPT_ENCODING {
+                &mut kept.accept_encoding
+            } else if *name == ACCEPT_LANGUAGE {
+                &mut kept.accept_language
+            } else if *name == X_REQUEST_ID {
+                &mut kept.id
+            } else {
+                continue;
+            };
+            has_several |= kept.is_some();
+            *kept = Some(value.clone());
         }
+        if has_several {
+            kept.accept = joined(fields, &ACCEPT);
+            kept.accept_encoding = joined(fields, &ACCEPT_ENCODING);
+            kept.accept_language = joined(fields, &ACCEPT_LANGUAGE);
+        }
+        kept
     }
 
     /// Returns the form of the body that Accept prefers.
     pub(super) fn prefers(&self) -> Preference {
-        evaluate(&ACCEPT, self.accept.as_ref(), accept_prefers)
+        accept_prefers(self.accept.as_ref().map_or(b"", HeaderValue::as_bytes))
     }
 
     pub(super) fn accepts_gzip(&self) -> bool {
-        evaluate(&ACCEPT_ENCODING, self.accept_encoding.as_ref(), gzip_acceptance) == Coding::Gzip
+        let line = self.accept_encoding.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+        coding_acceptance(tokens::members_of_line(line)).gzip
     }
 }
 
-/// Calls a function that reads headers, with the stored field as the only header field.
-fn evaluate<T>(name: &HeaderName, value: Option<&HeaderValue>, function: fn(&HeaderMap) -> T) -> T {
-    let mut headers = HeaderMap::new();
-    if let Some(value) = value {
-        headers.insert(name, value.clone());
-    }
-    function(&headers)
-}
-
-/// Returns a list field as one line. Nearly always, the field has only one line. Then its bytes are not copied.
-fn line(fields: Fields<'_>, name: &HeaderName) -> Option<HeaderValue> {
-    let mut lines = fields.lines(name);
-    let first = lines.next()?;
-    if lines.next().is_none() {
-        return Some(first.clone());
-    }
+/// Returns a list field as one line.
+fn joined(fields: Fields<'_>, name: &HeaderName) -> Option<HeaderValue> {
     let all: Vec<&[u8]> = fields.lines(name).map(HeaderValue::as_bytes).collect();
+    if all.is_empty() {
+        return None;
+    }
     HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::forwarded::{Peer, Scheme};
 
     #[test]
     fn list_field_when_sent_in_several_lines_then_is_joined_to_one_line() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(line((&headers).into(), &ACCEPT), None);
-        headers.append(ACCEPT, HeaderValue::from_static("text/html"));
-        headers.append(ACCEPT, HeaderValue::from_static("*/*;q=0.1"));
-        assert_eq!(line((&headers).into(), &ACCEPT).unwrap(), "text/html, */*;q=0.1");
+        let request = http::Request::builder().header(ACCEPT, "text/html").header(ACCEPT, "*/*;q=0.1");
+        let (head, ()) = request.header(ACCEPT_LANGUAGE, "de").body(()).unwrap().into_parts();
+        let peer = Peer::new([192, 0, 2, 1].into(), Scheme::Http);
+        let kept = RequestFields::of(&head, Ctx::new(&peer, &head.headers, true));
+        assert_eq!(kept.accept.unwrap(), "text/html, */*;q=0.1");
+        assert_eq!(kept.accept_language.unwrap(), "de");
+        assert_eq!(kept.accept_encoding, None);
     }
 }

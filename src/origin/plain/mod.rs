@@ -10,6 +10,7 @@
 //! block is used again. A new block is allocated only if slices of the old block still exist and its free part is too
 //! small.
 
+mod known_names;
 mod replay;
 mod request_head;
 mod response_head;
@@ -21,10 +22,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
-use http_body::Body;
 
 use super::options::MessageLimits;
 use super::socket::Socket;
+use super::upload::Upload;
 pub(super) use replay::Replay;
 use response_head::{Head, Parsed};
 
@@ -92,9 +93,9 @@ impl Plain {
     ///
     /// # Errors
     /// hyper has to continue the exchange. The request is unchanged.
-    pub(super) async fn exchange<B: Body>(
+    pub(super) async fn exchange(
         &mut self,
-        request: &mut Request<B>,
+        request: &mut Request<Upload>,
         limits: &MessageLimits,
     ) -> Result<Response<u64>, Odd> {
         if let Some(early) = self.socket.early() {
@@ -127,7 +128,7 @@ impl Plain {
     }
 
     /// Writes the head of the request, and returns its size.
-    fn write<B: Body>(&self, request: &Request<B>) -> Result<usize, Odd> {
+    fn write(&self, request: &Request<Upload>) -> Result<usize, Odd> {
         HEAD.with_borrow_mut(|head| {
             head.clear();
             if !request_head::write(request, head) {
@@ -141,7 +142,7 @@ impl Plain {
         })
     }
 
-    fn accept<B>(&mut self, head: Head, received: Bytes, request: &mut Request<B>) -> Response<u64> {
+    fn accept(&mut self, head: Head, received: Bytes, request: &mut Request<Upload>) -> Response<u64> {
         let Head { response, bytes, is_kept } = head;
         let length = usize::try_from(*response.body()).unwrap_or(usize::MAX);
         self.rest = received;
@@ -182,7 +183,7 @@ impl Plain {
     }
 
     /// Returns the stream with which hyper continues an exchange. `request` is the request of the exchange.
-    pub(super) fn replay<B: Body>(self, odd: Odd, request: &Request<B>) -> Replay<Socket> {
+    pub(super) fn replay(self, odd: Odd, request: &Request<Upload>) -> Replay<Socket> {
         let mut head = Vec::new();
         if odd.sent > 0 {
             request_head::write(request, &mut head);

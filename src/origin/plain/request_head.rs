@@ -5,11 +5,13 @@ use std::io::Write as _;
 use http::{Method, Request, Version};
 use http_body::Body;
 
+use crate::origin::upload::Upload;
 use crate::wire::names::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 
-/// Appends the head to `out`. Returns `false` if the request is not plain: it has a body, asks for an upgrade, or is
-/// not a usual HTTP/1.1 request. `out` can then contain a part of the head.
-pub(super) fn write<B: Body>(request: &Request<B>, out: &mut Vec<u8>) -> bool {
+/// Appends the head to `out`, with the fields that are still missing in it. Returns `false` if the request is not
+/// plain: it has a body, asks for an upgrade, or is not a usual HTTP/1.1 request. `out` can then contain a part of the
+/// head.
+pub(super) fn write(request: &Request<Upload>, out: &mut Vec<u8>) -> bool {
     if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT || !request.body().is_end_stream() {
         return false;
     }
@@ -35,6 +37,9 @@ pub(super) fn write<B: Body>(request: &Request<B>, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(added) = &request.body().added {
+        added.write(out);
     }
     out.extend_from_slice(b"\r\n");
     true

@@ -5,10 +5,11 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
+use super::known_names;
 use crate::origin::options::MessageLimits;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use crate::wire::tokens;
@@ -57,9 +58,9 @@ pub(super) fn parse(received: &Bytes, method: &Method, limits: &MessageLimits, m
     let mut is_kept = true;
     headers.reserve(head.headers.len());
     for field in &*head.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = known_names::name(field.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(received.slice_ref(field.value));
-        let (Ok(name), Ok(value)) = (name, value) else { return Parsed::Odd };
+        let (Some(name), Ok(value)) = (name, value) else { return Parsed::Odd };
         if name == CONTENT_LENGTH {
             match decimal(field.value) {
                 Some(number) if length.is_none() => length = Some(number),

@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::edge::request::PSEUDONYM;
 use crate::intake::echo_report::EchoReport;
 use crate::smoke::recorded::{Outcome, Recorded, shown};
 use crate::smoke::results::Verdict;
 use crate::wire::forwarded::entry_address;
+use crate::wire::hops::PSEUDONYM;
 use crate::wire::names::SET_COOKIE;
 use crate::wire::tokens::{of_line, with_parameters};
 
