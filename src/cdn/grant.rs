@@ -38,7 +38,7 @@ impl Grant {
     }
 
     /// Returns the grant of a response that has the directives `targeted` in the field that the CDN obeys before
-    /// Cache-Control, and the directives `for_all` in Cache-Control.
+    /// Cache-Control, and the directives `for_all` in Cache-Control. Does not check Vary.
     pub(crate) fn by(
         dialect: Dialect,
         status: StatusCode,

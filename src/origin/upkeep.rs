@@ -135,13 +135,13 @@ async fn look_up(upstream: Arc<Upstream>) {
     {
         let target = &upstream.origin.target;
         let rest = if upstream.endpoints().is_empty() {
-            "no address is known yet, so requests to the origin fail"
+            "no address is known yet, so requests to this server fail"
         } else {
             "the previous addresses stay in use"
         };
         tracing::warn!(
-            "the name of the origin at {target} cannot be looked up ({error}); {rest}; check DNS on this machine \
-             (such failures since the last message: {count})"
+            "the name of the server {target} (origin or stand-in) cannot be looked up ({error}); {rest}; check DNS on \
+             this machine (such failures since the last message: {count})"
         );
     }
 }

@@ -40,8 +40,9 @@ pub(super) enum Purpose {
 }
 
 /// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
-/// them run on one thread, so no lock is ever contended. A lock costs two atomic instructions all the same, and so does
-/// each update that reads and writes in one step. So the fields that each request needs are loaded and stored.
+/// them run on one thread, so no lock is ever contended. An uncontended lock costs two atomic instructions, and an
+/// update that reads and writes in one step costs as much. So the fields that each request needs are updated by a load
+/// and a store.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
