@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_origin_has_faults_then_reported_for_origin_and_provider() {
+    fn outage_when_faults_of_the_origin_become_5xx_then_reported_for_origin_and_provider() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(10, 10, 0, 0), []);
         let begun = traffic.run(5, 10, 10, 10);

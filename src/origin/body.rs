@@ -37,7 +37,7 @@ pub(super) enum Source {
 }
 
 /// The part of a body that arrived together with the head. This part is read before the head is passed on. So if the
-/// body fails at once, nothing has been sent, and the client gets the whoopsie page.
+/// body fails at once, nothing has been sent, and the client gets the whoopsie page or the response of the stand-in.
 enum First {
     /// No part arrived with the head, or the part has been passed on.
     Nothing,

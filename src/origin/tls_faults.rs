@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tls_error_when_inside_other_errors_then_becomes_a_fault_with_a_remedy() {
+    fn tls_error_when_inside_an_io_error_then_becomes_a_fault_and_another_io_error_does_not() {
         for (error, has_certificate, cause, words) in [
             (
                 rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
