@@ -102,12 +102,12 @@ pub(super) struct Shift {
     pub is_rise: bool,
 }
 
-/// The pulls of the last hour by second, and the last steps.
+/// The pulls of the last hour by second, and the newest steps.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     seconds: VecDeque<Second>,
     steps: VecDeque<Step>,
-    /// Whether the shares still follow the last step.
+    /// Whether the shares still follow the newest step.
     is_moving: bool,
 }
 
@@ -119,7 +119,8 @@ impl Shares {
             *to = provider.row.counts[Column::Pulls as usize];
         }
         if self.seconds.back().is_some_and(|last| sample.at < last.at) {
-            // The clock of the system was set back. The ring is cleared, because its times must be in order.
+            // The clock of the system was set back. The ring and the steps are cleared, because their times must be in
+            // order.
             self.seconds.clear();
             self.steps.clear();
         }

@@ -274,19 +274,19 @@ impl Sample {
     }
 }
 
-/// The samples, and the totals at the last sample.
+/// The samples, and the totals at the newest sample.
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub names: Names,
     fine: VecDeque<Sample>,
     coarse: VecDeque<Sample>,
-    /// The sum of the fine samples since the last coarse sample.
+    /// The sum of the fine samples since the newest coarse sample.
     partial: Sample,
     last: Option<Snapshot>,
 }
 
 impl History {
-    /// Adds a fine sample, from the totals at the moment `at`. `seconds` is the time since the last call. The first
+    /// Adds a fine sample, from the totals at the moment `at`. `seconds` is the time since the previous call. The first
     /// call adds no sample, because there are no earlier totals. Returns whether this call has completed a coarse
     /// sample.
     pub(super) fn push(&mut self, snapshot: Snapshot, at: f64, seconds: f64) -> bool {
@@ -311,7 +311,7 @@ impl History {
         &self.coarse
     }
 
-    /// Returns the sum of the last fine samples. `samples` is their number.
+    /// Returns the sum of the newest fine samples. `samples` is the largest number of these samples.
     pub(super) fn last(&self, samples: usize) -> Sample {
         let mut sum = Sample::default();
         let skipped = self.fine.len().saturating_sub(samples);

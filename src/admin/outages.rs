@@ -37,7 +37,7 @@ pub(super) struct Outage {
     pub ended: Option<f64>,
     /// The largest share of failed pulls in [`SHORT`] samples so far.
     pub worst: f64,
-    /// The time of the last sample with a pull, in seconds of Unix time.
+    /// The time of the newest sample with a pull, in seconds of Unix time.
     last_pull: f64,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn share(sample: &Sample, subject: Subject) -> Option<f64> {
 
 impl Outages {
     /// Checks the newest samples for the start and the end of outages. Returns each outage that has started or ended
-    /// since the last check.
+    /// since the previous check.
     pub(super) fn check(&mut self, history: &History, now: f64) -> Vec<Outage> {
         let (short, long) = (history.last(SHORT), history.last(LONG));
         let mut changed = Vec::new();
@@ -109,7 +109,7 @@ impl Outages {
     }
 }
 
-/// Returns an outage that starts with the first of the last [`SHORT`] samples in which the failed share reaches
+/// Returns an outage that starts with the first of the newest [`SHORT`] samples in which the failed share reaches
 /// [`BEGIN`].
 fn begun(history: &History, subject: Subject, now: f64, worst: f64) -> Outage {
     let newest = history.fine().iter().rev().take(SHORT).collect::<Vec<_>>();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn outage_when_origin_has_faults_then_reported_for_origin_and_provider() {
+    fn outage_when_faults_of_the_origin_become_5xx_then_reported_for_origin_and_provider() {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.run(10, 10, 0, 0), []);
         let begun = traffic.run(5, 10, 10, 10);

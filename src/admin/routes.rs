@@ -38,7 +38,7 @@ const MAX_WEIGHT: f64 = 1e6;
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 const PATHS: &str =
-    "/metrics, /livez, /readyz, /config, /api/summary, /api/series, /api/events, /api/top or /annotations";
+    "/, /metrics, /livez, /readyz, /config, /api/summary, /api/series, /api/events, /api/top or /annotations";
 
 static LOG_IN: LazyLock<LogIn> = LazyLock::new(|| LogIn::new(TOKEN_KEY));
 /// The configuration key of the token.
@@ -147,8 +147,9 @@ impl Routes {
         if is_cross_site(&head.headers, self.has_token()) {
             return text(
                 StatusCode::FORBIDDEN,
-                "A page of another site seems to have sent this request. Open the page of edgeshim under an IP \
-                 address or localhost, or configure admin.token.\n",
+                "A page of another site seems to have sent this request. Open the page of edgeshim itself. Without \
+                 admin.token, open it under an IP address or localhost, or configure admin.token. A proxy in front of \
+                 this listener must not change Host.\n",
             );
         }
         if head.uri.path() == "/log-in" {

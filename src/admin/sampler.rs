@@ -29,16 +29,16 @@ pub(super) struct Board {
     seen: Mutex<Seen>,
 }
 
-/// The history up to the last sample.
+/// The history up to the newest sample.
 struct Seen {
     history: History,
     outages: Outages,
     shares: Shares,
-    /// The time of the last sample.
+    /// The time of the newest sample.
     last: Instant,
-    /// The runtime that was active at the last sample.
+    /// The runtime that was active at the newest sample.
     runtime: Arc<Runtime>,
-    /// How often this runtime had read changed certificates at the last sample.
+    /// How often this runtime had read changed certificates at the newest sample.
     certificate_changes: u64,
 }
 
@@ -72,7 +72,8 @@ impl Board {
         annotation
     }
 
-    /// Adds the annotation of a change of the weights. `weights` has the new weight of each provider.
+    /// Adds the annotation and the step of an announced change of the weights. `weights` has the new weight of each
+    /// provider that the announcement names.
     pub(super) fn mark_share(&self, text: &str, weights: &BTreeMap<String, f64>, time: f64) -> Annotation {
         let Seen { history, shares, .. } = &mut *self.seen();
         let weights: Vec<_> = weights.iter().map(|(name, weight)| (history.names.provider(name), *weight)).collect();

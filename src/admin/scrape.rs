@@ -1,5 +1,5 @@
-//! Reads the text of the metrics, which has all numbers that the admin page shows. So the workers need no further
-//! counters for this page.
+//! Reads the text of the metrics, which has all numbers that the admin page shows, except the top list. So the workers
+//! need no further counters for the other numbers.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;
@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn metrics_text_when_nearly_valid_then_read_does_not_panic(
+        fn metrics_text_when_nearly_valid_then_no_panic_and_each_provider_has_a_name(
             text in LINES,
         ) {
             let mut names = Names::default();

@@ -20,7 +20,7 @@ pub(super) const OUTAGE_WINDOW: usize = 10;
 const REASONS_WINDOW: usize = 120;
 /// The time for which an outage stays in the summary after its end, in seconds.
 const SHOWN_SECONDS: f64 = 3600.0;
-/// An outage lists a class if at least this share of the pulls of the class fails.
+/// An outage lists a class if at least this share of the pulls of the class is 5xx.
 const CLASS_SHARE: f64 = 0.05;
 /// The largest number of classes that an outage lists.
 const CLASSES: usize = 4;
@@ -102,7 +102,8 @@ fn described(outage: &Outage, history: &History, annotations: &Annotations) -> V
     })
 }
 
-/// Returns the classes in which many pulls are 5xx, each with the share of its pulls that are 5xx.
+/// Returns the classes in which many pulls are 5xx, each with the share of its pulls that are 5xx. Returns at most
+/// [`CLASSES`] classes: those with the most 5xx.
 pub(super) fn failing(window: &Sample, history: &History, subject: Subject) -> Vec<Value> {
     let belongs = |position| subject == Subject::Origin || subject == Subject::Provider(position);
     let cells = |class: usize| {

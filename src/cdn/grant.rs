@@ -38,7 +38,7 @@ impl Grant {
     }
 
     /// Returns the grant of a response that has the directives `targeted` in the field that the CDN obeys before
-    /// Cache-Control, and the directives `for_all` in Cache-Control.
+    /// Cache-Control, and the directives `for_all` in Cache-Control. Does not check Vary.
     pub(crate) fn by(
         dialect: Dialect,
         status: StatusCode,
@@ -48,6 +48,7 @@ impl Grant {
         let obeyed = match targeted {
             Some(targeted) if dialect.ignores_no_cache() => {
                 // This CDN reads only the lifetime in its targeted field. It obeys the prohibitions in Cache-Control.
+                // If the targeted field has a lifetime, `no-cache` in Cache-Control is not a prohibition.
                 match targeted.max_age {
                     Some(seconds) if !for_all.is_unshared() => return Self::Lifetime(seconds),
                     _ => for_all,

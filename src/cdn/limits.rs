@@ -1,11 +1,12 @@
 //! Makes a response head fit into the limits of a CDN by removing header lines. The CDN would otherwise replace the
 //! response with an error.
 //!
-//! First, lines that are longer than the CDN's limit for one line are removed, unless their field is essential (see
-//! below). Then the lines of each list field are joined into one line (RFC 9110 §5.3). This changes the number of
-//! lines, but not the meaning of the field. If the head is still too large, lines are removed, one group after the
-//! other, in the order below. Inside a group the last line is removed first. In the origin, a framework writes its
-//! fields before middleware adds more fields, so the fields of the framework are removed last.
+//! A head that is within all limits is not changed. Otherwise, lines that are longer than the CDN's limit for one line
+//! are removed first, unless their field is essential (see below). Then the lines of each list field are joined into
+//! one line (RFC 9110 §5.3). This changes the number of lines, but not the meaning of the field. If the head is still
+//! too large, lines are removed, one group after the other, in the order below. Inside a group the last line is removed
+//! first. In the origin, a framework writes its fields before middleware adds more fields, so the fields of the
+//! framework are removed last.
 //!
 //! 1. Cookies that a later line of the same response replaces. No browser keeps such a cookie.
 //! 2. Fields that are in no list of this file. Most fields whose names begin with X- are in this group. Usually, no

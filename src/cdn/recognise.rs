@@ -241,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn recognition_when_header_fields_are_arbitrary_then_does_not_panic(
+        fn recognition_when_header_fields_are_arbitrary_then_no_panic_and_nearest_cdn_has_a_signal(
             lines in prop::collection::vec(
                 (prop::sample::select(FIELDS.to_vec()), prop::collection::vec(32_u8..=255, 0..40)),
                 0..8,

@@ -50,7 +50,8 @@ pub(crate) async fn read_body(
     }
 }
 
-/// Responds to the log-in form: with a cookie and a redirect to the page, or with the form again.
+/// Responds to the log-in form: with a cookie and a redirect to the page, or with the form again. While no token is
+/// configured, the redirect has no cookie.
 pub(crate) async fn log_in(
     (head, body): (&Parts, Incoming),
     most: usize,

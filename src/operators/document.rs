@@ -1,6 +1,6 @@
-//! HTML documents. Each document is one HTML file that contains its style and its script. The Content-Security-Policy
-//! allows only this style and this script, by their hashes. The pages have a part of their style in common, which is
-//! in `pages.css`.
+//! HTML documents. Each document is one HTML file that contains its style and, if it has one, its script. The
+//! Content-Security-Policy allows only this style and this script, by their hashes. The pages have a part of their
+//! style in common, which is in `pages.css`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

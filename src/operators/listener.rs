@@ -43,7 +43,10 @@ pub(crate) trait Respond: Send + Sync + 'static {
 pub(crate) fn bind_for(listen: &Listen, key: &str, purpose: &str) -> io::Result<Socket> {
     bind(listen).map_err(|error| {
         let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => format!("; stop the other process, or write another address in {key}"),
+            io::ErrorKind::AddrInUse => format!(
+                "; another process or another file has this address. Stop the other process, remove the other file, or \
+                 write another address in {key}"
+            ),
             _ => String::new(),
         };
         io::Error::new(error.kind(), format!("cannot listen on {listen} for {purpose}: {error}{remedy}"))

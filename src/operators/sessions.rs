@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_when_changed_expired_or_of_another_token_or_process_then_refused() {
+    fn cookie_when_invalid_or_beside_a_wrong_bearer_token_then_refused() {
         let (sessions, other) = (Sessions::new("session").unwrap(), Sessions::new("session").unwrap());
         let (token, changed) = (Secret::new("hunter2"), Secret::new("hunter3"));
         let cookie = sessions.cookie(&token, 1000);

@@ -30,14 +30,14 @@ pub struct OriginBody {
 
 /// Where the body comes from.
 pub(super) enum Source {
-    /// The connection has a plain exchange, and `left` bytes of the body have not been read.
+    /// The body of a plain exchange, with `left` bytes that have not been read, or an empty body of any exchange.
     Plain { left: u64 },
     /// The body is boxed, because the response is moved through all layers and most exchanges are plain.
     Hyper(Box<Received>),
 }
 
 /// The part of a body that arrived together with the head. This part is read before the head is passed on. So if the
-/// body fails at once, nothing has been sent, and the client gets the whoopsie page.
+/// body fails at once, nothing has been sent, and the client gets the whoopsie page or the response of the stand-in.
 enum First {
     /// No part arrived with the head, or the part has been passed on.
     Nothing,
@@ -85,8 +85,8 @@ impl Source {
     }
 }
 
-/// The largest number of frames that [`OriginBody::drain`] reads. If the body has more frames, the connection is not
-/// reused.
+/// The largest number of frames that one call of [`OriginBody::drain`] reads. If more frames have arrived, the
+/// connection is not reused.
 const DISCARD_FRAMES: usize = 8;
 
 impl OriginBody {
@@ -127,7 +127,7 @@ impl OriginBody {
         Ok(())
     }
 
-    /// Returns the number of body bytes that the origin has sent so far. The bytes of a stand-in do not count.
+    /// Returns the number of body bytes that were read from the origin so far. The bytes of a stand-in do not count.
     pub fn bytes(&self) -> u64 {
         self.replaced_bytes.unwrap_or(self.bytes)
     }
@@ -154,7 +154,7 @@ impl OriginBody {
             }
             match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                // The failure has already been counted. Nothing else has to be done, because nobody needs this body.
+                // A failure has already been counted. Nothing else has to be done, because nobody needs this body.
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => return false,
             }

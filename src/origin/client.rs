@@ -60,9 +60,9 @@ pub struct Client {
 pub(super) struct Current {
     pub(super) number: u64,
     pub(super) connection: Option<Multiplexed>,
-    /// The time of the last request over the connection, in milliseconds of the worker's clock.
+    /// The time of the most recent request over the connection, in milliseconds of the worker's clock.
     pub(super) used_ms: u64,
-    /// Whether the origin chose HTTP/1.1 on the last new TLS connection.
+    /// Whether the origin chose HTTP/1.1 on the most recent new TLS connection.
     pub(super) chose_http1: bool,
     /// Whether a reload has replaced the client, so that no connection is stored for new requests.
     pub(super) is_retired: bool,
@@ -142,7 +142,8 @@ impl Client {
         self.stand_in.as_ref()
     }
 
-    /// Counts a fault of the origin. A fault of the stand-in is only logged.
+    /// Counts a fault of a request to the origin. A fault of a request to the stand-in is only logged, and only if the
+    /// client did not cause the fault.
     pub(super) fn count(&self, fault: &Fault) {
         match self.settings.upstream.role {
             Role::Origin => self.metrics.fault(fault, Some(self.name)),

@@ -179,8 +179,8 @@ fn fault_of_handshake(error: &io::Error, has_certificate: bool) -> Fault {
 /// Discards writes after the peer has closed the connection, so that hyper still reads the response.
 ///
 /// An origin can refuse an upload (413, 401) and close the connection before it has read the whole body. The origin's
-/// response has then already arrived. Without this wrapper, hyper would stop at the first failed write and would not
-/// read the response.
+/// response can then already have arrived. Without this wrapper, hyper would stop at the first failed write and would
+/// not read the response.
 pub(super) struct ReadsAfterClose<S> {
     stream: S,
     discards_writes: bool,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest time for which new connections pass an address over after its first failure. Each further failure
-/// doubles this time.
+/// doubles this time, up to `LONGEST_PAUSE_MS`.
 const FIRST_PAUSE_MS: u64 = 1_000;
 const LONGEST_PAUSE_MS: u64 = 60_000;
 /// The time that one request has to probe an address that was passed over. If the probe has no result in this time (for
@@ -53,9 +53,10 @@ pub(super) struct Endpoint {
     until_ms: AtomicU64,
     /// How often the address was used again after failures.
     recoveries: AtomicU32,
-    /// The time of the first lookup that did not return the address. 0: the last lookup returned the address.
+    /// The time of the first lookup that did not return the address. 0: the most recent lookup returned the address, or
+    /// there was no lookup.
     missing_since_ms: AtomicU64,
-    /// Whether the health check has failed `unhealthy_after` times in a row.
+    /// Whether the address is unhealthy by the rule in `health.rs`.
     unhealthy: AtomicBool,
     /// Whether kept connections to this address get no further requests.
     left: AtomicBool,
@@ -103,8 +104,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether the caller may connect to the address. When the address was passed over for long enough, only
-    /// one caller gets [`Turn::Probe`].
+    /// Returns whether the caller may connect to the address. When the address was passed over for long enough, one
+    /// caller in each [`PROBE_MS`] gets [`Turn::Probe`].
     pub(super) fn turn(&self) -> (Turn, Seen) {
         self.turn_at(now_ms())
     }
@@ -150,7 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether the last attempt has failed. New connections then pass the address over, or one connection probes it.
+    /// Whether the most recent attempt at the address has failed. New connections then pass the address over, or one
+    /// connection probes it.
     pub(super) fn is_passed_over(&self) -> bool {
         self.until_ms.load(Ordering::Relaxed) != 0
     }

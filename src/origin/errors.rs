@@ -47,8 +47,8 @@ pub(super) fn fault_of(error: hyper::Error, tls: Option<&TlsEnd>) -> Fault {
     Fault::from_error(cause, error)
 }
 
-/// Returns the cause for an h2 error. A remote error means that the origin sent the reset. A local error with a reason
-/// means that h2 found the origin's frames malformed.
+/// Returns the cause for an h2 error, or `None` if the h2 error shows no cause. A remote error means that the origin
+/// sent a reset or a GOAWAY. A local error with a reason means that h2 found the origin's frames malformed.
 fn h2_cause(error: &h2::Error) -> Option<Cause> {
     if error.is_io() {
         return error.get_io().map(cause_of_io);

@@ -98,7 +98,8 @@ impl Client {
     }
 
     /// Checks the origin's response and prepares it for the layers. If the response has no body, its HTTP/1.1
-    /// connection returns to the pool at once.
+    /// connection returns to the pool at once. If the head of such a response wrongly announces a body, the connection
+    /// is closed.
     fn accept(
         self: Arc<Self>,
         mut response: Response<Content>,

@@ -141,7 +141,7 @@ pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), 
 }
 
 /// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection. The request gets its framing and
-/// its Connection again. A request that [`absolute`] has not changed stays unchanged.
+/// its `Connection: te` again, but no Upgrade. A request that [`absolute`] has not changed stays unchanged.
 pub(super) fn relative<B: Body>(request: &mut Request<B>) {
     if request.version() != Version::HTTP_2 {
         return;
@@ -179,8 +179,9 @@ fn canonical_length(headers: &mut http::HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. On HTTP/1.1 hyper has
-/// already limited the bytes of the head. On HTTP/2 the bytes are counted here, as RFC 9113 §6.5.2 defines the size.
+/// Refuses a response head that exceeds `server.max_headers` or `server.max_header_bytes`. On HTTP/1.1 hyper or
+/// `plain/` has already limited the bytes of the head. On HTTP/2 the bytes are counted here, as RFC 9113 §6.5.2 defines
+/// the size.
 pub(super) fn check_size<B>(response: &Response<B>, limits: &MessageLimits) -> Result<(), Fault> {
     let headers = response.headers();
     if headers.len() > limits.max_headers {
@@ -195,7 +196,7 @@ pub(super) fn check_size<B>(response: &Response<B>, limits: &MessageLimits) -> R
     Ok(())
 }
 
-/// Returns whether a response with this status never has a body (RFC 9110 §6.4.1).
+/// Returns whether a final response with this status never has a body (RFC 9110 §6.4.1 and §15.3.6).
 pub(crate) fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
@@ -205,7 +206,7 @@ pub(crate) fn unexpected_upgrade() -> Fault {
     Fault::from_error(Cause::BrokenHead, "the origin sent a 101, but the request did not ask for an upgrade")
 }
 
-/// Refuses a response that is ambiguous or has an invalid status.
+/// Refuses a response that is ambiguous or has an invalid status. Writes Content-Length as one plain number.
 pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault> {
     let broken = |why: &'static str| Err(Fault::from_error(Cause::BrokenHead, why));
     if !(200..600).contains(&response.status().as_u16()) {
@@ -241,7 +242,8 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// Removes the hop-by-hop fields from a response, and returns the filter of its names.
+/// Removes the hop-by-hop fields from a response, and Content-Length if the status forbids this field. Returns the
+/// filter of the names.
 pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) -> Names {
     let names = Names::of(&head.headers);
     hops::strip_hop_by_hop(&mut head.headers, names, &X_CDN_PROVIDER);

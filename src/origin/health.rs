@@ -17,9 +17,9 @@ pub struct HealthSettings {
     pub path: Option<String>,
     /// The time between two checks of an address, and the longest time of a check.
     pub interval: Duration,
-    /// The number of bad checks in a row after which an address is passed over.
+    /// The number of bad checks in a row after which an address becomes unhealthy.
     pub unhealthy_after: i32,
-    /// The number of good checks in a row after which an address is used again.
+    /// The number of good checks in a row after which an unhealthy address becomes healthy again.
     pub healthy_after: i32,
 }
 
@@ -44,8 +44,8 @@ fn check_path(text: &str) -> Checked<String> {
     const MOST_BYTES: usize = 2_048;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !text.starts_with('/') || !is_plain || text.len() > MOST_BYTES || PathAndQuery::try_from(text).is_err() {
-        return Err("is not a path; write a path that starts with \"/\", for example \"/healthz\", or \"\" for no \
-                    checks"
+        return Err("is not a path that can be requested; write a path of at most 2048 ASCII characters that starts \
+                    with \"/\" and has no space and no \"#\", for example \"/healthz\", or \"\" for no checks"
             .to_owned());
     }
     Ok(text.to_owned())
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn check_path_when_not_a_path_then_rejected() {
+    fn check_path_when_not_a_path_or_too_long_then_rejected() {
         assert!(check_path("/healthz?full=1").is_ok());
         for bad in ["healthz", "http://a/", "/a b", "/a#b", "/\u{e9}", &format!("/{}", "a".repeat(3_000))] {
             assert!(check_path(bad).is_err(), "{bad}");

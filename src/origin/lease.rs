@@ -51,8 +51,8 @@ impl Drop for InUse {
 pub(crate) struct Upstreams(Mutex<Vec<Weak<InUse>>>);
 
 impl Upstreams {
-    /// Returns a lease of the upstream with these settings, if such an upstream is in use. If the upstream uses TLS and
-    /// its TLS files have changed, reads these files again.
+    /// Returns a lease of the upstream with these settings, if such an upstream is in use. If the upstream uses TLS,
+    /// reads its TLS files again, and uses them if they have changed.
     ///
     /// # Errors
     /// Returns the problems of these files.

@@ -62,8 +62,8 @@ impl Upstream {
 
 /// Returns the addresses that are in use after a lookup: first the addresses that the lookup returned, then addresses
 /// of earlier lookups. An address that the lookup did not return stays in use until `hold` has passed since the first
-/// of such lookups. It is dropped earlier if the last attempt to connect to it has failed, or if its health check
-/// fails.
+/// of such lookups. It is dropped earlier if the most recent attempt to connect to it has failed, if it is unhealthy,
+/// or if the list already has [`MOST_ADDRESSES`] addresses.
 fn after_lookup(before: &[Arc<Endpoint>], found: Vec<SocketAddr>, hold: Duration, now_ms: u64) -> Vec<Arc<Endpoint>> {
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
     for address in interleaved(found) {
@@ -86,8 +86,8 @@ fn after_lookup(before: &[Arc<Endpoint>], found: Vec<SocketAddr>, hold: Duration
     endpoints
 }
 
-/// Returns the addresses without duplicates. The address families alternate (RFC 8305 §4), so that an attempt at one
-/// family is followed by an attempt at the other family.
+/// Returns at most [`MOST_ADDRESSES`] of the addresses, without duplicates. The address families alternate (RFC 8305
+/// §4), so that an attempt at one family is followed by an attempt at the other family.
 fn interleaved(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -132,8 +132,8 @@ mod tests {
 
     #[test]
     fn addresses_when_name_has_too_many_then_number_is_limited() {
-        // Because of the duplicate, each step of `interleaved` ends with an odd number of addresses. So the number goes
-        // from 31 to 33 before it is limited to 32.
+        // Because of the duplicate, each step of `interleaved` after the first step ends with an odd number of
+        // addresses. So the number goes from 31 to 33 before it is limited to 32.
         let pairs = (0..17).flat_map(|number| [format!("[::{number:x}]:80"), format!("10.0.0.{number}:80")]);
         let all: Vec<_> = ["[::0]:80".to_owned()].into_iter().chain(pairs).collect();
         let found = all.iter().map(|text| text.parse().unwrap()).collect();

@@ -2,14 +2,15 @@
 //! directions.
 //!
 //! Each worker has its own [`Client`]. So a connection stays on one core, and the lock of the connection pool is never
-//! contended. A request is sent over an idle connection. If no connection is idle, a new connection is made.
-//! `ARCHITECTURE.md` ("The pool, and when a request is sent twice") lists the cases in which a request is sent again.
-//! `send.rs` implements these cases. `plain/` makes the most frequent kind of exchange, and hyper makes all other
-//! exchanges. All workers share one [`Upstream`]: the addresses of the origin, and TLS.
+//! contended. A request is sent over an idle connection. If no connection is idle, a new connection is made. With
+//! HTTP/2, the requests of a worker share one connection. `ARCHITECTURE.md` ("The pool, and when a request is sent
+//! twice") lists the cases in which a request is sent again. `send.rs` implements these cases. `plain/` makes the most
+//! frequent kind of exchange, and hyper makes all other exchanges. All workers share one [`Upstream`]: the addresses of
+//! the origin, and TLS.
 //!
 //! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. For a request
 //! without a body that is sent over a reused HTTP/1.1 connection, this module mostly allocates nothing. An exception is
-//! a response with field names that are not standard names.
+//! a response with a field name that is neither a standard name nor a recent name (`plain/known_names.rs`).
 
 mod body;
 mod both_clients;

@@ -1,4 +1,4 @@
-//! The keys of `[origin]`, and the keys of `[server]` that also apply to messages from the origin.
+//! The keys of `[origin]`, and the keys of `[server]` that limit requests and responses.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,7 +17,8 @@ pub struct OriginSettings {
     /// Whether to use HTTP/2 instead of HTTP/1.1: without TLS by prior knowledge, with TLS if the origin chooses
     /// HTTP/2.
     pub http2: bool,
-    /// The longest time until a connection is established, including the TLS handshake.
+    /// The longest time until a connection is established, including the lookup of the name and the handshakes of TLS
+    /// and HTTP/2.
     pub connect_timeout: Duration,
     /// The longest time from the last byte of the request to the response head.
     pub response_timeout: Duration,

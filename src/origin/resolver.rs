@@ -24,8 +24,8 @@ impl Resolver {
     /// Creates a resolver from a function, which may block its thread.
     ///
     /// The system's resolver does not report the lifetime of its answer, so the period is a constant. The hold time is
-    /// two periods, because some name servers return only some of the addresses in each answer. So an address is
-    /// dropped only after three lookups in a row that do not return it.
+    /// two periods, because some name servers return only some of the addresses in each answer. So an address that
+    /// works is dropped only after three lookups in a row that do not return it.
     pub fn new(look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         let period = Duration::from_secs(10);
         Self { look_up: Arc::new(look_up), period, hold: period * 2 }

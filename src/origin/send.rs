@@ -144,8 +144,8 @@ impl Client {
         }
     }
 
-    /// Sends a request over this worker's HTTP/2 connection. If that connection has ended, sends the request over a new
-    /// connection.
+    /// Sends a request over this worker's HTTP/2 connection, or over a new connection if this worker has no usable
+    /// HTTP/2 connection.
     async fn send_multiplexed(
         &self,
         request: &mut Request<Upload>,

@@ -1,4 +1,4 @@
-//! The origin's address.
+//! The address of the origin or of its stand-in, as the configuration names it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(crate) enum Role {
     StandIn,
 }
 
-/// The place where the origin listens.
+/// The place where the origin or the stand-in listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A TCP port.
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn origin_url_when_text_is_arbitrary_then_parse_does_not_panic(
+        fn origin_url_when_text_is_arbitrary_then_no_panic_and_the_written_target_parses_to_itself(
             text in any::<String>(),
             near in r"[a1:.\[\]@/]{0,20}",
         ) {

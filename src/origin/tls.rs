@@ -191,7 +191,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = regular_file::read(path, MOST_BYTES)
         .map_err(|error| format!("names a file that cannot be read ({error}); {remedy}"))?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(format!("names a file of more than {MOST_BYTES} bytes; {remedy}"));
+        return Err(format!("names a file of more than {MOST_BYTES} bytes; write the path of a smaller PEM file"));
     }
     Ok(bytes)
 }

@@ -41,7 +41,8 @@ pub(super) fn fault_of(error: &rustls::Error, has_certificate: bool) -> Fault {
         rustls::Error::AlertReceived(alert) => Fault::from_error(Cause::TlsAlert, alert_text(*alert, has_certificate)),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Fault::from_error(
             Cause::TlsProtocol,
-            "the origin does not speak TLS on this port: if it speaks plain HTTP there, write http:// in origin.url",
+            "the origin does not speak TLS on this port: if it speaks plain HTTP there, write http:// in origin.url \
+             (for the stand-in, in origin.stand_in)",
         ),
         rustls::Error::PeerIncompatible(error) => Fault::from_error(
             Cause::TlsProtocol,
@@ -117,7 +118,7 @@ fn alert_text(alert: AlertDescription, has_certificate: bool) -> String {
             )
         }
         AlertDescription::UnrecognisedName => {
-            format!("the origin does not know the server name ({name}): correct origin.tls.server_name")
+            format!("the origin does not know the server name ({name}): write another name in origin.tls.server_name")
         }
         AlertDescription::ProtocolVersion => {
             format!("the origin speaks neither TLS 1.2 nor TLS 1.3 ({name}): update the origin")
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tls_error_when_inside_other_errors_then_becomes_a_fault_with_a_remedy() {
+    fn tls_error_when_inside_an_io_error_then_becomes_a_fault_and_another_io_error_does_not() {
         for (error, has_certificate, cause, words) in [
             (
                 rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {

@@ -68,7 +68,8 @@ impl Tunnel {
     }
 }
 
-/// Ends the tunnel when it is dropped. So the callback runs even if the task is dropped or fails.
+/// Marks the tunnel as ended and calls the callback, when this value is dropped. So the callback runs even if the task
+/// is dropped or fails.
 struct Ending(Arc<Tunnel>);
 
 impl Drop for Ending {

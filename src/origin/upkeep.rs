@@ -59,7 +59,7 @@ impl Lease {
 /// When each kind of work is done next.
 struct Plan {
     lookup: Instant,
-    /// The task of the last lookup.
+    /// The task of the most recent lookup.
     looking: Option<JoinHandle<()>>,
     checks: Instant,
     files: Files,
@@ -75,7 +75,8 @@ async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
         drop(lease);
         let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
-            // A request got no connection. One possible reason: the name has other addresses now.
+            // A request got no connection. One possible reason: the name has other addresses now. If instead the last
+            // lease was dropped, the next round of this loop returns.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }
@@ -134,13 +135,13 @@ async fn look_up(upstream: Arc<Upstream>) {
     {
         let target = &upstream.origin.target;
         let rest = if upstream.endpoints().is_empty() {
-            "no address is known yet, so requests to the origin fail"
+            "no address is known yet, so requests to this server fail"
         } else {
-            "the last addresses stay in use"
+            "the previous addresses stay in use"
         };
         tracing::warn!(
-            "the name of the origin at {target} cannot be looked up ({error}); {rest}; check DNS on this machine \
-             (such failures since the last message: {count})"
+            "the name of the server {target} (origin or stand-in) cannot be looked up ({error}); {rest}; check DNS on \
+             this machine (such failures since the last message: {count})"
         );
     }
 }
@@ -178,7 +179,7 @@ async fn check(upstream: &Upstream, endpoint: &Arc<Endpoint>, path: &str) -> Res
     }
 }
 
-/// The states of the files of `[origin.tls]` at the last read and at the last check.
+/// The states of the files of `[origin.tls]` at the most recent read and at the most recent check.
 struct Files {
     read: Vec<Option<Stamp>>,
     checked: Vec<Option<Stamp>>,
@@ -191,8 +192,8 @@ impl Files {
         Self { checked: read.clone(), read, next: Instant::now() }
     }
 
-    /// Reads the files again if they have changed since the last read but not since the last check, a second before. A
-    /// tool could still be writing a file that has changed since the last check.
+    /// Reads the files again if they have changed since the most recent read but not since the previous check, about a
+    /// second before. A tool could still be writing a file that has changed since the previous check.
     fn check(&mut self, upstream: &Upstream) {
         let Some(tls) = &upstream.tls else { return };
         let now = Instant::now();

@@ -98,7 +98,7 @@ impl Upload {
         Self { added: None, incoming: None, left: None, progress: None, stalled: None, claims: None }
     }
 
-    /// Inserts the fields that are still missing into the head, for hyper.
+    /// Inserts into the head the fields that the head still lacks. hyper needs all fields in the head.
     pub(super) fn complete(request: &mut Request<Self>) {
         if let Some(added) = request.body_mut().added.take() {
             added.insert(request.headers_mut());

@@ -166,8 +166,9 @@ impl Upstream {
         reached
     }
 
-    /// Returns the addresses to try, in this order: an address to probe, then the usable addresses in turn. If no
-    /// address is usable, all addresses are tried. So the only address of an origin is always tried.
+    /// Returns the addresses to try, in this order: an address to probe, if there is one, then the usable addresses in
+    /// turn. An unhealthy address is not usable while another address is healthy. If no address is usable, all
+    /// addresses are tried. So the only address of an origin is always tried.
     fn candidates(&self, endpoints: &[Arc<Endpoint>]) -> Vec<(Arc<Endpoint>, Seen)> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
         let (before, after) = endpoints.split_at(first);
@@ -203,7 +204,7 @@ fn leave_unhealthy(endpoints: &[Arc<Endpoint>]) {
     }
 }
 
-/// Tries the addresses one after the other. The next attempt begins when an attempt has failed, or when the last
+/// Tries the addresses one after the other. The next attempt begins when an attempt has failed, or when the most recent
 /// attempt has run for [`HEAD_START`]. When an attempt succeeds, each other attempt that has run for [`HEAD_START`]
 /// counts as failed. Otherwise new connections would wait for the slow address again.
 async fn race(

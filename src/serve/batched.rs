@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn large_write_when_nothing_is_collected_then_is_passed_on() {
+    fn large_write_when_nothing_is_collected_then_is_passed_on_and_otherwise_is_divided() {
         let (mut stream, batch) = batched(Peer { room: usize::MAX, ..Peer::default() });
         let frame = [b'x'; LIMIT];
         assert_eq!(write(&mut stream, &[&frame]), Poll::Ready(LIMIT));

@@ -3,7 +3,7 @@
 //! The registration and its removal need two system calls and an allocation. If a client opens a connection for each
 //! request, the request has mostly arrived when edgeshim accepts the connection, and the socket's buffer has room for
 //! the response. So edgeshim tries the first read and each write before the registration. The socket of such a
-//! connection is never registered.
+//! connection is mostly never registered.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;

@@ -75,7 +75,7 @@ impl Incoming {
         }
     }
 
-    /// Removes the listener from the runtime. Closing the returned queue closes the listener.
+    /// Removes the listener from the runtime. Dropping the returned queue closes the listener.
     pub(super) fn into_queue(self) -> Queue {
         Queue { socket: self.socket.into_inner(), is_tls: self.is_tls, left: MOST_QUEUED }
     }
@@ -162,8 +162,9 @@ pub(super) fn bind(listen: &Listen, inherited: Option<Socket>) -> io::Result<Lis
     socket.and_then(|socket| Listener::new(socket, listen)).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "; another process listens on this address. If this process is an edgeshim, send it SIGUSR2 to replace \
-                 it without downtime. Otherwise stop the process, or write another address"
+                "; another process listens on this address, or the path of the unix socket is another file. If another \
+                 edgeshim listens, send it SIGUSR2 to replace it without downtime. Otherwise stop the other process, \
+                 or write another address"
             }
             _ => "",
         };

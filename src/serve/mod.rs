@@ -250,7 +250,8 @@ impl Server {
 
     /// Drains: closes the listeners and lets the requests in flight finish. Waits until all connections have closed,
     /// for at most `limit`. Then stops the workers, which drop the connections that are still open, and removes the
-    /// socket files. Returns what was cut off, or `None` if all connections closed in time.
+    /// socket files that this process has to remove. Returns what was cut off, or `None` if all connections closed in
+    /// time.
     pub fn finish(&self, limit: Duration) -> Option<Cut> {
         let files: Vec<_> = {
             let mut listeners = self.listeners();

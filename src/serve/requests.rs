@@ -25,8 +25,8 @@ use crate::wire::names::{EXPECT, UPGRADE};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// The number of fields that the layers add to a request without experiments: two ids, Via, CDN-Loop, Forwarded, and
-/// three fields `X-Forwarded-*`.
+/// The number of fields for which each request head gets room. The layers and the leaf can add these fields: two ids,
+/// Via, CDN-Loop, Forwarded, and three fields `X-Forwarded-*`.
 const ADDED_FIELDS: usize = 8;
 
 /// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to this
@@ -54,8 +54,8 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         if head.version == Version::HTTP_2 {
             values::trim(&mut head.headers);
         }
-        // The map of a connection's first request has no room for more fields. Without this call, the map would grow
-        // twice while the layers add fields.
+        // The map of a connection's first request has no room for more fields. Without this call, the map could grow
+        // twice while the layers and the leaf add fields.
         head.headers.reserve(ADDED_FIELDS);
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         if ctx.fields(&head.headers).has(&UPGRADE) {

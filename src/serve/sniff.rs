@@ -84,8 +84,8 @@ pub(super) async fn proxy_source<S: Socket>(
     }
 }
 
-/// Reads once. Fails if the deadline expires, the peer closes the connection, or no byte arrives for [`LEAVE_AFTER`]
-/// during the drain.
+/// Reads once. Fails if the deadline expires, or the peer closes the connection. During the drain, an empty `buffer`
+/// also makes the function fail if no byte arrives for [`LEAVE_AFTER`].
 pub(super) async fn read_more<S: Socket>(stream: &mut S, buffer: &mut BytesMut, state: &State) -> io::Result<()> {
     let deadline = &state.deadline;
     let silent = buffer.is_empty();
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxy_header_when_complete_then_source_address_is_returned() {
+    fn proxy_header_when_complete_then_source_is_returned_and_when_incomplete_then_none() {
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\nGET /";
         assert_eq!(proxy_header(line).unwrap(), Some((line.len() - 5, Some("192.0.2.7".parse().unwrap()))));
         assert_eq!(proxy_header(b"PROXY UNKNOWN\r\n").unwrap(), Some((15, None)));

@@ -22,8 +22,8 @@ pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 /// next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
-/// While a request is in flight, edgeshim reads only to notice that the client closes the connection. If the socket is
-/// not registered with the runtime, this read can wait for this time.
+/// While a completely received request is in flight, edgeshim reads only to notice that the client closes the
+/// connection. If the socket is not registered with the runtime, this read can wait for this time.
 const POSTPONE_READ: Duration = clock::TICK;
 
 /// The event for which the deadline of a connection is currently armed.
@@ -40,8 +40,9 @@ pub(super) enum Purpose {
 }
 
 /// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
-/// them run on one thread, so no lock is ever contended. A lock costs two atomic instructions all the same, and so does
-/// each update that reads and writes in one step. So the fields that each request needs are loaded and stored.
+/// them run on one thread, so no lock is ever contended. An uncontended lock costs two atomic instructions, and an
+/// update that reads and writes in one step costs as much. So the fields that each request needs are updated by a load
+/// and a store.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
@@ -197,7 +198,7 @@ impl State {
     pub(super) fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.store(self.in_flight.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.idle_since_ms.store(0, Ordering::Relaxed);
-        // If the trailers of the last response could not be written, the next response must not get these trailers.
+        // If the trailers of the previous response could not be written, the next response must not get these trailers.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
             // This request is pipelined: hyper read it together with an earlier request. So `received` was not called

@@ -1,4 +1,4 @@
-//! Writes trailers that the response head does not announce. hyper itself does not write such trailers.
+//! Writes the trailers of HTTP/1.1 responses. hyper itself writes only the trailers that the response head announces.
 //!
 //! The body reports its end only after hyper has written everything before the trailers. hyper then writes its last
 //! chunk. The stream (`watched.rs`) replaces this chunk with a last chunk that contains the trailers.

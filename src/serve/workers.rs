@@ -313,8 +313,8 @@ impl<E: EdgeService> Acceptor<E> {
     }
 }
 
-/// Logs why an accept has failed, and pauses. Does nothing if the accept has failed only because the next connection in
-/// the queue was already closed.
+/// Logs why an accept has failed, and pauses. Does nothing if the next accept can succeed at once: the next connection
+/// in the queue was already closed, or a signal has interrupted the accept.
 async fn after_failure(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
     if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput) {

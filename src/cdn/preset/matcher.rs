@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn matcher_when_value_passes_the_test_then_matches() {
+    fn matcher_when_value_passes_the_test_then_matches_and_otherwise_does_not() {
         let member = |line| holds(&CDN_LOOP, Test::Member("Fastly".to_owned()), line);
         assert!(member("cloudflare; subreqs=1, fastly;x=\"a, b\""));
         assert!(!member("fastlyy, x-fastly"));

@@ -303,8 +303,8 @@ impl Preset {
         }
     }
 
-    /// Returns whether this CDN sends the client's address or the point of presence in a field. The value of such a
-    /// field is not a secret.
+    /// Returns whether `field` is the field in which this CDN sends the client's address or its point of presence. The
+    /// value of such a field is not a secret.
     pub(crate) fn is_public_field(&self, field: &HeaderName) -> bool {
         let (client, pop) = (self.client.as_ref(), self.pop.as_ref());
         client.is_some_and(|client| client.field == *field) || pop.is_some_and(|pop| pop.field == *field)

@@ -67,7 +67,7 @@ pub(super) struct Odd {
     sent: usize,
     /// The bytes that have been read.
     received: Bytes,
-    /// The error with which the last read failed.
+    /// The error of the most recent read, if this read failed.
     failure: Option<io::Error>,
 }
 
@@ -76,8 +76,8 @@ impl Plain {
         Self { socket, rest: Bytes::new(), is_kept: true }
     }
 
-    /// Returns whether an idle connection can carry another request. The result is `false` if bytes have followed
-    /// the last response, or if the origin has closed the connection, or if that response had `Connection: close`.
+    /// Returns whether an idle connection can carry another request. The result is `false` if bytes have followed the
+    /// previous response, or if the origin has closed the connection, or if that response had `Connection: close`.
     pub(super) fn is_ready(&self) -> bool {
         self.is_kept && self.socket.early().is_none()
     }

@@ -8,9 +8,9 @@ use http_body::Body;
 use crate::origin::upload::Upload;
 use crate::wire::names::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 
-/// Appends the head to `out`, with the fields that are still missing in it. Returns `false` if the request is not
-/// plain: it has a body, asks for an upgrade, or is not a usual HTTP/1.1 request. `out` can then contain a part of the
-/// head.
+/// Appends the head to `out`, with the fields that the head of `request` still lacks. Returns `false` if the request is
+/// not plain: it has a body, asks for an upgrade, or is not a usual HTTP/1.1 request. `out` can then contain a part of
+/// the head.
 pub(super) fn write(request: &Request<Upload>, out: &mut Vec<u8>) -> bool {
     if request.version() != Version::HTTP_11 || request.method() == Method::CONNECT || !request.body().is_end_stream() {
         return false;
