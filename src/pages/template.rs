@@ -164,7 +164,7 @@ fn unknown(name: &str) -> String {
     let known: Vec<_> = if name.starts_with(['#', '^']) {
         names(&Setting::ALL).chain(names(&RequestCondition::ALL)).chain(names(&Condition::KNOWN)).collect()
     } else {
-        ["text.KEY"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
+        ["text.KEY", "words KEY …"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
     };
     format!("unknown placeholder `{{{{{}}}}}`; write one of {}", shown(name), known.join(", "))
 }
