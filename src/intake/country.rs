@@ -55,8 +55,8 @@ impl fmt::Display for CountryError {
                 error.to_string().escape_debug()
             ),
             Self::NoCountries => f.write_str(
-                "has no countries (its networks have no country.iso_code); name a file of countries or cities, for \
-                 example \"GeoLite2-Country.mmdb\"",
+                "has no countries (its first networks have no country.iso_code); name a file of countries or cities, \
+                 for example \"GeoLite2-Country.mmdb\"",
             ),
         }
     }

@@ -18,8 +18,8 @@ use super::directives::{Argument, Directive, Directives, is_token, is_token_byte
 /// lifetime.
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// The largest number of field names in all no-cache directives of a response, and in all private directives. With
-/// more names, the directive is read as a directive without a list.
+/// The largest number of field names in all no-cache directives of a response, and also in all private directives. If
+/// there are more names, the directive is read as a directive without a list.
 const MAX_FIELD_NAMES: usize = 8;
 /// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
@@ -203,8 +203,9 @@ impl<'a> CacheControl<'a> {
     /// Removes every directive that contradicts a stricter directive, so that all caches read the line in the same way.
     ///
     /// If no-store is present, only no-store, no-transform and unknown directives stay. private and no-cache remove
-    /// lifetimes, because Fastly would obey the lifetimes. no-cache, private and must-revalidate remove
-    /// stale-while-revalidate and stale-if-error, because some caches would still serve stale responses.
+    /// lifetimes, because Fastly would obey the lifetimes. private and no-cache also remove immutable. private removes
+    /// public and proxy-revalidate. no-cache, private and must-revalidate remove stale-while-revalidate and
+    /// stale-if-error, because some caches would still serve stale responses.
     pub fn settle(&mut self) {
         if self.no_store {
             *self = Self {

@@ -40,7 +40,7 @@ pub struct FrameTracker {
     /// The bytes of the current frame's header that have arrived, and their number.
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Whether a head has begun with HEADERS and its last frame has not ended yet.
+    /// Whether a head has begun with HEADERS or CONTINUATION, and its last frame has not ended yet.
     in_head: bool,
     /// Whether the current frame is the last frame of the head.
     is_last: bool,

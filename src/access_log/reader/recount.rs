@@ -165,7 +165,7 @@ impl Recount {
                 let counter = counters.entry(metric.series(values)).or_default();
                 *counter = counter.saturating_add(count);
             };
-            // The metric of pulls has only statuses in this range.
+            // edgeshim_pulls_total has only statuses in this range.
             if (100..=599).contains(&status.parse().unwrap_or(0)) {
                 add(&PULLS, &[provider, class, status], cell.lines);
             }

@@ -18,7 +18,7 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// The largest number of bytes in which these bytes are searched, because whitespace can come before them.
+/// The largest number of bytes that decide the shape of a body, together with the whitespace at the start of the body.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
