@@ -2,9 +2,9 @@
 //!
 //! **Cost** of a request: its record moves into a lock-free queue. If the writer sleeps, the request also makes one
 //! system call to wake the writer. The writer sleeps after half a second without a record. **Can fail:** lines are lost
-//! if the queue is full, the disk is full or the pipe is closed. A request never waits. The metric
-//! `edgeshim_access_log_dropped_total` counts each lost line. So the number of written lines plus the number of lost
-//! lines equals the number of records.
+//! if the queue is full, or if the output accepts no lines, for example because the disk is full or the pipe is closed.
+//! A request never waits. The metric `edgeshim_access_log_dropped_total` counts each lost line. So the number of
+//! written lines plus the number of lost lines equals the number of records.
 //!
 //! All slots of the queue, about 36 MiB, are allocated when a log is opened.
 

@@ -26,7 +26,7 @@ pub(super) fn check(settings: &mut Settings, root: &mut Section<'_>) {
 }
 
 /// Checks that the server has an address, and that no two listeners have the same address or overlapping addresses.
-/// Also checks that an admin listener that is open to the network has a token.
+/// Also checks `[server.tls]`, and that an admin listener that is open to the network has a token.
 fn listeners(settings: &Settings, root: &mut Section<'_>) {
     let (server, admin) = (root.section("server"), root.section("admin"));
     let mut claimed = Claimed::default();

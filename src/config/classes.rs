@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::file::Section;
 use crate::edge::request::class::{CacheMode, CachePolicy, ClassRule};
 
-/// The largest number of globs in one list. The number is limited, because each request can be compared with all globs
-/// of the list.
+/// The largest number of globs in one list. The number is limited, because each pull can be compared with all globs of
+/// the list.
 const MAX_GLOBS: usize = 1_000;
 
 pub(super) fn check(classes: &[ClassRule], sections: Vec<Section<'_>>) {

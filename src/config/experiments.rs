@@ -35,7 +35,7 @@ pub(super) fn check(settings: &Settings, sections: Vec<Section<'_>>) {
     }
 }
 
-/// Checks the shares, and that all keys name arms of the experiment.
+/// Checks the shares, and that the keys `users` and `hosts` name arms of the experiment.
 fn arms(experiment: &ExperimentSettings, section: &Section<'_>) {
     if section.is_bad("arms") {
         return;
@@ -64,8 +64,8 @@ fn arms(experiment: &ExperimentSettings, section: &Section<'_>) {
     }
 }
 
-/// Reports each entry that does not name an arm. If `by_name` is true, the name of the entry must be an arm. If it is
-/// false, the text of the entry must be an arm.
+/// Reports each entry that does not name an arm. If `by_name` is true, the name of the entry must be an arm. If
+/// `by_name` is false, the text of the entry must be an arm.
 fn known_arms(arms: &BTreeMap<String, Share>, section: &Section<'_>, key: &str, by_name: bool) {
     let known = arms.keys().map(|arm| quote(arm)).collect::<Vec<_>>().join(", ");
     for (entry, text) in section.texts(key) {

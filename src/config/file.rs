@@ -220,8 +220,7 @@ impl<'f> Section<'f> {
         Some(array.iter().enumerate().map(entry).collect())
     }
 
-    /// Reads a block of texts, whose names the operator chooses. `check_name` checks each name, and `check` checks and
-    /// converts each text.
+    /// Reads a block of texts. `check_name` checks each name, and `check` checks and converts each text.
     pub(super) fn read_map<T>(
         &mut self,
         name: &'static str,
@@ -381,7 +380,7 @@ impl<'f> Section<'f> {
     pub(super) fn reject_unknown(&self) {
         let Some(table) = self.table else { return };
         let known = self.file.known.borrow().get(&self.key).cloned();
-        // In some blocks the operator chooses the names. `read_map` and `named_sections` have already checked these
+        // In some blocks the operator chooses the names. `read_entries` and `named_sections` have already checked these
         // names. Such a block has no entry in `known`, so no name of the block is unknown here.
         let Some(known) = known else { return };
         for (name, value) in table {

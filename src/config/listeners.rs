@@ -66,7 +66,7 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// Records the address of a listener, or returns an error if an earlier listener has the same or an overlapping
-    /// address.
+    /// address. An address with port 0 overlaps no other address.
     pub(super) fn claim(&mut self, listen: &Listen) -> Checked<()> {
         if let Listen::Tcp(address) | Listen::Tls(address) = listen {
             if address.port() == 0 {

@@ -2,10 +2,10 @@
 //!
 //! `settings` lists the blocks of the file, for example `[server]`. The code that uses a key also declares this key
 //! ([`Keys`](crate::keys::Keys)). `file` reads single keys from the TOML tree. `reader` writes the values of these keys
-//! to the settings, and `effective` shows the settings as JSON. `checks` and `classes` check whether the values of
-//! different keys fit together. `provider_blocks` and `provider_proofs` read the providers, whose keys depend on each
-//! other. All problems of a file are reported together, so that operators can correct all of them before the next try.
-//! All commands read the configuration with the same functions.
+//! to the settings, and `effective` shows the settings as JSON. `checks`, `classes`, `experiments` and `tls_block`
+//! check whether the values of different keys fit together. `provider_blocks` and `provider_proofs` read the providers,
+//! whose keys depend on each other. All problems of a file are reported together, so that operators can correct all
+//! problems before the next try. All commands read the configuration with the same functions.
 
 use std::io;
 use std::path::Path;

@@ -75,8 +75,8 @@ impl Secrets {
 pub(super) struct Surroundings {
     /// The identity header.
     identity: HeaderName,
-    /// Whether `server.trusted_proxies` contains every address. Then every client can claim any address, so an address
-    /// proves nothing.
+    /// Whether `server.trusted_proxies` contains every IPv4 address or every IPv6 address. Then every client with such
+    /// an address can claim any address, so an address proves nothing.
     trusts_all: bool,
     /// Whether `server.trusted_proxies` is empty.
     trusts_none: bool,

@@ -55,8 +55,8 @@ impl fmt::Display for CountryError {
                 error.to_string().escape_debug()
             ),
             Self::NoCountries => f.write_str(
-                "has no countries (its networks have no country.iso_code); name a file of countries or cities, for \
-                 example \"GeoLite2-Country.mmdb\"",
+                "has no countries (its first networks have no country.iso_code); name a file of countries or cities, \
+                 for example \"GeoLite2-Country.mmdb\"",
             ),
         }
     }
@@ -95,8 +95,8 @@ impl Countries {
         Ok(Self { opened, reader: ArcSwap::from_pointee(reader(content)?) })
     }
 
-    /// Returns the country of an address. Returns [`Country::OTHER`] if the file has no country for the address, or a
-    /// code that is not in edgeshim's list of countries.
+    /// Returns the country of an address. Returns [`Country::OTHER`] if the file has no readable country for the
+    /// address, or a code that is not in edgeshim's list of countries.
     pub fn of(&self, address: IpAddr) -> Country {
         code(&self.reader.load(), address.to_canonical()).unwrap_or(Country::OTHER)
     }

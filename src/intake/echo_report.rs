@@ -2,7 +2,7 @@
 //!
 //! A report is a JSON object. Its last key is `mac`, an HMAC-SHA256 that is made with the key `smoke.token`. The MAC
 //! covers the text `report`, the NONCE of the signed path, and the bytes of the body before `,"mac"`. So a report of
-//! another server, of another request, or with a changed value is not valid.
+//! a server without this key, of another request, or with a changed value is not valid.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub(crate) struct EchoReport {
     /// The version of HTTP.
     pub version: String,
     pub method: String,
-    /// Header fields of the request. Long values are truncated.
+    /// The next eight texts are values of header fields of the request. Long values are truncated.
     pub host: String,
     pub via: String,
     pub cdn_loop: String,

@@ -1,5 +1,5 @@
 //! Input that is not a pull: beacons, load times (RUM), the logs that CDNs push, the signed paths of `edgeshim smoke`,
-//! the configured address lists and country files, and the files of `[server.tls]`.
+//! the configured address lists and country files, the files of `[server.tls]`, and the CAs of providers.
 
 pub(crate) mod beacon;
 pub(crate) mod country;

@@ -110,7 +110,7 @@ pub(crate) fn verify(token: &Secret, path: &str, now_seconds: u64) -> Option<Sig
     (signed_at_seconds.abs_diff(now_seconds) <= WINDOW_SECONDS).then_some(Signed { task, signed_at_seconds })
 }
 
-/// Returns the NONCE of a path. Returns an empty text if the path has no NONCE.
+/// Returns the NONCE of a signed path. Does not check the path.
 pub(crate) fn nonce(path: &str) -> &str {
     path.rsplit('/').nth(1).unwrap_or_default()
 }

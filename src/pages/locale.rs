@@ -272,7 +272,7 @@ mod tests {
         ("*", "en"),
         (" de ", "de"),
         ("\tde\t", "de"),
-        // Ranges with more subtags than the known tag.
+        // Ranges with more subtags than a known tag, and ranges that only resemble a known tag.
         ("de-AT", "de"),
         ("de-at", "de"),
         ("de-Latn-CH-1996", "de"),

@@ -67,8 +67,8 @@ impl Plural {
         self.categories.iter().map(|(category, _)| *category)
     }
 
-    /// Returns whether only one number belongs to a category. The form for such a category is allowed to omit the
-    /// number.
+    /// Returns whether only one number of [`SAMPLE`] belongs to a category. The form for such a category is allowed to
+    /// omit the number.
     pub(super) fn is_one_number(&self, category: Category) -> bool {
         self.categories.contains(&(category, 1))
     }

@@ -164,7 +164,7 @@ fn unknown(name: &str) -> String {
     let known: Vec<_> = if name.starts_with(['#', '^']) {
         names(&Setting::ALL).chain(names(&RequestCondition::ALL)).chain(names(&Condition::KNOWN)).collect()
     } else {
-        ["text.KEY"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
+        ["text.KEY", "words KEY …"].into_iter().chain(names(&Setting::ALL)).chain(names(&Slot::ALL)).collect()
     };
     format!("unknown placeholder `{{{{{}}}}}`; write one of {}", shown(name), known.join(", "))
 }
@@ -192,7 +192,8 @@ pub(super) struct Template<'t> {
 }
 
 impl<'t> Template<'t> {
-    /// Parses `source`. If there are mistakes, returns all of them, in the order of lines.
+    /// Parses `source`. If there are mistakes, returns all mistakes, in the order of lines. Parsing stops at a `{{`
+    /// without a `}}` after it, and after too many pieces.
     pub(super) fn parse(source: &'t str) -> Result<Self, Vec<Mistake>> {
         let mut pieces = Vec::new();
         let mut mistakes = Vec::new();

@@ -238,7 +238,7 @@ fn page_when_rendered_then_has_the_reference_and_loads_only_the_beacon() {
 }
 
 #[test]
-fn page_when_settings_are_absent_then_has_no_links_to_help_and_the_default_site_name() {
+fn page_when_settings_are_absent_then_has_the_default_site_name_and_no_links_to_help() {
     let page = english(&PageSettings::default(), &VALUES);
     assert_eq!(page.matches("<a ").count(), 1, "the page must have one link, which reloads the page");
     assert!(page.contains("src=\"/status/images/beacon.gif?source="));

@@ -2,10 +2,10 @@
 //! all caches read in the same way.
 //!
 //! Reading never fails. Origins send several lines, junk between commas, lifetimes that are not numbers, and quoted
-//! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First, a directive that
-//! might restrict caches takes effect. Second, a lifetime that is not a number is read as 0, because RFC 9111 §4.2.1
-//! encourages caches to treat such a response as stale. Reading takes time linear in the input and stores a bounded
-//! part of it.
+//! strings without a closing quote. Text that cannot be read is dropped, with two exceptions. First, no-store, no-cache
+//! and private take effect anywhere in such text. Second, a lifetime that is not a number is read as 0, because
+//! RFC 9111 §4.2.1 encourages caches to treat such a response as stale. Reading takes time linear in the input and
+//! stores a bounded part of the input.
 
 use std::cmp::Ordering;
 
@@ -18,8 +18,8 @@ use super::directives::{Argument, Directive, Directives, is_token, is_token_byte
 /// lifetime.
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// The largest number of field names in one directive. A directive with more names is read as a directive without a
-/// list.
+/// The largest number of field names in all no-cache directives of a response, and also in all private directives. If
+/// there are more names, the directive is read as a directive without a list.
 const MAX_FIELD_NAMES: usize = 8;
 /// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
@@ -203,8 +203,9 @@ impl<'a> CacheControl<'a> {
     /// Removes every directive that contradicts a stricter directive, so that all caches read the line in the same way.
     ///
     /// If no-store is present, only no-store, no-transform and unknown directives stay. private and no-cache remove
-    /// lifetimes, because Fastly would obey the lifetimes. no-cache, private and must-revalidate remove
-    /// stale-while-revalidate and stale-if-error, because some caches would still serve stale responses.
+    /// lifetimes, because Fastly would obey the lifetimes. private and no-cache also remove immutable. private removes
+    /// public and proxy-revalidate. no-cache, private and must-revalidate remove stale-while-revalidate and
+    /// stale-if-error, because some caches would still serve stale responses.
     pub fn settle(&mut self) {
         if self.no_store {
             *self = Self {
@@ -428,8 +429,8 @@ fn folded(a: &str, b: &str) -> Ordering {
     a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
 }
 
-/// Whether caches store responses with this status even without a lifetime. These are the statuses of RFC 9110 §15.1
-/// except 501, the status 304, and statuses that some CDN adds. The added statuses are 302, 303, 307 and client errors
+/// Whether caches store responses with this status even without a lifetime. These are 304, statuses that
+/// some CDN adds, and the statuses of RFC 9110 §15.1 except 501. The added statuses are 302, 303, 307 and client errors
 /// for which two CDNs have a default lifetime.
 pub(crate) fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(

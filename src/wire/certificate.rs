@@ -27,7 +27,8 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads a certificate (DER). Returns `None` if the bytes are not exactly one X.509 certificate.
+    /// Reads a certificate (DER). Returns `None` if the bytes are not exactly one X.509 certificate, or if its subject
+    /// alternative names cannot be read.
     pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {

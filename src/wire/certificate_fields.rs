@@ -23,7 +23,7 @@ use super::values::{Lines, only_line};
 pub enum CertificateField {
     /// Client-Cert (RFC 9440).
     ClientCert,
-    /// X-Forwarded-Client-Cert. Only its last element is read, because each proxy appends an element.
+    /// X-Forwarded-Client-Cert. Only its last element is used, because each proxy appends an element.
     XForwardedClientCert,
 }
 

@@ -119,7 +119,7 @@ impl<'a> Iterator for ListedTags<'a> {
 /// Returns the next member of a list and the text after the member, or `None` at the end.
 ///
 /// The time for a complete list is linear. The search for a closing quote stops at the next quote, so two searches
-/// never read the same bytes.
+/// for a closing quote never read the same bytes.
 fn take_listed(line: &[u8]) -> Option<(Listed<'_>, &[u8])> {
     let start = line.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
     let line = line.get(start..)?;

@@ -16,14 +16,14 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 /// The largest number of overhead frames in one window of [`FLOOD_WINDOW_MS`]. An overhead frame is any frame that
-/// carries no part of a request, for example SETTINGS, PING or PRIORITY.
-/// A `WINDOW_UPDATE` frame is an overhead frame if the client has no credit for it. The codec answers most overhead
-/// frames, so a flood costs CPU time that other connections need. Real clients send fewer than a hundred of these
-/// frames in a second, not counting one `RST_STREAM` for each request that they cancel.
+/// carries no part of a request, for example SETTINGS, PING or PRIORITY. Exception: a `WINDOW_UPDATE` frame is an
+/// overhead frame only if the client has no credit for the frame. The codec answers most overhead frames, so a flood
+/// costs CPU time that other connections need. Real clients send fewer than a hundred overhead frames in a second, not
+/// counting one `RST_STREAM` for each request that they cancel.
 const FLOOD_FRAMES: u32 = 10_000;
 const FLOOD_WINDOW_MS: u64 = 1000;
 
-/// The credit for `WINDOW_UPDATE` frames grows by this number with each request.
+/// The credit for `WINDOW_UPDATE` frames grows by this number with each HEADERS frame.
 const CREDIT_OF_REQUEST: u32 = 2;
 /// The largest credit. The credit grows by one with each byte that is written to the client. The shortest DATA frame
 /// with content has ten bytes, so each such frame adds at least ten. A real client sends at most one `WINDOW_UPDATE`
@@ -40,7 +40,7 @@ pub struct FrameTracker {
     /// The bytes of the current frame's header that have arrived, and their number.
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Whether a head has begun with HEADERS and its last frame has not ended yet.
+    /// Whether a head has begun with HEADERS or CONTINUATION, and its last frame has not ended yet.
     in_head: bool,
     /// Whether the current frame is the last frame of the head.
     is_last: bool,

@@ -71,12 +71,12 @@ impl Names {
         self.has_bit(name.as_str().as_bytes())
     }
 
-    /// Returns `false` if all names of a list are absent.
+    /// If the result is `false`, all names of the list are absent.
     pub(crate) fn can_have_any(self, list: Self) -> bool {
         (self.0[0] & list.0[0]) | (self.0[1] & list.0[1]) != 0
     }
 
-    /// Returns `false` if no field has the arm of an experiment.
+    /// If the result is `false`, no field has the arm of an experiment.
     pub(crate) fn can_have_assignment(self) -> bool {
         self.has_bit(ASSIGNMENT.as_bytes())
     }
@@ -113,7 +113,8 @@ impl<'a> Fields<'a> {
         self.headers
     }
 
-    /// Returns `false` if the field is absent. `true` means that a look-up must show whether the field is present.
+    /// If the result is `false`, the field is absent. If the result is `true`, only a look-up shows whether the field
+    /// is present.
     pub(crate) fn can_have(self, name: &HeaderName) -> bool {
         let can_have = self.names.can_have(name);
         debug_assert!(can_have || !self.headers.contains_key(name), "the filter of the head does not contain {name}");

@@ -13,8 +13,9 @@
 //! chunked), the tracker stops. A head after this position gets no clear verdict and is refused. So if the tracker and
 //! hyper disagree, the worst result is the refusal of a valid request.
 //!
-//! Cost: one `memchr2` per line, and a few compared bytes for lines that start with `c` or `t`. The tracker stores only
-//! its position and a few facts about the current head.
+//! Cost for a head: one `memchr2` per field line, two `memchr3` and one `memchr2` for the request line, and a few
+//! compared bytes for lines that start with `c` or `t`. The tracker stores only its position, the number of clear heads
+//! and a few facts about the current head.
 
 use memchr::{memchr2, memchr3};
 
@@ -86,7 +87,7 @@ enum State {
     /// The next two states are in the request line: in the method, and after the method.
     Method,
     Target,
-    /// At the end of the request line, or in a field line other than Content-Length and Transfer-Encoding.
+    /// In a line whose rest does not affect framing, or at the CR or LF that ends any line of the head.
     Line,
     /// At the first byte of a line after the request line.
     LineStart,
@@ -250,7 +251,8 @@ impl HeadTracker {
         after
     }
 
-    /// Reads the request line up to `end`: a space after the method, which can contain a `#`, or the `#` of a fragment.
+    /// Reads the request line up to `end` or to the end of the line. `end` is the space after the method, or the `#` of
+    /// a fragment. A `#` in the method is not the start of a fragment.
     fn request_line<'a>(&mut self, rest: &'a [u8], end: u8) -> &'a [u8] {
         let Some(at) = memchr3(b'\r', b'\n', end, rest) else { return &[] };
         self.flawed |= rest.get(at) == Some(&b'#');

@@ -10,8 +10,8 @@ pub(crate) const fn digits(byte: u8) -> [u8; 2] {
     [digit(byte >> 4), digit(byte & 0x0f)]
 }
 
-/// Returns the eight digits of a number. The function computes all digits at once: each request without an id needs 48
-/// digits.
+/// Returns the eight digits of a number. The function computes all digits at once: each request without an id or
+/// without a traceparent needs 48 digits.
 pub(crate) const fn eight_digits(number: u32) -> [u8; 8] {
     // The nibbles are spread, so that each byte of `spread` has one nibble.
     let spread = number as u64;

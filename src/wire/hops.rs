@@ -63,7 +63,8 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 /// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
 /// or a directive that forbids caching. Therefore the fields of this list stay. These fields identify the client and
 /// the request, describe the content, decide which caches are allowed to store the response, or protect the browser.
-/// All other fields that Connection names are removed, as the RFC demands, except the identity header.
+/// All other fields that Connection names are removed, as the RFC demands, except the identity header and the fields
+/// with the arms of experiments.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -74,7 +75,7 @@ fn end_to_end() -> [&'static HeaderName; 51] {
         &X_FORWARDED_PROTO, &VIA, &CDN_LOOP, &X_REQUEST_ID, &TRACEPARENT, &TRACESTATE,
         // Ranges and conditions of the request.
         &RANGE, &IF_MATCH, &IF_NONE_MATCH, &IF_MODIFIED_SINCE, &IF_UNMODIFIED_SINCE, &IF_RANGE,
-        // The content of the response, and the caches that may store it.
+        // Fields of the response, above all about its content and about the caches that may store it.
         &CACHE_CONTROL, &CDN_CACHE_CONTROL, &CLOUDFLARE_CDN_CACHE_CONTROL, &EDGE_CONTROL, &SURROGATE_CONTROL,
         &SURROGATE_KEY, &PRAGMA, &EXPIRES, &AGE, &DATE, &VARY, &ETAG, &LAST_MODIFIED, &SET_COOKIE,
         &WWW_AUTHENTICATE, &CONTENT_TYPE, &CONTENT_ENCODING, &CONTENT_LANGUAGE, &CONTENT_LOCATION, &CONTENT_RANGE,

@@ -13,7 +13,7 @@ use super::decimal;
 use super::names::HOST;
 use super::values::{Lines, only_line};
 
-/// The longest host name that DNS allows, in bytes, without the port.
+/// The longest valid host name, in bytes, without the port. No name in DNS is longer (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 255;
 
 /// Whether a host name can contain a byte. The table is faster than comparisons, and each request needs it.
@@ -73,8 +73,8 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
 }
 
 /// Returns whether two authorities are equivalent. The comparison ignores the case of names and compares IPv6 addresses
-/// by value. A missing or empty port counts as `default_port`. If an authority has a bracket or a colon in the wrong
-/// place, or an invalid port, the result is false.
+/// by value. A missing or empty port counts as `default_port`. If an authority cannot be split into a name
+/// and a port, or if its port is invalid, the result is false.
 pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
     let (Some((name_a, port_a)), Some((name_b, port_b))) = (split(a), split(b)) else { return false };
     let number = |port: Option<&[u8]>| match port {
@@ -118,7 +118,8 @@ pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
 }
 
 /// Splits a host into the name and the text after the colon. The name of an IPv6 host includes the brackets. Returns
-/// `None` if a bracket or colon is in the wrong place.
+/// `None` if a closing bracket is missing, if text without a colon follows a closing bracket, or if the text after the
+/// colon contains another colon.
 fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let name_length = if host.first() == Some(&b'[') {
         memchr::memchr(b']', host)? + 1

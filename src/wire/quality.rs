@@ -81,15 +81,15 @@ pub(crate) fn coding_acceptance(members: Members<'_>) -> Acceptance {
 ///
 /// Almost every Accept of a browser ends with `*/*`, so only the *named* types show whether the browser loads a page or
 /// an image. A type that is not named has the weight of the wildcard that covers the type, or 0 if no wildcard covers
-/// the type. The first rule that applies decides:
+/// the type. HTML means `text/html` and `application/xhtml+xml`. The first rule that applies decides:
 ///
 /// 1. HTML, if the field is missing or no member can be read.
 /// 2. JSON, if `application/json` or any `+json` type is named with a weight above 0, and that weight is higher than
 ///    the weight of HTML. An equal weight is enough if HTML is not named (axios sends
 ///    `application/json, text/plain, */*`).
 /// 3. HTML, if HTML is named with a weight above 0.
-/// 4. Nothing, if all weights are 0, or if a named type other than HTML and JSON has a weight above 0 and at least the
-///    weight of HTML.
+/// 4. Nothing, if HTML, JSON and all named types have the weight 0, or if a named type other than HTML and JSON has a
+///    weight above 0 and at least the weight of HTML.
 /// 5. HTML, if HTML has at least the weight of JSON. Otherwise JSON.
 pub(crate) fn accept_prefers(accept: &[u8]) -> Preference {
     let mut named = Named::default();
@@ -290,6 +290,7 @@ mod tests {
             // jQuery for HTML, Turbo
             "text/html, */*; q=0.01",
             "text/vnd.turbo-stream.html, text/html, application/xhtml+xml",
+            // other values, some of them malformed
             "text/*",
             "TEXT/HTML",
             "text/html, application/json",
@@ -340,6 +341,7 @@ mod tests {
             "application/font-woff2;q=1.0,application/font-woff;q=0.9,*/*;q=0.8",
             "font/*",
             "text/event-stream",
+            // no type is acceptable
             "*/*;q=0",
         ] {
             assert_eq!(preference(accept), Preference::Nothing, "{accept}");

@@ -62,7 +62,7 @@ fn is_merged(headers: &HeaderMap) -> bool {
     found
 }
 
-/// Adds a name to Vary, if Vary does not have the name, and merges all lines into one line.
+/// If Vary does not have the name, adds the name and merges all lines into one line.
 pub(crate) fn add(headers: &mut HeaderMap, name: &str) {
     if !names(headers).any(|known| known.eq_ignore_ascii_case(name.as_bytes())) {
         let line = merged(headers, name);

@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// The number of keys that every line of edgeshim has. In the set of the keys of a line, each key has a bit. The lowest
-/// bits belong to the keys that every line has.
+/// The number of keys without which a line is rejected. In the set of the keys of a line, each key has a bit. These
+/// necessary keys have the lowest bits.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty
@@ -65,7 +65,7 @@ pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
 
 /// Returns a line as JSON with some texts replaced. `change` gets each key and its text, and returns the new text, or
 /// `None` to leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged.
-/// Nested values are left out.
+/// Nested and malformed values are left out.
 ///
 /// # Errors
 /// The line is not a JSON object.

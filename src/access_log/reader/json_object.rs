@@ -15,7 +15,7 @@ const DEEPEST: u32 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'l> {
     Text(Text<'l>),
-    /// A number, `true` or `false`, as written.
+    /// A number, `true` or `false`, as written. The word is not checked.
     Word(&'l [u8]),
     Null,
     /// A list or an object, which is not read.
@@ -41,7 +41,8 @@ impl<'l> Text<'l> {
         self.0.is_empty()
     }
 
-    /// Returns the text. A damaged escape becomes U+FFFD, and so do bytes that are not UTF-8.
+    /// Returns the text. A damaged `\u` escape becomes U+FFFD, and so do a backslash at the end and bytes that are not
+    /// UTF-8.
     pub(crate) fn decoded(self) -> Cow<'l, str> {
         if !self.0.contains(&b'\\') {
             return String::from_utf8_lossy(self.0);

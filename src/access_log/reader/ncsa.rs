@@ -1,5 +1,5 @@
-//! Reads the parts of a line in the formats combined and etsy that `explain ID` shows. Such a line has no request id.
-//! But the target of a beacon has the id of the page that the browser displayed.
+//! Reads a line in the format combined or etsy, and returns the parts of the line that `explain ID` shows. Such a line
+//! has no request id. But the target of a beacon has the id of the page that the browser displayed.
 
 use memchr::memmem;
 

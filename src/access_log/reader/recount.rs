@@ -51,7 +51,7 @@ pub(crate) struct Recount {
     pub(crate) lines: u64,
     /// The lines before `from`.
     pub(crate) earlier_lines: u64,
-    /// The lines of local endpoints (beacons, load times and logs of CDNs) among the lines that count.
+    /// The lines of local endpoints (for example of beacons and load times) among the lines that count.
     pub(crate) local_lines: u64,
     pub(crate) beacons: u64,
     /// The first and the last time of the lines that count.
@@ -165,7 +165,7 @@ impl Recount {
                 let counter = counters.entry(metric.series(values)).or_default();
                 *counter = counter.saturating_add(count);
             };
-            // edgeshim counts only pulls with a status in this range.
+            // edgeshim_pulls_total has only statuses in this range.
             if (100..=599).contains(&status.parse().unwrap_or(0)) {
                 add(&PULLS, &[provider, class, status], cell.lines);
             }

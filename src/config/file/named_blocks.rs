@@ -8,7 +8,8 @@ use super::{Entry, Item, Read, Section};
 use crate::keys::{Checked, quote};
 
 impl Section<'_> {
-    /// Opens the blocks in the block `name`, whose names the operator chooses. `check_name` checks each name.
+    /// Opens the blocks in the block `name`. The operator chooses the names of these blocks. `check_name` checks each
+    /// name.
     pub(in crate::config) fn named_sections(
         &mut self,
         name: &'static str,
@@ -50,7 +51,8 @@ impl Section<'_> {
         blocks
     }
 
-    /// Reads a block of numbers, whose names the operator chooses. `check` reads each number from its text in the file.
+    /// Reads a block of numbers. The operator chooses the names of these numbers. `check_name` checks each name, and
+    /// `check` reads each number from its text.
     pub(in crate::config) fn read_numbers<T>(
         &mut self,
         name: &'static str,

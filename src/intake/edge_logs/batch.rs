@@ -18,8 +18,7 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// The largest number of bytes that are read until the shape is decided. Whitespace at the start of the body counts
-/// too.
+/// The largest number of bytes that decide the shape of a body, together with the whitespace at the start of the body.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
@@ -29,7 +28,7 @@ pub(crate) enum BatchError {
     TooLarge,
     /// The body is not gzip, or its gzip is truncated or damaged.
     Gzip,
-    /// The body begins like a JSON array or an envelope, but is not valid or is truncated.
+    /// The body begins like a JSON array or an envelope, or must be an envelope, but is not valid or is truncated.
     Json,
     /// The thread that reads batches has failed.
     Aborted,

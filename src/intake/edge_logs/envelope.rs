@@ -146,8 +146,8 @@ impl Envelope {
                     continue;
                 }
                 (Next::Escaped, _) => {
-                    // `\/` is the only escape in base64. Any other escape is read as a backslash, which makes the
-                    // base64 invalid.
+                    // Base64 needs no escape except `\/`, which some writers use. Any other escape is read as a
+                    // backslash, which makes the base64 invalid.
                     self.text(if byte == b'/' { b"/" } else { b"\\" }, each);
                     Next::Text
                 }
@@ -320,7 +320,8 @@ impl Data {
         }
     }
 
-    /// Ends the element. A damaged element counts as one damaged line: `{` is not a valid line.
+    /// Ends the element. If its member `data` is missing or damaged, the element counts as one more damaged line: `{`
+    /// is not a valid line.
     fn end_of_element(&mut self, each: &mut impl FnMut(Record<'_>)) {
         if self.state != DataState::Complete {
             each(Record::Text(b"{"));

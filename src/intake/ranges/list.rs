@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn text_list_when_a_line_is_not_a_network_then_error_names_line_but_quotes_nothing() {
+    fn text_list_when_a_line_is_not_a_network_then_error_names_line_but_no_secret() {
         for line in [
             "hunter2",
             "192.0.2.0/33",

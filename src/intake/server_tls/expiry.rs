@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warning_when_certificate_expires_soon_then_has_the_days_in_correct_english() {
+    fn warning_when_certificate_is_invalid_or_expires_soon_then_says_when() {
         const NOW: i64 = 1_700_000_000;
         for (seconds, expected) in [
             (0, "expires in less than a day, on "),

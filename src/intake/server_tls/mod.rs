@@ -81,8 +81,8 @@ impl Keys for PairPaths {
 /// The files of `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// The default pair. A client that names no host, or a host for which there is no certificate, gets this pair if
-    /// the client accepts the pair's key.
+    /// The default pair. A client that names no host, or a host for which there is no certificate, gets this pair,
+    /// unless the client accepts only the key of another pair.
     pub first: PairPaths,
     /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
     pub client_ca: Option<TypedPath>,
@@ -104,7 +104,7 @@ impl TlsFiles {
     }
 }
 
-/// The key of the configuration that names an unusable file.
+/// The key of the configuration that names a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKey {
     /// A key of a pair. 0 is the pair of `[server.tls]`, and 1 is the first pair of `more`.
@@ -163,8 +163,9 @@ impl Active {
     /// Returns the client certificate of a connection. `chain` is empty if the client has sent no certificate.
     ///
     /// # Errors
-    /// Returns an error if the chain leads to none of the CAs. The handshake has already checked the chain of a new
-    /// session. But the certificate of a resumed session can have expired since then.
+    /// Returns an error if the certificate cannot be read, or if the chain leads to none of the CAs. The handshake has
+    /// already checked the chain of a new session. But the certificate of a resumed session can have expired since
+    /// then.
     pub(crate) fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Certificate>, ()> {
         let (Some(clients), Some((leaf, intermediates))) = (&self.clients, chain.split_first()) else {
             return Ok(None);
@@ -431,7 +432,7 @@ impl FollowedClients {
     }
 }
 
-/// Checks all files of a configuration. Returns the errors, and a warning for each certificate that is not valid now or
+/// Checks all files of `[server.tls]`. Returns the errors, and a warning for each certificate that is not valid now or
 /// will soon expire.
 pub(crate) fn check(files: &TlsFiles) -> (Vec<TlsError>, Vec<String>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
