@@ -81,7 +81,8 @@ impl Entry {
     }
 }
 
-/// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline. After all
+/// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline, and no other
+/// thread may use it. After all
 /// clones of the deadline are dropped, the worker uses the entry for another deadline, or its next sweep removes the
 /// entry from the list.
 #[derive(Debug, Clone)]
@@ -139,6 +140,8 @@ impl Deadline {
         // A task calls this function in each of its polls, and mostly has the same waker each time. Two wakers with the
         // same data wake the same task, and the data exists as long as the entry has the waker. So the comparison
         // saves the two atomic instructions of the registration.
+        // This is right because only the thread of the worker calls `watch` and `wake`: another thread could wake the
+        // task between the two lines of the registration, and the next call would not register the waker again.
         let watcher = cx.waker().data().addr();
         if self.entry.watcher.load(Ordering::Relaxed) != watcher {
             self.entry.waker.register(cx.waker());
