@@ -36,6 +36,8 @@ enum Plant {
     Later(&'static str),
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
+    /// Writes the records if the status is 204. Then another person makes img1 a CNAME. Responds with the status.
+    Other(u16),
     /// Waits until the client gives up. The records are not written.
     Hang,
     /// Opens the first gate, waits for the second gate, and then writes the records.
@@ -130,6 +132,18 @@ fn api(zone: &Mutex<Zone>, request: &Request, conn: &mut Conn) -> After {
     match plant {
         Some(Plant::Status(status)) => return error(conn, status, "planted\u{1b}[2J"),
         Some(Plant::Later(when)) => return respond(request, conn, 429, &[("Retry-After", when)], b""),
+        Some(Plant::Other(status)) => {
+            if status == 204 {
+                patch(zone, request);
+            }
+            let content = json!([{ "content": "emergency.example.", "disabled": false }]);
+            let rrset = json!({ "name": "img1.example.com.", "type": "CNAME", "ttl": 60, "records": content });
+            let mut zone = lock(zone);
+            zone.rrsets.remove(&("img1.example.com.".to_owned(), "LUA".to_owned()));
+            zone.rrsets.insert(("img1.example.com.".to_owned(), "CNAME".to_owned()), rrset);
+            drop(zone);
+            return respond(request, conn, status, &[], b"");
+        }
         Some(Plant::Hang) => return origin::silent()(request, conn),
         Some(Plant::Wait(arrived, go_on)) => {
             arrived.open();

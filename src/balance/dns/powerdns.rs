@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Answers, Wanted, Write, lua, query};
+use super::{Answers, Failed, Wanted, Write, lua, query};
 use crate::balance::api_call::{Caller, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
@@ -51,11 +51,16 @@ impl PowerDns {
         })
     }
 
-    async fn call(&self, method: Method, target: &TargetKeys, body: &[u8]) -> Result<Reply, String> {
+    /// Makes a call. After a response with a status from 400 to 499, the error is [`Failed::Rejected`].
+    async fn call(&self, method: Method, target: &TargetKeys, body: &[u8]) -> Result<Reply, Failed> {
         let path = format!("/api/v1/servers/localhost/zones/{}.", target.zone);
         let reply = self.caller.call(&self.url, (method, &path), &self.key, body, self.limit).await;
         let reply = reply.map_err(|error| format!("{}: {error}", self.name))?;
-        if (200..300).contains(&reply.status) { Ok(reply) } else { Err(self.error(target, &reply)) }
+        match reply.status {
+            200..300 => Ok(reply),
+            400..500 => Err(Failed::Rejected(self.error(target, &reply))),
+            _ => Err(Failed::Unknown(self.error(target, &reply))),
+        }
     }
 
     fn error(&self, target: &TargetKeys, reply: &Reply) -> String {
@@ -78,7 +83,7 @@ impl PowerDns {
     }
 
     pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
-        let reply = self.call(Method::GET, target, b"").await?;
+        let reply = self.call(Method::GET, target, b"").await.map_err(Failed::text)?;
         let zone: Value = serde_json::from_slice(&reply.body)
             .map_err(|error| format!("{}: the zone {} is not JSON ({error})", self.name, target.zone))?;
         let Some(all) = zone.get("rrsets").and_then(Value::as_array) else {
@@ -99,7 +104,7 @@ impl PowerDns {
         Ok(target.nodes.iter().map(found).collect())
     }
 
-    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), String> {
+    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
         let rrsets: Vec<Value> = writes.iter().flat_map(|write| changes(target, write)).collect();
         let body = json!({ "rrsets": rrsets }).to_string();
         self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
