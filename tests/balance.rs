@@ -36,7 +36,8 @@ enum Plant {
     Later(&'static str),
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
-    /// Writes the records if the status is 204. Then another person makes img1 a CNAME. Responds with the status.
+    /// Writes the records if the status is 204. Then another person makes img1 a CNAME. Responds with the status,
+    /// and with Retry-After if the status is 429 or 503.
     Other(u16),
     /// Waits until the client gives up. The records are not written.
     Hang,
@@ -142,7 +143,8 @@ fn api(zone: &Mutex<Zone>, request: &Request, conn: &mut Conn) -> After {
             zone.rrsets.remove(&("img1.example.com.".to_owned(), "LUA".to_owned()));
             zone.rrsets.insert(("img1.example.com.".to_owned(), "CNAME".to_owned()), rrset);
             drop(zone);
-            return respond(request, conn, status, &[], b"");
+            let later: &[_] = if matches!(status, 429 | 503) { &[("Retry-After", "0")] } else { &[] };
+            return respond(request, conn, status, later, b"");
         }
         Some(Plant::Hang) => return origin::silent()(request, conn),
         Some(Plant::Wait(arrived, go_on)) => {

@@ -158,6 +158,8 @@ fn node_when_another_person_changes_it_during_a_change_then_keeps_the_other_reco
         (204, "img1.example.com at pdns has another record (CNAME \"emergency.example.\") after the write"),
         (422, "the API rejects the record (422"),
         (500, "the API failed (500"),
+        (429, "pdns: someone has changed the records while the API asked to wait (Retry-After)"),
+        (503, "pdns: someone has changed the records while the API asked to wait (Retry-After)"),
     ] {
         let (dns, desk) = started();
         let before = dns.contents();

@@ -1,6 +1,7 @@
 //! The client of PowerDNS's HTTP API. It reads the records of a zone with GET and writes them with PATCH.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Answers, Failed, Wanted, Write, lua, query};
-use crate::balance::api_call::{Caller, Reply};
+use crate::balance::api_call::{Caller, Repeats, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
 use crate::balance::node::{Found, Holding, Record};
@@ -51,16 +52,12 @@ impl PowerDns {
         })
     }
 
-    /// Makes a call. After a response with a status from 400 to 499, the error is [`Failed::Rejected`].
-    async fn call(&self, method: Method, target: &TargetKeys, body: &[u8]) -> Result<Reply, Failed> {
-        let path = format!("/api/v1/servers/localhost/zones/{}.", target.zone);
-        let reply = self.caller.call(&self.url, (method, &path), &self.key, body, self.limit).await;
-        let reply = reply.map_err(|error| format!("{}: {error}", self.name))?;
-        match reply.status {
-            200..300 => Ok(reply),
-            400..500 => Err(Failed::Rejected(self.error(target, &reply))),
-            _ => Err(Failed::Unknown(self.error(target, &reply))),
-        }
+    fn path(target: &TargetKeys) -> String {
+        format!("/api/v1/servers/localhost/zones/{}.", target.zone)
+    }
+
+    fn named(&self, error: impl Display) -> String {
+        format!("{}: {error}", self.name)
     }
 
     fn error(&self, target: &TargetKeys, reply: &Reply) -> String {
@@ -83,7 +80,11 @@ impl PowerDns {
     }
 
     pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
-        let reply = self.call(Method::GET, target, b"").await.map_err(Failed::text)?;
+        let reply = self.caller.call(&self.url, (Method::GET, &Self::path(target)), &self.key, b"", self.limit).await;
+        let reply = reply.map_err(|error| self.named(error))?;
+        if !(200..300).contains(&reply.status) {
+            return Err(self.error(target, &reply));
+        }
         let zone: Value = serde_json::from_slice(&reply.body)
             .map_err(|error| format!("{}: the zone {} is not JSON ({error})", self.name, target.zone))?;
         let Some(all) = zone.get("rrsets").and_then(Value::as_array) else {
@@ -107,7 +108,31 @@ impl PowerDns {
     pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
         let rrsets: Vec<Value> = writes.iter().flat_map(|write| changes(target, write)).collect();
         let body = json!({ "rrsets": rrsets }).to_string();
-        self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
+        let path = Self::path(target);
+        let mut repeats = Repeats::default();
+        loop {
+            let call = (Method::PATCH, path.as_str());
+            let reply = self.caller.call_once(&self.url, call, &self.key, body.as_bytes(), self.limit).await;
+            let reply = reply.map_err(|error| self.named(error))?;
+            if (200..300).contains(&reply.status) {
+                return Ok(());
+            }
+            // After a status from 400 to 499, nothing was written.
+            let failed = |text| match reply.status {
+                400..500 => Failed::Rejected(text),
+                _ => Failed::Unknown(text),
+            };
+            if !repeats.wait(&reply).await {
+                return Err(failed(self.error(target, &reply)));
+            }
+            // During the wait, another person can have changed the records.
+            let found = self.read(target).await.map_err(failed)?;
+            if writes.iter().any(|write| found.get(write.node).is_none_or(|found| found.raw != write.now.raw)) {
+                let text = "someone has changed the records while the API asked to wait (Retry-After); look again, and \
+                            repeat the command";
+                return Err(failed(self.named(text)));
+            }
+        }
     }
 
     /// Looks the node up with the addresses of several clients. Each answer must be a CNAME to a served provider. If no
