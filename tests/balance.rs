@@ -479,6 +479,10 @@ fn first_weights_when_name_has_a_cname_or_another_record_then_are_written_or_ref
     desk.fails(1, &["init", "-t", "images", "--yes"], &parts);
     dns.put("static.example.com.", "CNAME", "elsewhere.example.");
     desk.fails(1, &["init", "-t", "static", "--yes"], &["another record (CNAME \"elsewhere.example.\")"]);
+    dns.put("static.example.com.", "CNAME", "f.fastly.example.");
+    let key = ("static.example.com.".to_owned(), "CNAME".to_owned());
+    dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["disabled"] = true.into();
+    desk.fails(1, &["init", "-t", "static", "--yes"], &["another record (disabled CNAME \"f.fastly.example.\")"]);
     assert_eq!(dns.patches(), patches);
     let ended = desk.run(&["init", "-t", "images", "--yes", "--force", "the old server is gone"]);
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -564,6 +568,13 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another TTL.
     dns.zone().rrsets.get_mut(&key).unwrap()["ttl"] = 61.into();
     desk.fails(1, &change, &["img1.example.com at pdns was changed without edgeshim: its TTL is not 60 s"]);
+    // A disabled record, which PowerDNS does not serve.
+    dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);
+    dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["disabled"] = true.into();
+    let part = "img1.example.com at pdns was changed without edgeshim: the record is disabled in PowerDNS";
+    desk.fails(1, &change, &[part]);
+    desk.fails(1, &["init", "-t", "images", "--yes"], &[part]);
+    assert_eq!(desk.run(&["status", "-t", "images"]).code, 1);
     // Another program in the record.
     let content = good["records"][0]["content"].as_str().unwrap().replace("{333,", "{332,");
     dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);

@@ -188,11 +188,16 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         let content = |record: &Value| record.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
         records.map(|records| records.iter().map(content).collect()).unwrap_or_default()
     };
+    // PowerDNS keeps a disabled record, and does not answer with it.
+    let is_disabled = |rrset: &Value| {
+        let records = rrset.get("records").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        records.iter().any(|record| record.get("disabled").and_then(Value::as_bool) == Some(true))
+    };
     let kinds: Vec<String> = rrsets.iter().map(|rrset| kind(rrset)).collect();
     let described = |skipped: &str| {
         let parts = rrsets.iter().zip(&kinds).filter(|(_, kind)| *kind != skipped).map(|(rrset, kind)| {
             let content = contents(rrset).into_iter().next().unwrap_or_default();
-            format!("{kind} {}", quote(&content))
+            format!("{}{kind} {}", if is_disabled(rrset) { "disabled " } else { "" }, quote(&content))
         });
         parts.collect::<Vec<_>>().join(", ")
     };
@@ -212,8 +217,12 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     let contents = contents(rrset);
     let ([content], [kind]) = (contents.as_slice(), kinds.as_slice()) else { return foreign() };
     match kind.as_str() {
+        "CNAME" if is_disabled(rrset) => foreign(),
         "CNAME" => target.provider_of(content).map_or_else(foreign, |provider| Holding::Cname(provider.to_owned())),
         LUA => match lua::holding(target, content) {
+            Holding::Ours(record) if is_disabled(rrset) => {
+                Holding::Edited(record, "the record is disabled in PowerDNS, so clients get no answer".to_owned())
+            }
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
                 Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
             }
