@@ -590,7 +590,10 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another record under the same name, which PowerDNS accepts.
     dns.zone().rrsets.insert(key.clone(), good.clone());
     dns.put("img1.example.com.", "A", "192.0.2.1");
-    desk.fails(1, &change, &["another record is beside it (A \"192.0.2.1\")"]);
+    let part = "another record is beside it (A \"192.0.2.1\"), which a change deletes";
+    desk.fails(1, &change, &[part]);
+    let ended = desk.run(&[&change[..], &["--dry-run", "--force", "x"]].concat());
+    assert!(ended.err.contains(part) && ended.out.contains(part), "{ended:?}");
     dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "A".to_owned()));
     // The record is missing.
     dns.zone().rrsets.remove(&key);

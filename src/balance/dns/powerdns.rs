@@ -196,10 +196,10 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     let kinds: Vec<String> = rrsets.iter().map(|rrset| kind(rrset)).collect();
     let described = |skipped: &str| {
         let parts = rrsets.iter().zip(&kinds).filter(|(_, kind)| *kind != skipped).map(|(rrset, kind)| {
-            let content = contents(rrset).into_iter().next().unwrap_or_default();
-            format!("{}{kind} {}", if is_disabled(rrset) { "disabled " } else { "" }, quote(&content))
+            let disabled = if is_disabled(rrset) { "disabled " } else { "" };
+            contents(rrset).iter().map(|content| format!("{disabled}{kind} {}", quote(content))).collect::<Vec<_>>()
         });
-        parts.collect::<Vec<_>>().join(", ")
+        parts.flatten().collect::<Vec<_>>().join(", ")
     };
     let foreign = || Holding::Foreign(format!("another record ({})", described("")));
     let [rrset] = rrsets else {
@@ -207,9 +207,10 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         let lua = rrsets.iter().find(|rrset| kind(rrset) == LUA).map(|rrset| contents(rrset));
         let lua = lua.as_deref().and_then(|contents| Some(lua::holding(target, contents.first()?)));
         return match lua {
-            Some(Holding::Ours(record) | Holding::Edited(record, _)) => {
-                Holding::Edited(record, format!("another record is beside it ({})", described(LUA)))
-            }
+            Some(Holding::Ours(record) | Holding::Edited(record, _)) => Holding::Edited(
+                record,
+                format!("another record is beside it ({}), which a change deletes", described(LUA)),
+            ),
             _ if rrsets.is_empty() => Holding::Nothing,
             _ => foreign(),
         };
