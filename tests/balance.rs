@@ -36,6 +36,9 @@ enum Plant {
     Later(&'static str),
     /// Writes the records, and closes the connection before the response.
     WriteAndCut,
+    /// Writes the records if the status is 204. Then another person makes img1 a CNAME. Responds with the status,
+    /// and with Retry-After if the status is 429 or 503.
+    Other(u16),
     /// Waits until the client gives up. The records are not written.
     Hang,
     /// Opens the first gate, waits for the second gate, and then writes the records.
@@ -130,6 +133,19 @@ fn api(zone: &Mutex<Zone>, request: &Request, conn: &mut Conn) -> After {
     match plant {
         Some(Plant::Status(status)) => return error(conn, status, "planted\u{1b}[2J"),
         Some(Plant::Later(when)) => return respond(request, conn, 429, &[("Retry-After", when)], b""),
+        Some(Plant::Other(status)) => {
+            if status == 204 {
+                patch(zone, request);
+            }
+            let content = json!([{ "content": "emergency.example.", "disabled": false }]);
+            let rrset = json!({ "name": "img1.example.com.", "type": "CNAME", "ttl": 60, "records": content });
+            let mut zone = lock(zone);
+            zone.rrsets.remove(&("img1.example.com.".to_owned(), "LUA".to_owned()));
+            zone.rrsets.insert(("img1.example.com.".to_owned(), "CNAME".to_owned()), rrset);
+            drop(zone);
+            let later: &[_] = if matches!(status, 429 | 503) { &[("Retry-After", "0")] } else { &[] };
+            return respond(request, conn, status, later, b"");
+        }
         Some(Plant::Hang) => return origin::silent()(request, conn),
         Some(Plant::Wait(arrived, go_on)) => {
             arrived.open();
@@ -463,6 +479,10 @@ fn first_weights_when_name_has_a_cname_or_another_record_then_are_written_or_ref
     desk.fails(1, &["init", "-t", "images", "--yes"], &parts);
     dns.put("static.example.com.", "CNAME", "elsewhere.example.");
     desk.fails(1, &["init", "-t", "static", "--yes"], &["another record (CNAME \"elsewhere.example.\")"]);
+    dns.put("static.example.com.", "CNAME", "f.fastly.example.");
+    let key = ("static.example.com.".to_owned(), "CNAME".to_owned());
+    dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["disabled"] = true.into();
+    desk.fails(1, &["init", "-t", "static", "--yes"], &["another record (disabled CNAME \"f.fastly.example.\")"]);
     assert_eq!(dns.patches(), patches);
     let ended = desk.run(&["init", "-t", "images", "--yes", "--force", "the old server is gone"]);
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -548,6 +568,13 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another TTL.
     dns.zone().rrsets.get_mut(&key).unwrap()["ttl"] = 61.into();
     desk.fails(1, &change, &["img1.example.com at pdns was changed without edgeshim: its TTL is not 60 s"]);
+    // A disabled record, which PowerDNS does not serve.
+    dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);
+    dns.zone().rrsets.get_mut(&key).unwrap()["records"][0]["disabled"] = true.into();
+    let part = "img1.example.com at pdns was changed without edgeshim: the record is disabled in PowerDNS";
+    desk.fails(1, &change, &[part]);
+    desk.fails(1, &["init", "-t", "images", "--yes"], &[part]);
+    assert_eq!(desk.run(&["status", "-t", "images"]).code, 1);
     // Another program in the record.
     let content = good["records"][0]["content"].as_str().unwrap().replace("{333,", "{332,");
     dns.zone().rrsets.get_mut(&key).unwrap().clone_from(&good);
@@ -563,7 +590,10 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another record under the same name, which PowerDNS accepts.
     dns.zone().rrsets.insert(key.clone(), good.clone());
     dns.put("img1.example.com.", "A", "192.0.2.1");
-    desk.fails(1, &change, &["another record is beside it (A \"192.0.2.1\")"]);
+    let part = "another record is beside it (A \"192.0.2.1\"), which a change deletes";
+    desk.fails(1, &change, &[part]);
+    let ended = desk.run(&[&change[..], &["--dry-run", "--force", "x"]].concat());
+    assert!(ended.err.contains(part) && ended.out.contains(part), "{ended:?}");
     dns.zone().rrsets.remove(&("img1.example.com.".to_owned(), "A".to_owned()));
     // The record is missing.
     dns.zone().rrsets.remove(&key);

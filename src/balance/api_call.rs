@@ -37,6 +37,30 @@ const AUTHORITIES_AGE: Duration = Duration::from_mins(1);
 pub(crate) struct Reply {
     pub status: u16,
     pub body: Bytes,
+    /// How long to wait before the call is repeated. `None`: the call is not to be repeated.
+    pub retry_after: Option<Duration>,
+}
+
+/// The repeats of a call after responses with Retry-After.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    count: u32,
+    waited: Duration,
+}
+
+impl Repeats {
+    /// Waits for the time in Retry-After, within `MAX_REPEATS` and `MAX_WAIT`. Returns false, without a wait, if the
+    /// call is not to be repeated.
+    pub(crate) async fn wait(&mut self, reply: &Reply) -> bool {
+        let Some(wait) = reply.retry_after else { return false };
+        if self.count >= MAX_REPEATS || self.waited.saturating_add(wait) > MAX_WAIT {
+            return false;
+        }
+        self.count += 1;
+        self.waited += wait;
+        sleep(wait).await;
+        true
+    }
 }
 
 /// Writes a line to standard error, and ignores a failed write. If the reader of standard error has closed the pipe,
@@ -66,25 +90,18 @@ impl Caller {
         body: &[u8],
         limit: Duration,
     ) -> Result<Reply, String> {
-        let mut waited = Duration::ZERO;
-        let mut repeats = 0;
+        let mut repeats = Repeats::default();
         loop {
-            let (reply, answered) = self.attempt(url, (&method, path), fields, body, limit).await?;
-            let Some(wait) = retry_after(reply.status, &answered) else { return Ok(reply) };
-            if repeats >= MAX_REPEATS || waited.saturating_add(wait) > MAX_WAIT {
+            let reply = self.call_once(url, (method.clone(), path), fields, body, limit).await?;
+            if !repeats.wait(&reply).await {
                 return Ok(reply);
             }
-            repeats += 1;
-            waited += wait;
-            if self.is_verbose {
-                report(&format!("{method} {url}{path}: repeated after {} s, because of Retry-After", wait.as_secs()));
-            }
-            sleep(wait).await;
         }
     }
 
     /// Makes one call and ignores Retry-After. Calls to shims and Prometheus use this function: a late answer from them
-    /// is of no use, and other work must not wait for this answer.
+    /// is of no use, and other work must not wait for this answer. A write that must not be repeated before a new read
+    /// uses this function too.
     ///
     /// # Errors
     /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
@@ -96,27 +113,19 @@ impl Caller {
         body: &[u8],
         limit: Duration,
     ) -> Result<Reply, String> {
-        self.attempt(url, (&method, path), fields, body, limit).await.map(|(reply, _)| reply)
-    }
-
-    async fn attempt(
-        &self,
-        url: &BaseUrl,
-        (method, path): (&Method, &str),
-        fields: &HeaderMap,
-        body: &[u8],
-        limit: Duration,
-    ) -> Result<(Reply, HeaderMap), String> {
         let shown = format!("{method} {url}{path}");
         let started = Instant::now();
-        let request = request(url, method, path, fields, body)?;
+        let request = request(url, &method, path, fields, body)?;
         let result = match timeout(limit, exchange(url, request, Reading::Complete)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
         };
         if self.is_verbose {
             let outcome = match &result {
-                Ok((reply, _)) => format!("{}, {} bytes", reply.status, reply.body.len()),
+                Ok(reply) => {
+                    let wait = reply.retry_after.map(|wait| format!(", Retry-After {} s", wait.as_secs()));
+                    format!("{}, {} bytes{}", reply.status, reply.body.len(), wait.unwrap_or_default())
+                }
                 Err(error) => error.clone(),
             };
             report(&format!("{shown}: {outcome}, {} ms", started.elapsed().as_millis()));
@@ -141,7 +150,7 @@ enum Reading {
 pub(super) async fn probe(url: &BaseUrl, target: &str, limit: Duration) -> Result<u16, String> {
     let request = request(url, &Method::GET, target, &HeaderMap::new(), b"")?;
     match timeout(limit, exchange(url, request, Reading::Beginning)).await {
-        Ok(result) => result.map(|(reply, _)| reply.status),
+        Ok(result) => result.map(|reply| reply.status),
         Err(_) => Err(format!("no complete response within {} ms", limit.as_millis())),
     }
 }
@@ -168,11 +177,7 @@ fn request(
     Ok(request)
 }
 
-async fn exchange(
-    url: &BaseUrl,
-    request: Request<Full<Bytes>>,
-    reading: Reading,
-) -> Result<(Reply, HeaderMap), String> {
+async fn exchange(url: &BaseUrl, request: Request<Full<Bytes>>, reading: Reading) -> Result<Reply, String> {
     let socket = TcpStream::connect((url.host.as_str(), url.port)).await;
     let socket = socket.map_err(|error| format!("no connection ({error})"))?;
     if url.tls {
@@ -189,12 +194,14 @@ async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
     reading: Reading,
-) -> Result<(Reply, HeaderMap), String> {
+) -> Result<Reply, String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| format!("no valid response ({error})"))?;
         let (head, mut body) = response.into_parts();
+        let status = head.status.as_u16();
+        let reply = |body| Reply { status, body, retry_after: retry_after(status, &head.headers) };
         if matches!(reading, Reading::Beginning) {
             let mut length = 0;
             while length < MAX_PROBE_BYTES
@@ -203,13 +210,13 @@ async fn send(
                 let frame = frame.map_err(|error| format!("the response is cut ({error})"))?;
                 length = length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
             }
-            return Ok((Reply { status: head.status.as_u16(), body: Bytes::new() }, head.headers));
+            return Ok(reply(Bytes::new()));
         }
         let body = Limited::new(body, MAX_BODY_BYTES)
             .collect()
             .await
             .map_err(|error| format!("the response is cut or longer than {MAX_BODY_BYTES} bytes ({error})"))?;
-        Ok((Reply { status: head.status.as_u16(), body: body.to_bytes() }, head.headers))
+        Ok(reply(body.to_bytes()))
     };
     let result = exchange.await;
     connection.abort();

@@ -50,7 +50,7 @@ pub(super) async fn metrics(
     let fields = HeaderMap::new();
     let calls = file.shims.iter().map(|shim| caller.call_once(shim, (Method::GET, "/metrics"), &fields, b"", limit));
     let text = |(shim, reply): (&BaseUrl, Result<Reply, String>)| match reply? {
-        Reply { status: 200, body } => Ok((shim.to_string(), String::from_utf8_lossy(&body).into_owned())),
+        Reply { status: 200, body, .. } => Ok((shim.to_string(), String::from_utf8_lossy(&body).into_owned())),
         Reply { status, .. } => Err(format!("{shim}/metrics answers {status}")),
     };
     file.shims.iter().zip(all(calls.collect()).await).map(text).collect()

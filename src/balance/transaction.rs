@@ -116,6 +116,7 @@ impl<'f> Services<'f> {
         let batches = self.batches(plan);
         let mut error = None;
         let mut tried = 0;
+        let mut rejected = None;
         for batch in &batches {
             // The task that waits for signals runs now. So the check below finds a signal that has arrived.
             tokio::task::yield_now().await;
@@ -125,9 +126,9 @@ impl<'f> Services<'f> {
             }
             match batch.write().await {
                 Ok(()) => tried += 1,
-                // This batch is not undone. The service may have rejected it because another person has changed the
-                // records, and an undo would overwrite that change.
+                // This batch is not undone, because nothing of it was written.
                 Err(Failed::Rejected(text)) => {
+                    rejected = Some(batch);
                     error = Some(text);
                     break;
                 }
@@ -151,7 +152,10 @@ impl<'f> Services<'f> {
             }
         }
         let Some(error) = error else { return Outcome::Done(unknown) };
-        let mut differences = Vec::new();
+        let mut differences = match rejected {
+            Some(batch) => batch.changed_by_others().await,
+            None => Vec::new(),
+        };
         for batch in batches.iter().take(tried).rev() {
             differences.extend(batch.undo().await);
         }
@@ -219,9 +223,9 @@ impl Batch<'_> {
         for node in &self.nodes {
             let name = &node.node.name;
             let place = place(name, self.service_name);
-            match found.get(name).map(|found| (&found.holding, found)) {
-                Some((Holding::Ours(record), _)) if record.equals(&node.after) => {}
-                Some((_, found)) => return Err(format!("{place} has {} after the write", found.describe())),
+            match found.get(name) {
+                Some(found) if has_written(node, found) => {}
+                Some(found) => return Err(format!("{place} has {} after the write", found.describe())),
                 None => return Err(format!("{place} is missing after the write")),
             }
             match self.service.look_up(self.target, name, &node.after).await {
@@ -233,11 +237,12 @@ impl Batch<'_> {
         Ok(unknown)
     }
 
-    /// Writes the records from before the change. Returns a text for each node that is not as before.
+    /// Writes the records from before the change to each node that has what the change wrote. A node with any other
+    /// record stays as it is, because someone else has written this record. Returns a text for each node that is not as
+    /// before.
     async fn undo(&self) -> Vec<String> {
         let mut differences = Vec::new();
         for _ in 0..UNDO_TRIES {
-            differences.clear();
             let found = match self.service.read(self.target).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -245,30 +250,24 @@ impl Batch<'_> {
                     continue;
                 }
             };
-            let changed: Vec<_> = self
+            let written: Vec<_> = self
                 .nodes
                 .iter()
                 .filter_map(|node| Some((node, found.get(&node.node.name)?)))
-                .filter(|(node, now)| now.raw != node.node.found.raw)
+                .filter(|(node, now)| now.raw != node.node.found.raw && has_written(node, now))
                 .collect();
-            if changed.is_empty() {
-                return Vec::new();
+            if written.is_empty() {
+                return self.differences(&found);
             }
-            let writes: Vec<Write<'_>> = changed
+            let writes: Vec<Write<'_>> = written
                 .iter()
                 .map(|(node, now)| Write { node: &node.node.name, now, wanted: Wanted::Raw(&node.node.found.raw) })
                 .collect();
             let result = self.service.write(self.target, &writes).await;
             differences = match self.service.read(self.target).await {
-                Ok(found) => self.texts(|node| {
-                    let now = found.get(&node.node.name)?;
-                    (now.raw != node.node.found.raw).then(|| format!("has {}", now.describe()))
-                }),
+                Ok(found) => self.differences(&found),
                 Err(error) => {
-                    let error = match result {
-                        Err(Failed::Rejected(failed) | Failed::Unknown(failed)) => failed,
-                        Ok(()) => error,
-                    };
+                    let error = result.err().map_or(error, Failed::text);
                     self.texts(|_| Some(format!("is not known ({error})")))
                 }
             };
@@ -279,6 +278,20 @@ impl Batch<'_> {
         differences
     }
 
+    /// Returns a text for each node that is not as before, although nothing of this batch was written. If the service
+    /// cannot be read, no change of another person is known.
+    async fn changed_by_others(&self) -> Vec<String> {
+        self.service.read(self.target).await.map(|found| self.differences(&found)).unwrap_or_default()
+    }
+
+    fn differences(&self, found: &BTreeMap<String, Found>) -> Vec<String> {
+        self.texts(|node| {
+            let now = found.get(&node.node.name)?;
+            let whose = if has_written(node, now) { "" } else { ", which this change did not write, so it stays" };
+            (now.raw != node.node.found.raw).then(|| format!("has {}{whose}", now.describe()))
+        })
+    }
+
     fn texts(&self, now: impl Fn(&NodePlan) -> Option<String>) -> Vec<String> {
         let text = |node: &&NodePlan| {
             let before = node.node.found.describe();
@@ -286,4 +299,9 @@ impl Batch<'_> {
         };
         self.nodes.iter().filter_map(text).collect()
     }
+}
+
+/// Returns whether a node has the record that the plan writes.
+fn has_written(node: &NodePlan, now: &Found) -> bool {
+    matches!(&now.holding, Holding::Ours(record) if record.equals(&node.after))
 }

@@ -153,6 +153,35 @@ fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
 }
 
 #[test]
+fn node_when_another_person_changes_it_during_a_change_then_keeps_the_other_record() {
+    for (status, part) in [
+        (204, "img1.example.com at pdns has another record (CNAME \"emergency.example.\") after the write"),
+        (422, "the API rejects the record (422"),
+        (500, "the API failed (500"),
+        (429, "pdns: someone has changed the records while the API asked to wait (Retry-After)"),
+        (503, "pdns: someone has changed the records while the API asked to wait (Retry-After)"),
+    ] {
+        let (dns, desk) = started();
+        let before = dns.contents();
+        dns.plant(0, Plant::Other(status));
+        let difference = format!(
+            "img1.example.com at pdns: had {OLD}; now has another record (CNAME \"emergency.example.\"), which this \
+             change did not write, so it stays"
+        );
+        let parts = [part, "NOT all nodes could be put back:", &difference];
+        let err = desk.fails(1, &["-t", "images", "-p", "fastly", "-w", "5", "--yes"], &parts);
+        assert!(!err.contains("img0.example.com at pdns: had"), "{status}: {err}");
+        let after = dns.contents();
+        assert!(after.contains_key(&("img1.example.com.".to_owned(), "CNAME".to_owned())), "{status}: {after:?}");
+        assert!(!after.contains_key(&("img1.example.com.".to_owned(), "LUA".to_owned())), "{status}: {after:?}");
+        let other = ("img0.example.com.".to_owned(), "LUA".to_owned());
+        assert_eq!(after[&other], before[&other], "{status}");
+        let journal = desk.journal();
+        assert!(journal.last().unwrap()["result"].as_str().unwrap().starts_with("split: "), "{status}: {journal:?}");
+    }
+}
+
+#[test]
 fn nodes_when_services_fail_after_a_write_without_response_then_are_reported_as_unknown() {
     let stage = Stage::new();
     let (arrived, go_on) = (Gate::default(), Gate::default());

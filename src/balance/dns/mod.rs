@@ -47,6 +47,13 @@ pub(crate) enum Failed {
     Unknown(String),
 }
 
+impl Failed {
+    pub(crate) fn text(self) -> String {
+        let (Self::Rejected(text) | Self::Unknown(text)) = self;
+        text
+    }
+}
+
 impl From<String> for Failed {
     fn from(text: String) -> Self {
         Self::Unknown(text)
@@ -115,7 +122,7 @@ impl Service {
     /// Returns [`Failed`] if the service fails, or if the write is rejected.
     pub(crate) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
         match &self.api {
-            Api::PowerDns(service) => Ok(service.write(target, writes).await?),
+            Api::PowerDns(service) => service.write(target, writes).await,
             Api::Route53(service) => service.write(target, writes).await,
             Api::External(service) => Ok(service.write(target, writes).await?),
         }

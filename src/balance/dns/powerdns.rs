@@ -1,6 +1,7 @@
 //! The client of PowerDNS's HTTP API. It reads the records of a zone with GET and writes them with PATCH.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Answers, Wanted, Write, lua, query};
-use crate::balance::api_call::{Caller, Reply};
+use super::{Answers, Failed, Wanted, Write, lua, query};
+use crate::balance::api_call::{Caller, Repeats, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
 use crate::balance::node::{Found, Holding, Record};
@@ -51,11 +52,12 @@ impl PowerDns {
         })
     }
 
-    async fn call(&self, method: Method, target: &TargetKeys, body: &[u8]) -> Result<Reply, String> {
-        let path = format!("/api/v1/servers/localhost/zones/{}.", target.zone);
-        let reply = self.caller.call(&self.url, (method, &path), &self.key, body, self.limit).await;
-        let reply = reply.map_err(|error| format!("{}: {error}", self.name))?;
-        if (200..300).contains(&reply.status) { Ok(reply) } else { Err(self.error(target, &reply)) }
+    fn path(target: &TargetKeys) -> String {
+        format!("/api/v1/servers/localhost/zones/{}.", target.zone)
+    }
+
+    fn named(&self, error: impl Display) -> String {
+        format!("{}: {error}", self.name)
     }
 
     fn error(&self, target: &TargetKeys, reply: &Reply) -> String {
@@ -78,7 +80,11 @@ impl PowerDns {
     }
 
     pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
-        let reply = self.call(Method::GET, target, b"").await?;
+        let reply = self.caller.call(&self.url, (Method::GET, &Self::path(target)), &self.key, b"", self.limit).await;
+        let reply = reply.map_err(|error| self.named(error))?;
+        if !(200..300).contains(&reply.status) {
+            return Err(self.error(target, &reply));
+        }
         let zone: Value = serde_json::from_slice(&reply.body)
             .map_err(|error| format!("{}: the zone {} is not JSON ({error})", self.name, target.zone))?;
         let Some(all) = zone.get("rrsets").and_then(Value::as_array) else {
@@ -99,10 +105,34 @@ impl PowerDns {
         Ok(target.nodes.iter().map(found).collect())
     }
 
-    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), String> {
+    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
         let rrsets: Vec<Value> = writes.iter().flat_map(|write| changes(target, write)).collect();
         let body = json!({ "rrsets": rrsets }).to_string();
-        self.call(Method::PATCH, target, body.as_bytes()).await.map(|_| ())
+        let path = Self::path(target);
+        let mut repeats = Repeats::default();
+        loop {
+            let call = (Method::PATCH, path.as_str());
+            let reply = self.caller.call_once(&self.url, call, &self.key, body.as_bytes(), self.limit).await;
+            let reply = reply.map_err(|error| self.named(error))?;
+            if (200..300).contains(&reply.status) {
+                return Ok(());
+            }
+            // After a status from 400 to 499, nothing was written.
+            let failed = |text| match reply.status {
+                400..500 => Failed::Rejected(text),
+                _ => Failed::Unknown(text),
+            };
+            if !repeats.wait(&reply).await {
+                return Err(failed(self.error(target, &reply)));
+            }
+            // During the wait, another person can have changed the records.
+            let found = self.read(target).await.map_err(failed)?;
+            if writes.iter().any(|write| found.get(write.node).is_none_or(|found| found.raw != write.now.raw)) {
+                let text = "someone has changed the records while the API asked to wait (Retry-After); look again, and \
+                            repeat the command";
+                return Err(failed(self.named(text)));
+            }
+        }
     }
 
     /// Looks the node up with the addresses of several clients. Each answer must be a CNAME to a served provider. If no
@@ -158,13 +188,18 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         let content = |record: &Value| record.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
         records.map(|records| records.iter().map(content).collect()).unwrap_or_default()
     };
+    // PowerDNS keeps a disabled record, and does not answer with it.
+    let is_disabled = |rrset: &Value| {
+        let records = rrset.get("records").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        records.iter().any(|record| record.get("disabled").and_then(Value::as_bool) == Some(true))
+    };
     let kinds: Vec<String> = rrsets.iter().map(|rrset| kind(rrset)).collect();
     let described = |skipped: &str| {
         let parts = rrsets.iter().zip(&kinds).filter(|(_, kind)| *kind != skipped).map(|(rrset, kind)| {
-            let content = contents(rrset).into_iter().next().unwrap_or_default();
-            format!("{kind} {}", quote(&content))
+            let disabled = if is_disabled(rrset) { "disabled " } else { "" };
+            contents(rrset).iter().map(|content| format!("{disabled}{kind} {}", quote(content))).collect::<Vec<_>>()
         });
-        parts.collect::<Vec<_>>().join(", ")
+        parts.flatten().collect::<Vec<_>>().join(", ")
     };
     let foreign = || Holding::Foreign(format!("another record ({})", described("")));
     let [rrset] = rrsets else {
@@ -172,9 +207,10 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         let lua = rrsets.iter().find(|rrset| kind(rrset) == LUA).map(|rrset| contents(rrset));
         let lua = lua.as_deref().and_then(|contents| Some(lua::holding(target, contents.first()?)));
         return match lua {
-            Some(Holding::Ours(record) | Holding::Edited(record, _)) => {
-                Holding::Edited(record, format!("another record is beside it ({})", described(LUA)))
-            }
+            Some(Holding::Ours(record) | Holding::Edited(record, _)) => Holding::Edited(
+                record,
+                format!("another record is beside it ({}), which a change deletes", described(LUA)),
+            ),
             _ if rrsets.is_empty() => Holding::Nothing,
             _ => foreign(),
         };
@@ -182,8 +218,12 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
     let contents = contents(rrset);
     let ([content], [kind]) = (contents.as_slice(), kinds.as_slice()) else { return foreign() };
     match kind.as_str() {
+        "CNAME" if is_disabled(rrset) => foreign(),
         "CNAME" => target.provider_of(content).map_or_else(foreign, |provider| Holding::Cname(provider.to_owned())),
         LUA => match lua::holding(target, content) {
+            Holding::Ours(record) if is_disabled(rrset) => {
+                Holding::Edited(record, "the record is disabled in PowerDNS, so clients get no answer".to_owned())
+            }
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
                 Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
             }

@@ -142,7 +142,7 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
     }
     let beside: Vec<&RecordSet> = sets.iter().filter(|set| share_of(set).is_none()).collect();
     if !beside.is_empty() {
-        wrong = Some(format!("another record is beside it ({})", list(&beside)));
+        wrong = Some(format!("another record is beside it ({}), which a change deletes", list(&beside)));
     }
     let weight = |(set, provider, _): &(&RecordSet, String, Share)| {
         set.weight.filter(|weight| *weight > 0).map(|weight| (provider.clone(), weight))

@@ -454,7 +454,7 @@ mod tests {
             (500, String::new(), "Route 53 failed (500)"),
             (500, "<html>".to_owned(), "Route 53 failed (500)"),
         ] {
-            let trouble = Trouble::read(&Reply { status, body: body.clone().into() });
+            let trouble = Trouble::read(&Reply { status, body: body.clone().into(), retry_after: None });
             assert!(trouble.message("Z1").contains(part), "{}", trouble.message("Z1"));
             assert_eq!(trouble.is_temporary(), body.contains("Throttling"), "{body}");
         }

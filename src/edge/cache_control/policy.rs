@@ -12,11 +12,11 @@
 //! field keeps its directive. There are three exceptions:
 //!
 //! - A targeted field with neither a lifetime nor no-store, private or no-cache is completed from Cache-Control,
-//! because some CDNs then   read Cache-Control too.
+//!   because some CDNs then read Cache-Control too.
 //! - no-transform in the targeted field is copied to Cache-Control.
 //! - Some CDNs read only lifetimes in their targeted field, and ignore no-cache. For such a CDN, no-store or private in
 //!   the targeted field adds `private` to Cache-Control, unless Cache-Control already has one of the two. no-cache
-//! becomes   a lifetime of 0 in the targeted field.
+//!   becomes a lifetime of 0 in the targeted field.
 //!
 //! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
 //! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
