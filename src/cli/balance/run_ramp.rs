@@ -87,7 +87,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             why: flags.why.clone(),
             force: None,
         };
-        let action = Action::RampStep { provider: provider.clone(), share: end, end };
+        let action = Action::RampStep { provider: provider.clone(), share: end, end, is_first: false };
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
@@ -185,7 +185,7 @@ fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
 
 impl Ramp<'_> {
     fn step(&self, share: u32) -> Action {
-        Action::RampStep { provider: self.provider.clone(), share, end: self.end }
+        Action::RampStep { provider: self.provider.clone(), share, end: self.end, is_first: self.made == 0 }
     }
 
     fn targets(&self) -> String {
