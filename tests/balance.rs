@@ -932,7 +932,14 @@ fn change_when_killed_then_status_history_and_rollback_report_the_missing_result
     assert_eq!(lines.last().unwrap()["result"], "started");
     let warning = "warning: the journal has no result of this change";
     let ended = desk.run(&["status"]);
-    assert!(ended.code == 0 && ended.err.matches(warning).count() == 1, "{ended:?}");
+    assert!(ended.code == 1 && ended.err.matches(warning).count() == 1, "{ended:?}");
+    let id = lines.last().unwrap()["id"].as_str().unwrap();
+    let split = format!("images: the change {id} of ");
+    assert!(ended.out.contains(&format!("  WRONG: {split}")), "{ended:?}");
+    assert_eq!(ended.out.matches("all nodes are as they should be").count(), 2, "{ended:?}");
+    desk.fails(1, &["--all", "-p", "akamai", "-w", "14", "--dry-run"], &[&split, "rollback -t html -t images"]);
+    let finished = desk.run(&["-t", "html", "-t", "images", "-p", "fastly", "-w", "5", "--dry-run"]);
+    assert_eq!(finished.code, 0, "{finished:?}");
     assert!(
         ended.out.contains("the journal has no result of this change; the nodes have the new weights"),
         "{ended:?}"

@@ -180,18 +180,26 @@ impl Snapshot {
 }
 
 impl Base {
-    /// Returns the growth since the base. The new snapshot becomes the base, unless it lacks a shim of the old base.
+    /// Returns the growth since the base. The new snapshot becomes the base, unless it lacks a shim of the old base, or
+    /// unless none of `providers` has pulled anything. Prometheus can return the same counters at several looks. The
+    /// next growth then has the seconds of all these looks.
     ///
     /// # Errors
     /// Returns why the growth is not known.
-    pub(crate) fn growth(&mut self, found: Result<Snapshot, String>, now: Duration) -> Result<Growth, String> {
+    pub(crate) fn growth(
+        &mut self,
+        found: Result<Snapshot, String>,
+        now: Duration,
+        providers: &[String],
+    ) -> Result<Growth, String> {
         let found = found?;
         let Some((before, at)) = &self.0 else {
             self.0 = Some((found, now));
             return Err("these are the first figures".to_owned());
         };
         let growth = before.until(&found, now.saturating_sub(*at).as_secs_f64());
-        if before.shims.keys().all(|name| found.shims.contains_key(name)) {
+        let is_idle = growth.as_ref().is_ok_and(|growth| growth.sum(providers.iter()).pulls <= 0.0);
+        if !is_idle && before.shims.keys().all(|name| found.shims.contains_key(name)) {
             self.0 = Some((found, now));
         }
         growth
@@ -341,6 +349,18 @@ pub(crate) mod tests {
         }
         let more = snapshot(&[("s1", &text(1, 150, 0)), ("s2", &text(2, 10, 1)), ("s3", &text(9, 900, 900))]);
         assert_eq!(before.until(&more, 15.0).map(|growth| growth.of("a").pulls), Ok(50.0), "a new shim has no growth");
+    }
+
+    #[test]
+    fn growth_when_looks_before_had_no_pulls_then_has_the_seconds_of_these_looks() {
+        let mut base = Base::default();
+        let mut seconds_at = |second: u64, pulls: u32| {
+            let found = Ok(snapshot(&[("s", &text(1, pulls, 0))]));
+            base.growth(found, Duration::from_secs(second), &["a".to_owned()]).map(|growth| growth.seconds)
+        };
+        assert!(seconds_at(0, 100).is_err(), "the first figures have no growth");
+        assert_eq!([seconds_at(1, 100), seconds_at(2, 100), seconds_at(4, 130)], [Ok(1.0), Ok(2.0), Ok(4.0)]);
+        assert_eq!(seconds_at(5, 140), Ok(1.0), "a look with pulls becomes the base");
     }
 
     #[test]

@@ -12,7 +12,10 @@ use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 /// The weight of each provider that gets clients, if no node of the target has shares before `init`.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
-/// What a change does. A person, a ramp or `watch` makes the change.
+/// The end of the description of a ramp's first step. `--resume` finds the start of the ramp by it.
+pub(crate) const FIRST_STEP: &str = ", first step";
+
+/// What a change does. A person, a ramp, a rollback or `watch` makes the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A new setting of one provider.
@@ -24,7 +27,7 @@ pub(crate) enum Action {
     /// `watch` takes a provider away, or brings it back.
     Away { provider: String, away: bool },
     /// A step of a ramp. The step sets the share `share`, and the ramp ends at the share `end`. Both are in per cent.
-    RampStep { provider: String, share: u32, end: u32 },
+    RampStep { provider: String, share: u32, end: u32, is_first: bool },
     /// Back to the shares before a ramp or before its most recent step, because a limit of the ramp was exceeded.
     RampBack { provider: String, end: u32, to: BTreeMap<String, Shares> },
 }
@@ -55,7 +58,9 @@ impl std::fmt::Display for Action {
             Self::Init => f.write_str("init"),
             Self::Rollback { changes, .. } => write!(f, "rollback {changes}"),
             Self::Away { away, .. } => f.write_str(if *away { "away" } else { "back" }),
-            Self::RampStep { share, end, .. } => write!(f, "ramp to {end} %: {share} %"),
+            Self::RampStep { share, end, is_first, .. } => {
+                write!(f, "ramp to {end} %: {share} %{}", if *is_first { FIRST_STEP } else { "" })
+            }
             Self::RampBack { end, .. } => write!(f, "ramp to {end} %: put back"),
         }
     }

@@ -1,5 +1,7 @@
 //! The refusals: the reasons why a change is not made.
 
+use std::collections::BTreeMap;
+
 use super::balance_file::{BalanceFile, ServiceKind};
 use super::journal::Journal;
 use super::node::Holding;
@@ -39,6 +41,12 @@ pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
         disagreement(target, &mut found);
         other_records(file, target, &mut found);
         not_as_left(target, journal, &mut found);
+    }
+    // A rollback shows which changes it undoes.
+    if !matches!(plan.action, Action::Rollback { .. }) {
+        let states =
+            plan.targets.iter().filter_map(|target| Some((&*target.name, target.before.as_ref()?, &target.after)));
+        half_made(&states.collect::<Vec<_>>(), journal).into_values().for_each(|text| forced(&mut found, text));
     }
     found
 }
@@ -191,6 +199,40 @@ fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>)
     if let Some(NodePlan { node, .. }) = target.nodes.iter().find(differs) {
         forced(found, format!("{}: {} {what}; it has {}", target.name, node.place(), node.found.describe()));
     }
+}
+
+/// Finds changes that have no result in the journal and were made at some of their targets only. `states` has the name
+/// of each target, its shares now, and its shares after a plan. A plan that finishes or undoes such a change is fine.
+/// Returns a message for each target that still has the weights before the change.
+pub(crate) fn half_made<'s>(states: &[(&'s str, &Shares, &Shares)], journal: &Journal) -> BTreeMap<&'s str, String> {
+    let mut found = BTreeMap::new();
+    for &(name, now, _) in states {
+        let Some(entry) = journal.unfinished.get(name) else { continue };
+        let is_same = |name: &str| journal.unfinished.get(name).is_some_and(|other| other.id == entry.id);
+        let same = || states.iter().filter(|state| is_same(state.0));
+        let is_new = |name: &str, shares: &Shares| entry.to.get(name).is_some_and(|to| to.agrees_with(shares));
+        let is_old = |name: &str, shares: &Shares| {
+            entry.from.get(name).and_then(Option::as_ref).is_some_and(|from| from.agrees_with(shares))
+        };
+        if same().all(|state| is_new(state.0, state.2)) || same().all(|state| is_old(state.0, state.2)) {
+            continue;
+        }
+        let made = same().find(|state| is_new(state.0, state.1) && !is_old(state.0, state.1));
+        if let Some((other, ..)) = made
+            && is_old(name, now)
+            && !is_new(name, now)
+        {
+            let text = format!(
+                "{name}: the change {} of {} was made at {other}, but not at {name}; to undo it, write: edgeshim \
+                 balance rollback -t {}",
+                entry.id,
+                entry.time,
+                same().map(|state| state.0).collect::<Vec<_>>().join(" -t ")
+            );
+            found.insert(name, text);
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problem;
-use super::shown::{kind, shown};
+use super::shown::{HIDDEN, kind, shown};
 use crate::keys::grammar::closest;
 use crate::keys::{Checked, quote};
 
@@ -388,12 +388,15 @@ impl<'f> Section<'f> {
             let key = self.path(typed);
             let line = Some(self.file.line(name.span().start));
             if !known.contains(&typed) {
-                let remedy = match closest(typed, &known) {
+                let meant = closest(typed, &known);
+                let remedy = match meant {
                     Some(meant) => format!("did you mean {}?", quote(meant)),
                     None => format!("write one of {}, or remove the key", known.join(", ")),
                 };
-                let item = Item { key, line, value: value.get_ref() };
-                self.complain(&item, format!("is the value of an unknown key; {remedy}"));
+                // The value can be a secret under a mistyped key, so the value is hidden if the meant key hides it.
+                let as_meant = meant.map(|meant| shown(&self.path(meant), value.get_ref()));
+                let text = as_meant.filter(|text| text == HIDDEN).unwrap_or_else(|| shown(&key, value.get_ref()));
+                self.file.report(key, line, text, format!("is the value of an unknown key; {remedy}"));
                 continue;
             }
             let below = |key, table| Section { file: self.file, key, line: None, table: Some(table) }.reject_unknown();
@@ -490,6 +493,20 @@ mod tests {
                 "2: zzz: 4 is the value of an unknown key; write one of level, or remove the key",
             ]
         );
+    }
+
+    #[test]
+    fn key_when_mistyped_and_meant_key_has_a_secret_then_value_is_hidden() {
+        let found = with("[dns]\nkeey = \"hunter2\"\ntokken = 12345\n", |root| {
+            let mut dns = root.section("dns");
+            for name in ["key", "token"] {
+                dns.read(name, "\"x\"", |_| Ok(()));
+            }
+        });
+        let expected = |line, typed, meant| {
+            format!("{line}: dns.{typed}: *** is the value of an unknown key; did you mean \"{meant}\"?")
+        };
+        assert_eq!(found, [expected(2, "keey", "key"), expected(3, "tokken", "token")]);
     }
 
     #[test]

@@ -4,6 +4,9 @@ use toml::de::DeValue;
 
 use crate::keys::quote;
 
+/// What messages show in place of a possible secret.
+pub(super) const HIDDEN: &str = "***";
+
 /// Returns the name that messages use for the type of a value.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -29,9 +32,9 @@ pub(super) fn shown(key: &str, value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if may_be_secret && !text.is_empty() => {
             // A reference such as `env:NAME` is not a secret, and operators need to see the reference to correct it.
-            if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { "***".to_owned() }
+            if text.starts_with("env:") || text.starts_with("file:") { quote(text) } else { HIDDEN.to_owned() }
         }
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => "***".to_owned(),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if may_be_secret => HIDDEN.to_owned(),
         DeValue::String(text) => quote(&without_password(text)),
         DeValue::Integer(number) => cut(&number.to_string()),
         DeValue::Float(number) => cut(number.as_str()),

@@ -1,6 +1,6 @@
 //! Reads access logs of edgeshim in the format json. In the formats combined and etsy, it finds only beacons.
-//! [`explain ID`](crate::cli), `verify-log` and `bundle` use
-//! this reader. The writer of the format is [`formats`](super::formats), and a test reads what the writer writes.
+//! [`explain ID`](crate::cli), `verify-log` and `bundle` use this reader. The writer of the format is
+//! [`formats`](super::formats), and a test reads what the writer writes.
 //!
 //! - [`blocks`] reads a file, a compressed file or standard input in blocks of complete lines.
 //! - [`json_object`] splits a line into keys and values, and [`entry`] gives the values their types.

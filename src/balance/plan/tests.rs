@@ -131,7 +131,7 @@ fn weight_when_other_weights_are_above_15_then_is_refused_with_a_hint() {
 fn step_of_a_ramp_when_provider_is_away_then_is_refused() {
     let mut before = equal();
     before.0.insert("a".to_owned(), Share { mode: Mode::Obey, weight: 15, away: true });
-    let action = Action::RampStep { provider: "a".to_owned(), share: 50, end: 50 };
+    let action = Action::RampStep { provider: "a".to_owned(), share: 50, end: 50, is_first: true };
     let trouble = plan(&file(&THREE), &[node(0, ours(&before))], action).expect_err("a is away");
     assert!(matches!(trouble, Trouble::Refused(text) if text.contains("a is away")));
 }

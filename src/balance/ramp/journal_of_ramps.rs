@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::balance::journal::{Entry, Journal};
+use crate::balance::plan::FIRST_STEP;
 use crate::balance::share::Shares;
+
+/// What the journal says about a change that puts the weights back.
+const PUT_BACK: &str = "put back";
 
 /// A ramp that stopped.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,18 +34,24 @@ pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Re
         entry.counts() && !is_of_watch && targets.iter().any(|target| entry.to.contains_key(*target))
     };
     let mut changes = journal.entries.iter().rev().filter(is_ours).map(|entry| (entry, part(entry, targets, provider)));
-    let Some((last, Some((end, is_step)))) = changes.next() else {
+    let Some((last, Some((end, what)))) = changes.next() else {
         return Err(format!(
             "the last change of {} in the journal is not a step of a ramp of {provider}, so there is nothing to \
              resume; edgeshim balance history lists the changes, and without --resume a new ramp begins",
             targets.join(", ")
         ));
     };
-    if !is_step {
+    if what == PUT_BACK {
         return Ok(Stopped { end, start: None, previous: None, steps: 0 });
     }
-    let earlier = changes.take_while(|(_, part)| *part == Some((end, true))).map(|(entry, _)| entry);
-    let (first, steps) = earlier.fold((last, 1), |(_, steps), entry| (entry, steps + 1));
+    // `--resume --to` can have changed the end of the ramp between two steps.
+    let (mut first, mut steps, mut is_complete) = (last, 1, what.ends_with(FIRST_STEP));
+    while !is_complete
+        && let Some((entry, Some((_, what)))) = changes.next()
+        && what != PUT_BACK
+    {
+        (first, steps, is_complete) = (entry, steps + 1, what.ends_with(FIRST_STEP));
+    }
     let before = |entry: &Entry| {
         let shares = |(target, shares): (&String, &Option<Shares>)| Some((target.clone(), shares.clone()?));
         entry.from.iter().map(shares).collect::<Option<BTreeMap<_, _>>>().ok_or_else(|| {
@@ -51,13 +61,13 @@ pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Re
     Ok(Stopped { end, start: Some(before(first)?), previous: Some(before(last)?), steps })
 }
 
-/// Returns the end of the ramp to which a change belongs, and whether the change is a step. `None`: the change is not
-/// part of a ramp of these targets.
-fn part(entry: &Entry, targets: &[&str], provider: &str) -> Option<(u32, bool)> {
+/// Returns the end of the ramp to which a change belongs, and what the change does. `None`: the change is not part of a
+/// ramp of these targets.
+fn part<'e>(entry: &'e Entry, targets: &[&str], provider: &str) -> Option<(u32, &'e str)> {
     let (end, what) = entry.action.strip_prefix("ramp to ")?.split_once(" %: ")?;
     let has_same_targets = entry.to.len() == targets.len() && targets.iter().all(|name| entry.to.contains_key(*name));
     let end = end.parse().ok().filter(|end| (1..=100).contains(end))?;
-    (has_same_targets && entry.provider.as_deref() == Some(provider)).then_some((end, what != "put back"))
+    (has_same_targets && entry.provider.as_deref() == Some(provider)).then_some((end, what))
 }
 
 #[cfg(test)]
@@ -87,7 +97,11 @@ mod tests {
     }
 
     fn step(share: u32, from: u32) -> Entry {
-        entry(&Action::RampStep { provider: "a".to_owned(), share, end: 50 }, from, share * 10, "done")
+        entry(&Action::RampStep { provider: "a".to_owned(), share, end: 50, is_first: false }, from, share * 10, "done")
+    }
+
+    fn step_to(end: u32, share: u32, from: u32, is_first: bool) -> Entry {
+        entry(&Action::RampStep { provider: "a".to_owned(), share, end, is_first }, from, share * 10, "done")
     }
 
     fn found(entries: Vec<Entry>) -> Result<Stopped, String> {
@@ -101,6 +115,15 @@ mod tests {
         let changes = vec![entry(&set, 0, 3, "done"), step(1, 3), step(5, 10), step(10, 50), failed];
         let of = |weight| Some([("images".to_owned(), shares(weight))].into());
         assert_eq!(found(changes), Ok(Stopped { end: 50, start: of(3), previous: of(50), steps: 3 }));
+    }
+
+    #[test]
+    fn ramp_when_resumed_with_another_end_then_start_has_the_shares_before_its_first_step() {
+        let earlier = [step_to(10, 1, 0, true), step_to(10, 2, 10, false)];
+        let ramp = [step_to(10, 5, 20, true), step_to(10, 10, 50, false), step_to(20, 20, 100, false)];
+        let of = |weight| Some([("images".to_owned(), shares(weight))].into());
+        let expected = Stopped { end: 20, start: of(20), previous: of(100), steps: 3 };
+        assert_eq!(found([&earlier[..], &ramp[..]].concat()), Ok(expected), "the earlier ramp does not count");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::balance::figure_source::{LIMIT, last_minute, snapshot};
 use crate::balance::journal::{Entry, Journal};
 use crate::balance::observed_shares::{BETWEEN_LOOKS, Observed};
 use crate::balance::plan::Trouble;
+use crate::balance::refuse::half_made;
 use crate::balance::share::Shares;
 use crate::balance::standing::{Standing, standing};
 use crate::balance::tables::{shown_json, table};
@@ -78,13 +79,19 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
     let journal = Journal::read(&file.journal).map_err(Failure::failed)?;
     warn_about(file, &journal);
     let present = read(file, common, targets, Some(&journal), true)?;
+    let whole = present.iter().filter(|one| one.problems.is_empty());
+    let states: Vec<_> = whole.map(|one| (&*one.target.name, &one.shares, &one.shares)).collect();
+    let half_made = half_made(&states, &journal);
+    let problems = |one: &Present<'_>| -> Vec<String> {
+        one.problems.iter().chain(half_made.get(&*one.target.name)).cloned().collect()
+    };
     let last = |name: &str| journal.entries.iter().rev().find(|entry| entry.to.contains_key(name));
     if as_json {
         let one = |present: &Present<'_>| {
             let last = last(&present.target.name).map(Entry::to_json);
             let value = json!({
                 "providers": shown_json(&present.shares, present.observed.as_ref()),
-                "problems": present.problems,
+                "problems": problems(present),
                 "last": last,
             });
             (present.target.name.clone(), value)
@@ -101,13 +108,13 @@ pub(super) fn status(file: &BalanceFile, common: &Common, targets: &[&TargetKeys
             if let Some(entry) = journal.unfinished.get(&one.target.name) {
                 say!("  the journal has no result of this change; the nodes have {}", found_after(entry, one));
             }
-            match one.problems.as_slice() {
+            match problems(one).as_slice() {
                 [] => say!("  all nodes are as they should be"),
                 problems => problems.iter().for_each(|problem| say!("  WRONG: {problem}")),
             }
         }
     }
-    let is_fine = present.iter().all(|present| present.problems.is_empty());
+    let is_fine = half_made.is_empty() && present.iter().all(|present| present.problems.is_empty());
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(WRONG) })
 }
 

@@ -87,7 +87,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
             why: flags.why.clone(),
             force: None,
         };
-        let action = Action::RampStep { provider: provider.clone(), share: end, end };
+        let action = Action::RampStep { provider: provider.clone(), share: end, end, is_first: false };
         let planned = stop.or(change.plan(action)).await??;
         let (present, hundredths) = present_share(&planned.plan, &provider)?;
         let remaining = steps(&file.ramp, hundredths, end);
@@ -185,7 +185,7 @@ fn check_gaps(max_step: u32, present: u32, remaining: &[u32]) -> Result<()> {
 
 impl Ramp<'_> {
     fn step(&self, share: u32) -> Action {
-        Action::RampStep { provider: self.provider.clone(), share, end: self.end }
+        Action::RampStep { provider: self.provider.clone(), share, end: self.end, is_first: self.made == 0 }
     }
 
     fn targets(&self) -> String {
@@ -308,11 +308,13 @@ impl Ramp<'_> {
     /// Watches a step until it has passed. Returns an exit code if the ramp has ended.
     async fn watch(&mut self, share: u32, before: Option<f64>, stop: &mut Stop) -> Result<Option<ExitCode>> {
         let keys = &self.change.file.ramp;
-        let mut watched = Step::new(keys, self.parties(), before, share, self.clock.elapsed());
+        let parties = self.parties();
+        let all = parties.all.clone();
+        let mut watched = Step::new(keys, parties, before, share, self.clock.elapsed());
         let mut base = Base::default();
         let first = self.snapshot(stop).await?;
         // There is no growth before the second snapshot.
-        let _ = base.growth(first, self.clock.elapsed());
+        let _ = base.growth(first, self.clock.elapsed(), &all);
         loop {
             if let Err(failure) = stop.or(sleep(keys.every)).await {
                 return self.stopped(failure).map(Some);
@@ -320,7 +322,7 @@ impl Ramp<'_> {
             let found = self.snapshot(stop).await?;
             let now = self.clock.elapsed();
             let has_beacons = found.as_ref().is_ok_and(|snapshot| snapshot.counts_beacons_of(&self.provider));
-            let growth = base.growth(found, now);
+            let growth = base.growth(found, now, &all);
             let next = watched.look(now, growth.as_ref().map_err(String::as_str), has_beacons);
             let time_of_day = utc().split_off(11);
             say!("{time_of_day}  step {}, {share} %: {}", self.made, watched.report());
