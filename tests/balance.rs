@@ -889,6 +889,23 @@ fn journal_when_a_name_has_characters_that_control_a_terminal_then_no_output_has
     assert_eq!(line["who"], "al\u{202e}i\u{9b}ce");
 }
 
+#[test]
+fn journal_when_an_id_or_a_target_has_characters_that_control_a_terminal_then_its_line_is_ignored() {
+    let (_dns, desk) = started();
+    let text = std::fs::read_to_string(desk.dir.join("balance.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).expect("JSON");
+    let id = line["id"].as_str().unwrap();
+    for (old, new) in [(id, "\\u001b[2J"), ("\"static\"", "\"\\u009b2J\""), ("\"fastly\"", "\"\\u202ef\"")] {
+        desk.dir.write("balance.jsonl", text.replace(old, new));
+        let is_active = |character: char| matches!(character, '\u{1b}' | '\u{202e}' | '\u{9b}');
+        for arguments in [&["rollback", "--yes"][..], &["-t", "html", "-p", "fastly", "-w", "9", "--dry-run"]] {
+            let ended = desk.run(arguments);
+            assert!(ended.err.contains("line 1 and 1 more line of "), "{new} {arguments:?}: {ended:?}");
+            assert!(!ended.err.contains(is_active) && !ended.out.contains(is_active), "{new} {arguments:?}: {ended:?}");
+        }
+    }
+}
+
 // ---- two people, and signals ----------------------------------------------------------------------------------------
 
 #[test]

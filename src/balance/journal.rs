@@ -22,6 +22,7 @@ use super::share::Shares;
 use crate::clock;
 use crate::keys::quote;
 use crate::regular_file;
+use crate::wire::json::is_active;
 
 /// The largest number of changes that stay in memory. `history` and `rollback` use only these changes.
 const MAX_ENTRIES: usize = 10_000;
@@ -93,6 +94,8 @@ impl Entry {
         })
     }
 
+    /// Reads an entry. Messages show the id, the time and the targets. If one of them has characters that control a
+    /// terminal, the line is no change. edgeshim writes no such line.
     fn from_json(value: &Value) -> Option<Self> {
         let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
         let optional = |key: &str| match value.get(key) {
@@ -104,7 +107,7 @@ impl Entry {
             value => Some((target.clone(), Some(Shares::from_json(value)?))),
         };
         let to = |(target, value): (&String, &Value)| Some((target.clone(), Shares::from_json(value)?));
-        Some(Self {
+        let entry = Self {
             time: text("time")?,
             id: text("id")?,
             who: text("who")?,
@@ -115,7 +118,11 @@ impl Entry {
             why: optional("why")?,
             force: optional("force")?,
             result: text("result")?,
-        })
+        };
+        let is_plain = |text: &String| !text.chars().any(|character| character.is_control() || is_active(character));
+        let mut targets = entry.from.keys().chain(entry.to.keys());
+        let is_fit = is_plain(&entry.time) && is_plain(&entry.id) && targets.all(is_plain);
+        is_fit.then_some(entry)
     }
 }
 
