@@ -247,7 +247,7 @@ impl Batch<'_> {
                 Answers::Unknown(text) => {
                     let more = match self.nodes.len() - at - 1 {
                         0 => String::new(),
-                        more => format!("; {more} more of this target were not looked up"),
+                        more => format!("; not looked up either: {more} more of this target"),
                     };
                     return Ok(Some(format!("{place}: {text}{more}")));
                 }
