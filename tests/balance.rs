@@ -349,6 +349,16 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill starts").success());
 }
 
+/// Sends SIGINT, and waits until the process has handled the signal.
+fn interrupt(id: u32) {
+    assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().expect("kill starts").success());
+    let handled = || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("0000000000000000"))
+    };
+    assert!(wait_until(PATIENCE, handled));
+}
+
 /// A desk with first weights of 15 for each provider of each target.
 fn started() -> (Dns, Desk) {
     let dns = Dns::start();
@@ -761,19 +771,44 @@ fn lookup_when_answer_is_servfail_then_change_is_put_back() {
     assert_eq!(dns.contents(), before);
 }
 
-#[test]
-fn lookup_when_no_server_answers_then_change_stays_with_a_warning() {
+/// Three targets with two nodes each, at a service whose DNS server never answers.
+fn silent() -> (Dns, UdpSocket, Desk) {
     let dns = Dns::start();
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let service = dns.service("pdns").replace(&dns.lookup.to_string(), &silent.local_addr().unwrap().to_string());
-    let desk = Desk::new(&(service + &target("html", "\"pdns\"", "\"www.example.com\"")));
-    let ended = desk.run(&["init", "-t", "html", "--yes"]);
+    let two = |name: &str| target(name, "\"pdns\"", &format!("\"{name}0.example.com\", \"{name}1.example.com\""));
+    let desk = Desk::new(&(service + &["a", "b", "c"].map(two).concat()));
+    (dns, silent, desk)
+}
+
+#[test]
+fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further_name_is_looked_up() {
+    let (_dns, _silent, desk) = silent();
+    let ended = desk.run(&["init", "--all", "--yes"]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(
-        ended.err.contains("warning: written and read back, but not looked up: www.example.com at pdns"),
-        "{ended:?}"
-    );
+    let part = "warning: written and read back, but not looked up: ";
+    let warnings: Vec<&str> = ended.err.lines().filter_map(|line| Some(line.split_once(part)?.1)).collect();
+    assert_eq!(warnings.len(), 3, "{ended:?}");
+    assert!(warnings[0].starts_with("a0.example.com at pdns: a lookup at "), "{ended:?}");
+    assert!(warnings[0].ends_with(" failed (no answer); not looked up either: 1 more of this target"), "{ended:?}");
+    assert_eq!(warnings[1..], ["the nodes of b at pdns", "the nodes of c at pdns"]);
     assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
+}
+
+#[test]
+fn signal_when_all_is_written_then_lookups_end_and_change_stays() {
+    let (dns, _silent, desk) = silent();
+    let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    dns.plant(2, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
+    let child = desk.ask(&["init", "--all"]);
+    let id = child.id();
+    let change = std::thread::spawn(move || answer(child, "y\n"));
+    arrived.wait();
+    interrupt(id);
+    go_on.open();
+    let ended = change.join().expect("the command");
+    let part = "not looked up: a0.example.com at pdns: a signal has ended the lookups";
+    assert!(ended.code == 0 && ended.err.contains(part), "{ended:?}");
 }
 
 #[test]
@@ -854,6 +889,23 @@ fn journal_when_a_name_has_characters_that_control_a_terminal_then_no_output_has
     assert_eq!(line["who"], "al\u{202e}i\u{9b}ce");
 }
 
+#[test]
+fn journal_when_an_id_or_a_target_has_characters_that_control_a_terminal_then_its_line_is_ignored() {
+    let (_dns, desk) = started();
+    let text = std::fs::read_to_string(desk.dir.join("balance.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).expect("JSON");
+    let id = line["id"].as_str().unwrap();
+    for (old, new) in [(id, "\\u001b[2J"), ("\"static\"", "\"\\u009b2J\""), ("\"fastly\"", "\"\\u202ef\"")] {
+        desk.dir.write("balance.jsonl", text.replace(old, new));
+        let is_active = |character: char| matches!(character, '\u{1b}' | '\u{202e}' | '\u{9b}');
+        for arguments in [&["rollback", "--yes"][..], &["-t", "html", "-p", "fastly", "-w", "9", "--dry-run"]] {
+            let ended = desk.run(arguments);
+            assert!(ended.err.contains("line 1 and 1 more line of "), "{new} {arguments:?}: {ended:?}");
+            assert!(!ended.err.contains(is_active) && !ended.out.contains(is_active), "{new} {arguments:?}: {ended:?}");
+        }
+    }
+}
+
 // ---- two people, and signals ----------------------------------------------------------------------------------------
 
 #[test]
@@ -893,13 +945,7 @@ fn signal_when_change_is_being_written_then_everything_is_put_back() {
     let id = child.id();
     let change = std::thread::spawn(move || answer(child, "y\n"));
     arrived.wait();
-    assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().expect("kill starts").success());
-    // The signal is handled before the API answers, because the process handles signals while it waits.
-    let handled = || {
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("0000000000000000"))
-    };
-    assert!(wait_until(PATIENCE, handled));
+    interrupt(id);
     go_on.open();
     let ended = change.join().expect("the command");
     assert!(ended.code == 1 && ended.err.contains("interrupted by a signal"), "{ended:?}");

@@ -12,6 +12,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
@@ -20,6 +22,7 @@ use super::share::Shares;
 use crate::clock;
 use crate::keys::quote;
 use crate::regular_file;
+use crate::wire::json::is_active;
 
 /// The largest number of changes that stay in memory. `history` and `rollback` use only these changes.
 const MAX_ENTRIES: usize = 10_000;
@@ -30,6 +33,9 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// How often the name of the process that has a lock is read, and the wait after each reading without a name.
+const HOLDER_TRIES: u32 = 20;
+const HOLDER_WAIT: Duration = Duration::from_millis(5);
 /// The result of a change that succeeded. After a comma, the result can say what could not be checked.
 pub(crate) const DONE: &str = "done";
 /// The result of a line that says why no change was made. Nothing was written to DNS.
@@ -88,6 +94,8 @@ impl Entry {
         })
     }
 
+    /// Reads an entry. Messages show the id, the time and the targets. If one of them has characters that control a
+    /// terminal, the line is no change. edgeshim writes no such line.
     fn from_json(value: &Value) -> Option<Self> {
         let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
         let optional = |key: &str| match value.get(key) {
@@ -99,7 +107,7 @@ impl Entry {
             value => Some((target.clone(), Some(Shares::from_json(value)?))),
         };
         let to = |(target, value): (&String, &Value)| Some((target.clone(), Shares::from_json(value)?));
-        Some(Self {
+        let entry = Self {
             time: text("time")?,
             id: text("id")?,
             who: text("who")?,
@@ -110,7 +118,11 @@ impl Entry {
             why: optional("why")?,
             force: optional("force")?,
             result: text("result")?,
-        })
+        };
+        let is_plain = |text: &String| !text.chars().any(|character| character.is_control() || is_active(character));
+        let mut targets = entry.from.keys().chain(entry.to.keys());
+        let is_fit = is_plain(&entry.time) && is_plain(&entry.id) && targets.all(is_plain);
+        is_fit.then_some(entry)
     }
 }
 
@@ -250,9 +262,16 @@ pub(super) fn lock(path: &Path, who: &str) -> Result<File, Locked> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = lock.take(200).read_to_string(&mut holder);
-            return Err(Locked::By(quote(holder.trim())));
+            // The other process writes its name just after it has locked the file.
+            for _ in 0..HOLDER_TRIES {
+                let mut holder = String::new();
+                let _ = lock.rewind().and_then(|()| (&lock).take(200).read_to_string(&mut holder));
+                if !holder.trim().is_empty() {
+                    return Err(Locked::By(quote(holder.trim())));
+                }
+                thread::sleep(HOLDER_WAIT);
+            }
+            return Err(Locked::By("by a process that has not written its name".to_owned()));
         }
         Err(TryLockError::Error(error)) => return Err(Locked::Failed(error)),
     }

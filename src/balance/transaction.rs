@@ -1,21 +1,21 @@
 //! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives,
 //! puts back what was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::watch;
 
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
 use super::dns::{Answers, Failed, Service, Wanted, Write};
-use super::node::{Found, Holding, Node, place};
+use super::node::{Found, Holding, Node};
 use super::plan::{NodePlan, Plan, TargetPlan};
 
 /// The largest number of attempts to undo a batch.
 const UNDO_TRIES: u32 = 2;
 
 /// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
-/// write, a signal has no effect on the change.
+/// write, a signal only ends the lookups.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(watch::Sender<bool>);
 
@@ -140,10 +140,15 @@ impl<'f> Services<'f> {
             }
         }
         let mut unknown = Vec::new();
+        let mut silent = BTreeSet::new();
         if error.is_none() {
             for batch in &batches {
-                match batch.verify().await {
-                    Ok(texts) => unknown.extend(texts),
+                match batch.verify(&self.interrupt, silent.contains(batch.service_name)).await {
+                    Ok(None) => {}
+                    Ok(Some(text)) => {
+                        silent.insert(batch.service_name);
+                        unknown.push(text);
+                    }
                     Err(failed) => {
                         error = Some(failed);
                         break;
@@ -216,25 +221,41 @@ impl Batch<'_> {
         self.service.write(self.target, &writes).await
     }
 
-    /// Reads the nodes back and looks them up. Returns what could not be checked.
-    async fn verify(&self) -> Result<Vec<String>, String> {
+    /// Reads the nodes back and looks them up. Returns what could not be looked up. After a lookup without an answer,
+    /// or after a signal, makes no further lookup. So a silent DNS server does not hold the change for long.
+    async fn verify(&self, interrupt: &Interrupt, is_silent: bool) -> Result<Option<String>, String> {
         let found = self.service.read(self.target).await?;
-        let mut unknown = Vec::new();
         for node in &self.nodes {
-            let name = &node.node.name;
-            let place = place(name, self.service_name);
-            match found.get(name) {
+            let place = node.node.place();
+            match found.get(&node.node.name) {
                 Some(found) if has_written(node, found) => {}
                 Some(found) => return Err(format!("{place} has {} after the write", found.describe())),
                 None => return Err(format!("{place} is missing after the write")),
             }
-            match self.service.look_up(self.target, name, &node.after).await {
+        }
+        if is_silent {
+            return Ok(Some(format!("the nodes of {} at {}", self.target.name, self.service_name)));
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
+            let place = node.node.place();
+            let answers = tokio::select! {
+                biased;
+                answers = self.service.look_up(self.target, &node.node.name, &node.after) => answers,
+                () = interrupt.wait() => Answers::Unknown("a signal has ended the lookups".to_owned()),
+            };
+            match answers {
                 Answers::Right => {}
-                Answers::Unknown(text) => unknown.push(format!("{place}: {text}")),
+                Answers::Unknown(text) => {
+                    let more = match self.nodes.len() - at - 1 {
+                        0 => String::new(),
+                        more => format!("; not looked up either: {more} more of this target"),
+                    };
+                    return Ok(Some(format!("{place}: {text}{more}")));
+                }
                 Answers::Wrong(text) => return Err(format!("{place}: {text}")),
             }
         }
-        Ok(unknown)
+        Ok(None)
     }
 
     /// Writes the records from before the change to each node that has what the change wrote. A node with any other

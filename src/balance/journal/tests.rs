@@ -249,3 +249,18 @@ fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open
     assert_eq!(journal.last["images"], shares(5));
     assert_eq!(before(&journal, 2).expect("two changes")["images"], shares(4), "a note is not a change");
 }
+
+#[test]
+fn lock_when_its_process_has_not_written_its_name_then_message_says_so_or_has_the_later_name() {
+    let folder = Folder::new();
+    let path = folder.0.join("lock");
+    let mut other = appending().open(&path).expect("a new file");
+    other.lock().expect("the file is free");
+    let holder = || match lock(&path, "bob") {
+        Err(Locked::By(holder)) => holder,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(holder(), "by a process that has not written its name");
+    writeln!(other, "alice, process 1").expect("the file can be written");
+    assert_eq!(holder(), "\"alice, process 1\"");
+}
