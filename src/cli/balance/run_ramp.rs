@@ -10,7 +10,7 @@ use super::arguments::RampFlags;
 use super::change_history::warn_about;
 use super::month_cost::warn_about_cost;
 use super::prompt::{Stop, confirm, with_runtime};
-use super::{Failure, Result, check_provider};
+use super::{Failure, Result, with_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, Planned, user};
@@ -56,7 +56,7 @@ struct Ramp<'f> {
 
 pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]) -> Result {
     let provider = flags.provider.to_ascii_lowercase();
-    check_provider(targets, &provider)?;
+    let targets = &with_provider(targets.to_vec(), &provider, flags.choice.all)?[..];
     if !has_figures(file) {
         return Err(Failure::usage(
             "a ramp needs the figures of the shims; write shims = [\"http://127.0.0.1:9900\"] or prometheus = \
