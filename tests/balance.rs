@@ -954,6 +954,25 @@ fn signal_when_change_is_being_written_then_everything_is_put_back() {
 }
 
 #[test]
+fn change_of_all_targets_when_a_target_lacks_the_provider_then_only_other_targets_change() {
+    let dns = Dns::start();
+    let desk = Desk::of_three(&dns);
+    let config = std::fs::read_to_string(desk.dir.join("balance.toml")).expect("the configuration");
+    let (first, _) = config.rsplit_once(", fastly = ").expect("the last target has fastly");
+    desk.dir.write("balance.toml", format!("{first} }}\n"));
+    desk.fine(&["init", "--all", "--yes"]);
+    desk.fails(2, &["--all", "-p", "fastl", "-w", "5"], &["no such provider"]);
+    desk.fails(2, &["-t", "static", "-p", "fastly", "-w", "5"], &["static has no such provider"]);
+    let ended = desk.run(&["--all", "-p", "fastly", "-w", "14", "--yes"]);
+    assert_eq!(
+        (ended.code, ended.err.as_str()),
+        (0, "edgeshim balance: static: has no provider fastly, so nothing changes there\n")
+    );
+    let last = desk.journal().pop().expect("a change");
+    assert_eq!(last["targets"], json!(["html", "images"]));
+}
+
+#[test]
 fn change_when_killed_then_status_history_and_rollback_report_the_missing_result() {
     let (dns, desk) = started();
     let before = dns.contents();

@@ -46,7 +46,9 @@ pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
     if !matches!(plan.action, Action::Rollback { .. }) {
         let states =
             plan.targets.iter().filter_map(|target| Some((&*target.name, target.before.as_ref()?, &target.after)));
-        half_made(&states.collect::<Vec<_>>(), journal).into_values().for_each(|text| forced(&mut found, text));
+        for text in half_made(&states.collect::<Vec<_>>(), journal).into_values() {
+            forced(&mut found, text);
+        }
     }
     found
 }

@@ -90,7 +90,17 @@ impl Shares {
     /// Returns the share of each provider among the enabled providers, in hundredths of a per cent. A disabled provider
     /// has 0. The shares of the enabled providers add up to 100 %, if one of their weights is above 0.
     pub(crate) fn percents(&self) -> BTreeMap<&str, u32> {
-        let weight = |share: &Share| if share.is_enabled() { u64::from(share.weight) } else { 0 };
+        self.percents_of(Share::is_enabled)
+    }
+
+    /// As [`percents`](Self::percents), but among the providers that are served. These are the shares of the clients: a
+    /// provider that is away has 0.
+    pub(crate) fn served_percents(&self) -> BTreeMap<&str, u32> {
+        self.percents_of(Share::is_served)
+    }
+
+    fn percents_of(&self, counts: fn(Share) -> bool) -> BTreeMap<&str, u32> {
+        let weight = |share: &Share| if counts(*share) { u64::from(share.weight) } else { 0 };
         let weights: Vec<u64> = self.0.values().map(weight).collect();
         self.0.keys().map(String::as_str).zip(apportion(10_000, &weights)).collect()
     }
@@ -185,6 +195,14 @@ pub(crate) mod tests {
         let percents = three.percents();
         assert_eq!((percents["a"], percents["b"], percents["c"]), (2_500, 7_500, 0));
         assert_eq!(shares(&[("a", Mode::Obey, 0)]).percents()["a"], 0);
+    }
+
+    #[test]
+    fn percents_when_a_provider_is_away_then_only_served_percents_are_without_it() {
+        let mut three = shares(&[("a", Mode::Obey, 100), ("b", Mode::Obey, 500), ("c", Mode::Obey, 400)]);
+        three.0.get_mut("b").expect("b").away = true;
+        assert_eq!((three.percents()["a"], three.percents()["b"]), (1_000, 5_000));
+        assert_eq!((three.served_percents()["a"], three.served_percents()["b"]), (2_000, 0));
     }
 
     #[test]

@@ -43,9 +43,9 @@ fn number(hundredths: Option<u32>) -> f64 {
     f64::from(hundredths.unwrap_or(0)) / 100.0
 }
 
-/// Writes a table with the heading line of a target.
+/// Writes a table with the heading line of a target. The shares are those among the served providers.
 pub(crate) fn table(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) -> String {
-    let percents = shares.percents();
+    let percents = shares.served_percents();
     let mut rows = vec![["provider", "mode", "weight", "share"].map(str::to_owned).to_vec()];
     if let (Some(row), Some(observed)) = (rows.first_mut(), observed) {
         row.push(format!("observed ({})", observed.source));
@@ -74,7 +74,7 @@ pub(crate) struct Difference {
     pub name: String,
     pub old: Option<Share>,
     pub new: Option<Share>,
-    /// The shares in per cent, as texts.
+    /// The shares among the served providers in per cent, as texts.
     pub old_share: String,
     pub new_share: String,
     /// The difference of the shares in percentage points, as a text. `=` if the rounded difference is 0.
@@ -87,7 +87,7 @@ pub(crate) fn differences(planned: &TargetPlan) -> Vec<Difference> {
     let mut changed = planned.nodes.iter().filter(|node| node.is_changed());
     let mut first = || changed.find_map(|node| node.node.found.shares());
     let before = planned.before.clone().or_else(&mut first).unwrap_or_default();
-    let (old, new) = (before.percents(), planned.after.percents());
+    let (old, new) = (before.served_percents(), planned.after.served_percents());
     let mut names: Vec<&String> = before.0.keys().chain(planned.after.0.keys()).collect();
     names.sort();
     names.dedup();

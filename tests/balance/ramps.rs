@@ -223,6 +223,25 @@ fn ramp_when_errors_rise_at_a_step_then_start_weights_are_back_and_journal_has_t
 }
 
 #[test]
+fn ramp_when_another_provider_is_away_then_share_among_the_served_providers_arrives() {
+    let stage = Stage::new(STEPS);
+    stage.desk.fine(&["-t", "html", "-p", "fastly", "--pct", "10", "--yes"]);
+    // In the journal, akamai was away before this change. The rollback writes the mark into DNS.
+    let mut lines = stage.desk.lines();
+    for line in lines.iter_mut().rev().take(2) {
+        let akamai = json!({ "mode": "obey", "weight": 900, "away": true });
+        line["from"]["html"] = json!({ "akamai": akamai, "fastly": { "mode": "obey", "weight": 100 } });
+    }
+    stage.desk.dir.write("balance.jsonl", lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"));
+    stage.desk.fine(&["rollback", "--yes"]);
+    let shown = stage.desk.fine(&["-t", "html", "--show"]);
+    assert!(shown.contains("obey, away") && shown.contains("100.0 %"), "{shown}");
+    let ended = stage.ramp(&["--to", "25"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.out.contains("observed 100.0 %"), "{ended:?}");
+}
+
+#[test]
 fn ramp_when_on_breach_is_previous_then_goes_back_one_step() {
     let stage = Stage::new(&format!("{STEPS}\non_breach = \"previous\""));
     stage.traffic().failing = Some((100, 100));

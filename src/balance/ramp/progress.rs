@@ -45,8 +45,8 @@ pub(crate) struct Step<'k> {
     all: Vec<String>,
     /// The share before the step, in per cent. `None`: an earlier process made the step.
     before: Option<f64>,
-    /// The wanted share after the step, in per cent.
-    share: u32,
+    /// The wanted share of the clients after the step, in per cent.
+    share: f64,
     began: Duration,
     recent: VecDeque<Growth>,
     total: Growth,
@@ -74,7 +74,7 @@ pub(crate) struct Parties {
 
 impl<'k> Step<'k> {
     /// Begins to watch a step that was just made.
-    pub(crate) fn new(keys: &'k RampKeys, parties: Parties, before: Option<f64>, share: u32, now: Duration) -> Self {
+    pub(crate) fn new(keys: &'k RampKeys, parties: Parties, before: Option<f64>, share: f64, now: Duration) -> Self {
         Self {
             keys,
             provider: parties.provider,
@@ -169,7 +169,7 @@ impl<'k> Step<'k> {
 
     /// Waits for the share to arrive.
     fn arriving(&mut self, now: Duration, observed: Option<f64>) -> Next {
-        let (wanted, since) = (f64::from(self.share), now.saturating_sub(self.began));
+        let (wanted, since) = (self.share, now.saturating_sub(self.began));
         let own = self.total.of(&self.provider);
         let has_requests = own.pulls + own.edge_requests > 0.0;
         let observed = observed.unwrap_or(0.0);
@@ -186,7 +186,7 @@ impl<'k> Step<'k> {
         Next::Stop(format!(
             "the observed share of {} is {observed:.1} %, and {} % was wanted; it has not arrived within {}{none}",
             self.provider,
-            self.share,
+            (self.share * 10.0).round() / 10.0,
             time(self.keys.arrive)
         ))
     }
@@ -220,7 +220,7 @@ impl<'k> Step<'k> {
     /// Describes how fast the share has arrived. `None`: the step was not measured from its start.
     pub(crate) fn convergence(&self) -> Option<String> {
         let before = self.before? / 100.0;
-        let wanted = f64::from(self.share) / 100.0;
+        let wanted = self.share / 100.0;
         let all: Vec<&String> = self.all.iter().collect();
         let by_edge = self.total.observed(&all).is_some_and(|observed| observed.source != "pulls");
         let of = |counts: &[f64; 2]| if by_edge { counts[1] } else { counts[0] };

@@ -242,7 +242,7 @@ pub(super) struct Choice {
     /// A target of balance.toml. The targets of several -t are changed together.
     #[arg(short = 't', long = "target", value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// All targets.
+    /// All targets. With -p, only the targets that have the provider.
     #[arg(long, conflicts_with = "targets")]
     pub all: bool,
 }

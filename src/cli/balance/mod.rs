@@ -132,20 +132,32 @@ fn without_command(flags: Flags) -> Result {
         return present::show(&file, common, &targets, flags.json, flags.write, out.as_deref());
     };
     let provider = provider.to_ascii_lowercase();
-    check_provider(&targets, &provider)?;
+    let targets = with_provider(targets, &provider, flags.choice.all)?;
     let request = Request::Set { provider, weight: flags.weight, mode: flags.mode, permille: flags.pct };
     make_change::run(&file, &flags.way, &targets, request)
 }
 
-/// Checks that each target has the provider.
-fn check_provider(targets: &[&TargetKeys], provider: &str) -> Result<()> {
-    let Some(target) = targets.iter().find(|target| !target.providers.contains_key(provider)) else { return Ok(()) };
-    let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();
-    Err(Failure::usage(format!(
-        "-p {provider:?}: the target {} has no such provider; write one of {}",
-        target.name,
-        names.join(", ")
-    )))
+/// Returns the targets that have the provider. Each target must have it. With `--all`, one target must have it, and the
+/// other targets are reported.
+fn with_provider<'f>(targets: Vec<&'f TargetKeys>, provider: &str, all: bool) -> Result<Vec<&'f TargetKeys>> {
+    let (with, without): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| target.providers.contains_key(provider));
+    match without.first() {
+        Some(target) if !all || with.is_empty() => {
+            let names: Vec<&str> = target.providers.keys().map(String::as_str).collect();
+            Err(Failure::usage(format!(
+                "-p {provider:?}: the target {} has no such provider; write one of {}",
+                target.name,
+                names.join(", ")
+            )))
+        }
+        _ => {
+            for target in without {
+                complain!("{}: has no provider {provider}, so nothing changes there", target.name);
+            }
+            Ok(with)
+        }
+    }
 }
 
 /// Returns the targets of `choice`, in the order of the file.

@@ -10,7 +10,7 @@ use super::arguments::RampFlags;
 use super::change_history::warn_about;
 use super::month_cost::warn_about_cost;
 use super::prompt::{Stop, confirm, with_runtime};
-use super::{Failure, Result, check_provider};
+use super::{Failure, Result, with_provider};
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::{BalanceFile, TargetKeys};
 use crate::balance::change::{Change, Made, Planned, user};
@@ -56,7 +56,7 @@ struct Ramp<'f> {
 
 pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]) -> Result {
     let provider = flags.provider.to_ascii_lowercase();
-    check_provider(targets, &provider)?;
+    let targets = &with_provider(targets.to_vec(), &provider, flags.choice.all)?[..];
     if !has_figures(file) {
         return Err(Failure::usage(
             "a ramp needs the figures of the shims; write shims = [\"http://127.0.0.1:9900\"] or prometheus = \
@@ -237,7 +237,7 @@ impl Ramp<'_> {
             }
         }
         for &share in remaining {
-            let before = self.share;
+            let before = self.served_share();
             let made = match self.make_step(share, stop).await {
                 Ok(made) => made,
                 Err(failure) => return self.stopped(failure),
@@ -310,7 +310,7 @@ impl Ramp<'_> {
         let keys = &self.change.file.ramp;
         let parties = self.parties();
         let all = parties.all.clone();
-        let mut watched = Step::new(keys, parties, before, share, self.clock.elapsed());
+        let mut watched = Step::new(keys, parties, before, self.served_share(), self.clock.elapsed());
         let mut base = Base::default();
         let first = self.snapshot(stop).await?;
         // There is no growth before the second snapshot.
@@ -345,6 +345,14 @@ impl Ramp<'_> {
             Ok(found) => Ok(found),
             Err(failure) => self.stopped(failure).map(|_| Err(String::new())),
         }
+    }
+
+    /// Returns the provider's share of the clients in per cent, as the mean of the targets. While another provider is
+    /// away, this share is larger than the share of the step.
+    #[allow(clippy::cast_precision_loss, reason = "a small number of targets")]
+    fn served_share(&self) -> f64 {
+        let of = |shares: &Shares| shares.served_percents().get(&*self.provider).copied().map_or(0.0, f64::from);
+        self.present.values().map(of).sum::<f64>() / (self.present.len().max(1) * 100) as f64
     }
 
     fn parties(&self) -> Parties {

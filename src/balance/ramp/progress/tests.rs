@@ -59,7 +59,7 @@ fn parties(others: &[&str]) -> Parties {
 /// Passes these looks to a step to 10 %. Returns the decision at the last look. Each earlier decision must be to look
 /// again.
 fn after(keys: &RampKeys, looks: &[Seen]) -> Next {
-    let mut step = Step::new(keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
+    let mut step = Step::new(keys, parties(&["b"]), Some(5.0), 10.0, Duration::ZERO);
     let mut next = Next::Look;
     for (number, seen) in (1..).zip(looks) {
         assert_eq!(next, Next::Look, "the look {} of {looks:?} ended the step too early", number - 1);
@@ -137,10 +137,14 @@ fn share_when_it_has_not_arrived_in_time_then_ramp_stops() {
     let keys = keys(ERRORS);
     let next = after(&keys, &[Share(5.0); 6]);
     assert!(matches!(&next, Next::Stop(text) if text.contains("5.0 %") && text.contains("10 %")), "{next:?}");
+    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 18.2, Duration::ZERO);
+    let seen = growth(counts(100.0, 0.0), counts(900.0, 0.0));
+    let nexts: Vec<Next> = (1..=6).map(|look| step.look(Duration::from_secs(look * EVERY), Ok(&seen), true)).collect();
+    assert!(matches!(&nexts[5], Next::Stop(text) if text.contains("18.2 % was wanted")), "{nexts:?}");
     // Two points below the wanted share is near enough.
     assert_eq!(after(&keys, &[Share(8.0), FINE, FINE, FINE, FINE]), Next::Passed);
     // A share of 0 % is near enough to 1 %. But without any request, the share has not arrived.
-    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 1, Duration::ZERO);
+    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 1.0, Duration::ZERO);
     let none = growth(Counts::default(), counts(1000.0, 0.0));
     let nexts: Vec<Next> = (1..=6).map(|look| step.look(Duration::from_secs(look * EVERY), Ok(&none), true)).collect();
     assert!(matches!(&nexts[5], Next::Stop(text) if text.contains("not one request")), "{nexts:?}");
@@ -154,7 +158,7 @@ fn requests_of_provider_when_ending_during_the_soak_then_ramp_stops() {
     // look.
     let mut looks = vec![FINE];
     looks.extend([silent; 8]);
-    let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
+    let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10.0, Duration::ZERO);
     let mut last = Next::Look;
     for (number, seen) in (1..).zip(&looks) {
         let growth = growth_of(*seen).expect("figures");
@@ -182,7 +186,7 @@ fn slow_times_when_seen_at_two_looks_in_a_row_then_weights_are_put_back() {
         let own = Counts { pull_times: times(&[(0.1, 100.0 - slow), (1.0, 100.0)]), ..counts(100.0, 0.0) };
         growth(own, Counts { pull_times: times(&[(0.1, 900.0), (1.0, 900.0)]), ..counts(900.0, 0.0) })
     };
-    let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10, Duration::ZERO);
+    let mut step = Step::new(&keys, parties(&["b"]), Some(5.0), 10.0, Duration::ZERO);
     assert_eq!(step.look(Duration::from_secs(15), Ok(&with(50.0)), true), Next::Look);
     let next = step.look(Duration::from_secs(30), Ok(&with(50.0)), true);
     assert!(matches!(&next, Next::PutBack(text) if text.contains("p95")), "{next:?}");
@@ -192,7 +196,7 @@ fn slow_times_when_seen_at_two_looks_in_a_row_then_weights_are_put_back() {
 fn provider_when_it_has_no_others_then_only_absolute_limits_count() {
     let keys = keys(GuardKeys { p95_ratio: Some(1.2), offload_drop: Some(0.1), ..ERRORS });
     let run = |failed: f64| {
-        let mut step = Step::new(&keys, parties(&[]), Some(75.0), 100, Duration::ZERO);
+        let mut step = Step::new(&keys, parties(&[]), Some(75.0), 100.0, Duration::ZERO);
         let growth = growth(counts(1000.0, failed), Counts::default());
         let mut nexts = (1..=5).map(|look| step.look(Duration::from_secs(look * EVERY), Ok(&growth), true));
         nexts.find(|next| *next != Next::Look).expect("an end")
@@ -204,7 +208,7 @@ fn provider_when_it_has_no_others_then_only_absolute_limits_count() {
 #[test]
 fn convergence_when_share_arrives_in_parts_then_times_are_right() {
     let keys = RampKeys { soak: Duration::from_mins(10), ..keys(ERRORS) };
-    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50, Duration::ZERO);
+    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50.0, Duration::ZERO);
     for look in 1..=40_u64 {
         // Half of the change has arrived after 30 s, all of it after 60 s.
         let share = if look <= 2 {
@@ -219,7 +223,7 @@ fn convergence_when_share_arrives_in_parts_then_times_are_right() {
     }
     let text = step.convergence().expect("the step was measured from its start");
     assert!(text.contains("t50 30 s, t90 1 min,"), "{text}");
-    let resumed = Step::new(&keys, parties(&["b"]), None, 50, Duration::ZERO);
+    let resumed = Step::new(&keys, parties(&["b"]), None, 50.0, Duration::ZERO);
     assert_eq!(resumed.convergence(), None);
 }
 
@@ -232,7 +236,7 @@ fn convergence_when_clients_have_a_long_tail_then_times_differ_by_at_most_one_lo
     let left = |time: f64| sum(&|share, mean| share * (-time / mean).exp());
     let left_until = |time: f64| sum(&|share, mean| share * mean * (1.0 - (-time / mean).exp()));
     let keys = RampKeys { soak: HOUR, arrive: HOUR, ..keys(ERRORS) };
-    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50, Duration::ZERO);
+    let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50.0, Duration::ZERO);
     for look in 1..=240_u32 {
         let (before, now) = (f64::from(look - 1) * 15.0, f64::from(look) * 15.0);
         let old = (left_until(now) - left_until(before)) / 15.0;
