@@ -1,8 +1,8 @@
 //! Opens the files whose paths a person wrote: the configuration, secrets, pages, certificates, lists, logs.
 //!
 //! Only regular files are read. Opening or reading a FIFO waits for another process, possibly for ever, and a device
-//! such as `/dev/zero` has no end. A log can be another file too, for example a FIFO that a process reads. Symbolic
-//! links are followed, because Kubernetes shows a `ConfigMap` through links.
+//! such as `/dev/zero` has no end. A log that edgeshim writes can also be another kind of file, for example a FIFO from
+//! which another process reads. Symbolic links are followed, because Kubernetes shows a `ConfigMap` through links.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};

@@ -161,7 +161,7 @@ impl Change<'_> {
 
     /// Puts back a change whose result cannot be written into the journal. Returns the messages.
     async fn unwritten(&self, plan: &Plan, outcome: Outcome, error: &str) -> Vec<String> {
-        let mut texts = vec![format!("the result of the change: {error}")];
+        let mut texts = vec![format!("the result of the change could not be recorded in the journal: {error}")];
         let differences = match outcome {
             Outcome::Done(_) => self.services.put_back(plan).await,
             Outcome::PutBack(failed) => {

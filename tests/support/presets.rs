@@ -33,8 +33,8 @@ impl PresetFile {
         proofs.is_some_and(|proofs| proofs.iter().any(|proof| proof["kind"].as_str() == Some("g2o")))
     }
 
-    /// Returns the name of the header field in which the shim writes lifetimes for this CDN only. The name is in lower
-    /// case. Returns `None` if the shim writes no such field.
+    /// Returns the name of the header field into which edgeshim writes the lifetimes that only this CDN reads. The name
+    /// is in lower case. Returns `None` if the shim writes no such field.
     pub fn targeted_field(&self) -> Option<String> {
         let is_passed_on = self.value("dialect", "passed_on").and_then(toml::Value::as_bool) == Some(true);
         self.value("dialect", "field").filter(|_| !is_passed_on)?.as_str().map(str::to_ascii_lowercase)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// The time between two readings of a target if nothing happens. A person can have changed a mode meanwhile.
 const READ_EVERY: Duration = Duration::from_mins(1);
-/// The longest time between two tries to write, unless half of `every` is longer. Each try adds two lines to the
-/// journal.
+/// The longest pause after a failed change. If half of `watch.every`, the time between two rounds, is longer, then that
+/// half is the pause. Each try adds two lines to the journal.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// How many rounds in a row must have the trouble `Busy` before this trouble is reported.
 const BUSY_ROUNDS: u32 = 3;
@@ -23,7 +23,7 @@ pub(crate) enum Trouble {
     Refused,
     /// Someone else changes the weights, or the journal cannot be locked or written.
     Busy,
-    /// A change failed. The texts about the trouble list the nodes that are not as before.
+    /// A change failed. The report lists the nodes that could not be put back.
     Failed,
 }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn other_change_when_short_then_is_not_reported() {
+    fn change_by_someone_else_when_short_then_is_not_reported() {
         let mut target = Tries::default();
         let busy = |target: &mut Tries| target.hindered(Trouble::Busy, EVERY, EVERY);
         assert_eq!([busy(&mut target), busy(&mut target)], [false, false]);

@@ -59,8 +59,8 @@ pub(crate) enum Verdict {
     Vary(Skip),
     /// Add Accept-Encoding to the Vary of a 304, and make its tag weak if `weak` is true.
     NotModified {
-        /// Whether a 200 to the same request would have a weak tag. For Akamai: if the client sent only one form of the
-        /// tag, `weak` says whether this form is weak.
+        /// Whether this layer would make the tag weak in a 200 to the same request. For Akamai: if the client sent only
+        /// one form of the tag, `weak` says whether this form is weak.
         weak: bool,
     },
     /// Compress the body.
@@ -69,8 +69,8 @@ pub(crate) enum Verdict {
     Inflate,
 }
 
-/// Returns the verdict on a response. `names` is the filter of its head. `length` is the length of the body, if known.
-/// For a 304, `known` is the kind of its tag, if known.
+/// Returns the verdict on a response. `names` is the filter of the field names in the response's head. `length` is the
+/// length of the body, if known. For a 304, `known` is the kind of its tag, if known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
