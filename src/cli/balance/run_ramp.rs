@@ -313,7 +313,6 @@ impl Ramp<'_> {
         let mut watched = Step::new(keys, parties, before, self.served_share(), self.clock.elapsed());
         let mut base = Base::default();
         let first = self.snapshot(stop).await?;
-        // There is no growth before the second snapshot.
         let _ = base.growth(first, self.clock.elapsed(), &all);
         loop {
             if let Err(failure) = stop.or(sleep(keys.every)).await {
@@ -347,8 +346,7 @@ impl Ramp<'_> {
         }
     }
 
-    /// Returns the provider's share of the clients in per cent, as the mean of the targets. While another provider is
-    /// away, this share is larger than the share of the step.
+    /// Returns the provider's share of the clients in per cent, as the mean of the targets.
     #[allow(clippy::cast_precision_loss, reason = "a small number of targets")]
     fn served_share(&self) -> f64 {
         let of = |shares: &Shares| shares.served_percents().get(&*self.provider).copied().map_or(0.0, f64::from);
