@@ -297,12 +297,16 @@ fn write(
             message.extend_from_slice(body);
         }
     }
+    // If the end of the connection arrived later than the body, the shim would treat the body as a stream. So the
+    // kernel sends the end with the last bytes of the body, also if this thread must wait before the shutdown.
+    let is_ended_by_close = framed == Framed::Close && status != 304;
+    if is_ended_by_close {
+        conn.send_end_with_last_bytes();
+    }
     if conn.write_all(&message).is_err() {
         return After::Close;
     }
-    if framed == Framed::Close && status != 304 {
-        // The origin ends the connection immediately after the body. If the end arrived later, the shim would treat the
-        // body as a stream.
+    if is_ended_by_close {
         conn.shutdown(Shutdown::Write);
         return After::Close;
     }

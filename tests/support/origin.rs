@@ -145,6 +145,14 @@ impl Conn {
         };
     }
 
+    /// Makes the kernel keep the last bytes of later writes until the connection is shut down, for at most 200 ms
+    /// (`TCP_CORK`). The last bytes and the end of the connection are then one segment.
+    pub fn send_end_with_last_bytes(&self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            rustix::net::sockopt::set_tcp_cork(stream, true).expect("the socket accepts TCP_CORK");
+        }
+    }
+
     /// Makes sure that a later close of the socket sends a reset.
     pub fn reset_at_close(&self) {
         if let Socket::Tcp(stream) = &self.socket {
