@@ -795,18 +795,23 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
 }
 
-#[test]
-fn signal_when_all_is_written_then_lookups_end_and_change_stays() {
-    let (dns, _silent, desk) = silent();
+/// Confirms a change, and interrupts the command while the API handles the PATCH `number`, which counts from 0.
+fn interrupted_at(dns: &Dns, number: usize, desk: &Desk, arguments: &[&str]) -> Ended {
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
-    dns.plant(2, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
-    let child = desk.ask(&["init", "--all"]);
+    dns.plant(number, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
+    let child = desk.ask(arguments);
     let id = child.id();
     let change = std::thread::spawn(move || answer(child, "y\n"));
     arrived.wait();
     interrupt(id);
     go_on.open();
-    let ended = change.join().expect("the command");
+    change.join().expect("the command")
+}
+
+#[test]
+fn signal_when_all_is_written_then_lookups_end_and_change_stays() {
+    let (dns, _silent, desk) = silent();
+    let ended = interrupted_at(&dns, 2, &desk, &["init", "--all"]);
     let part = "not looked up: a0.example.com at pdns: a signal has ended the lookups";
     assert!(ended.code == 0 && ended.err.contains(part), "{ended:?}");
 }
@@ -939,15 +944,7 @@ fn second_change_when_first_is_being_written_then_second_is_refused() {
 fn signal_when_change_is_being_written_then_everything_is_put_back() {
     let (dns, desk) = started();
     let before = dns.contents();
-    let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
-    dns.plant(1, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
-    let child = desk.ask(&["--all", "-p", "fastly", "-w", "5"]);
-    let id = child.id();
-    let change = std::thread::spawn(move || answer(child, "y\n"));
-    arrived.wait();
-    interrupt(id);
-    go_on.open();
-    let ended = change.join().expect("the command");
+    let ended = interrupted_at(&dns, 1, &desk, &["--all", "-p", "fastly", "-w", "5"]);
     assert!(ended.code == 1 && ended.err.contains("interrupted by a signal"), "{ended:?}");
     assert_eq!(dns.contents(), before);
     assert!(desk.journal().last().unwrap()["result"].as_str().unwrap().starts_with("put back: interrupted"));
