@@ -198,7 +198,7 @@ impl AsyncWrite for Lazy {
         true
     }
 
-    /// A socket has no bytes in memory.
+    /// Does nothing, because each write passes its bytes to the kernel.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,8 +1,8 @@
 //! Fields that apply to one connection only, such as Connection and Upgrade, and fields to which each proxy appends an
 //! entry: CDN-Loop and Via (RFC 9110 §7.6.1, RFC 9110 §7.6.3, RFC 9110 §7.8, RFC 8586).
 //!
-//! For a message without these fields the cost is one pass over the names. [`strip_hop_by_hop`] allocates only if there
-//! are several Connection lines.
+//! For a message without these fields, the cost is at most one pass over the names. [`strip_hop_by_hop`] allocates only
+//! if there are several Connection lines.
 
 use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -226,7 +226,7 @@ pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: HeaderValue) {
 
 /// Returns the entry of edgeshim in Via. `version` is the version of the received message.
 pub(super) fn via(version: Version) -> HeaderValue {
-    // In a constant, the values are checked when edgeshim is compiled.
+    // The constants are checked when edgeshim is compiled.
     match version {
         Version::HTTP_2 => const { HeaderValue::from_static(PSEUDONYM_2_0) },
         Version::HTTP_09 | Version::HTTP_10 => const { HeaderValue::from_static(PSEUDONYM_1_0) },
