@@ -38,8 +38,8 @@ pub struct OriginSettings {
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
-    /// Whether the files of `[origin.tls]` are only read, because another upstream uses the same files and reports
-    /// their problems. Always false for the origin. No key sets this value.
+    /// Whether the thread of `upkeep.rs` reports no problems of the files of `[origin.tls]`, because the origin uses
+    /// the same files and its thread reports their problems. Always false for the origin. No key sets this value.
     pub(super) shares_files: bool,
 }
 
