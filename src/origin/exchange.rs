@@ -79,7 +79,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Makes the request for `dispatch`. This function is not a part of `call`, because the future of `call` would have
+    /// Makes the request for `dispatch`. If this function were a part of `call`, the future of `call` would contain
     /// further copies of the head and the body.
     fn outgoing(&self, mut head: request::Parts, added: Option<AddedFields>, body: Received) -> Outgoing {
         let hold = head.extensions.remove::<Hold>();

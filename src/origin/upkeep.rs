@@ -75,8 +75,8 @@ async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
         drop(lease);
         let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
-            // A request got no connection. One possible reason: the name has other addresses now. If instead the last
-            // lease was dropped, the next round of this loop returns.
+            // There are two possible reasons. First: a request got no connection, for example because the name has
+            // other addresses now. Second: the last lease was dropped. Then the next round of this loop returns.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }

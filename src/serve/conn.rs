@@ -126,7 +126,7 @@ where
             Box::pin(drive_h2(connection, batch, &service.state, &service.worker)).await;
             return;
         }
-        // After the first wait for a request, the limits of the active configuration apply.
+        // When a parked connection gets bytes again, the limits of the configuration apply that is active at that time.
         let mut later = None;
         loop {
             let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);

@@ -26,7 +26,7 @@ pub(super) const FIRST_READ: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Lazy {
     stage: Stage,
-    /// False directly after the registration, until the runtime has found out whether the socket is writable.
+    /// Whether the runtime has found out if the registered socket is writable.
     is_known: bool,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
-    /// The phase of `framing`, so that its many readers need no lock.
+    /// A copy of the phase of `framing`. Most code reads this copy, because it needs no lock.
     phase: AtomicU8,
     /// The limits of the configuration that was active when the connection was accepted.
     pub(super) limits: Arc<Limits>,

@@ -1,8 +1,9 @@
 //! The fields about the way of a request that edgeshim adds for the origin: X-Forwarded-For, Forwarded,
 //! X-Forwarded-Proto, X-Forwarded-Host, Via and CDN-Loop.
 //!
-//! Most requests that passed no other proxy have none of these fields. For such a request, `origin/plain` writes these
-//! fields after the other fields of the head. This takes a quarter of the time of inserting the fields into the head.
+//! Most requests that passed no other proxy have none of these fields. If `origin/plain` sends such a request, it
+//! writes these fields after the other fields of the head. This takes a quarter of the time of inserting the fields
+//! into the head.
 
 use std::sync::Arc;
 
