@@ -151,7 +151,7 @@ metrics! {
     PROBE_PULLS: Counter("edgeshim_probe_pulls_total", [], Count, "Health checks by CDNs.");
     RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that repeat a recent pull.");
     PULL_REASONS: Counter("edgeshim_pull_reasons_total", ["provider", "reason"], Count,
-        "Pulls, by why the CDN pulled; approximate, from a table of fixed size.");
+        "Pulls, by the reason why the CDN pulled; approximate, because the table of objects has a fixed size.");
     REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count,
         "Requests that edgeshim refused, by reason.");
 

@@ -89,8 +89,8 @@ impl OriginSettings {
         let mut all = problems(self, Role::Origin);
         let is_unused = |target: Option<&Target>| !matches!(target, Some(Target::Tcp { tls: true, .. }));
         let TlsSettings { ca, server_name, certificate, key } = &self.tls;
-        let unused = "has no effect, because origin.url does not start with https://; write an https:// URL there, or \
-                      remove this key";
+        let unused = "has no effect, because origin.url does not start with https://; write an https:// URL in \
+                      origin.url, or remove this key";
         let without_tls = is_unused(Some(&self.target));
         for (key, is_set, is_unused) in [
             ("ca", ca.is_some(), without_tls && is_unused(self.stand_in.as_ref())),
