@@ -61,10 +61,10 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 ///
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
 /// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
-/// or a directive that forbids caching. Therefore the fields of this list stay. These fields identify the client and
-/// the request, describe the content, decide which caches are allowed to store the response, or protect the browser.
-/// All other fields that Connection names are removed, as the RFC demands, except the identity header and the fields
-/// with the arms of experiments.
+/// or a directive that forbids caching. Therefore the fields of this list stay. For example, these fields identify the
+/// client, contain a condition, describe the content, decide which caches are allowed to store the response, or protect
+/// the browser. All other fields that Connection names are removed, as the RFC demands, except the identity header and
+/// the fields with the arms of experiments.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
