@@ -795,7 +795,8 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
 }
 
-/// Confirms a change, and interrupts the command while the API handles the PATCH `number`, which counts from 0.
+/// Confirms a change, and interrupts the command while the API handles the PATCH with this number. The numbers start at
+/// 0.
 fn interrupted_at(dns: &Dns, number: usize, desk: &Desk, arguments: &[&str]) -> Ended {
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
     dns.plant(number, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));

@@ -200,7 +200,7 @@ fn edge_when_down_and_mode_is_remove_then_provider_is_away_until_mode_is_set_aga
     assert!(!is_served(&dns, "f"));
     let text = watch.stop();
     assert!(text.contains("stopped; html: away: fastly (remove)\n"), "{text}");
-    // A new watch leaves it away too.
+    // A new watch does not bring the provider back either.
     let watch = Watch::start(&desk);
     edge.wait_probes(6);
     assert!(!is_served(&dns, "f"), "{}", watch.text());

@@ -177,8 +177,8 @@ impl Outlook {
 /// are dropped. The number of dropped slots is rounded down. `missing` is the number of slots without samples. These
 /// slots have the distribution of `filling`.
 fn percentile(known: &[u128], filling: &[u128], missing: u128) -> u128 {
-    // A known slot has the weight 1. Each slot of the filling has an equal part of the number of missing slots as its
-    // weight. All weights are multiplied by the length of the filling, so that they are whole numbers.
+    // A known slot has the weight 1. The weight of each slot of the filling is the number of missing slots, divided by
+    // the length of the filling. All weights are multiplied by this length, so that they are whole numbers.
     let missing = if filling.is_empty() { 0 } else { missing };
     let each = filling.len().max(1) as u128;
     let dropped = (known.len() as u128 + missing) / 20 * each;

@@ -162,8 +162,8 @@ impl PowerDns {
             };
             let expected = if expected.is_empty() { "no CNAME" } else { &expected };
             return Answers::Wrong(format!(
-                "a lookup at {address} answers {wrong} instead of {expected}; if it is SERVFAIL, set \
-                 enable-lua-records=yes in pdns.conf"
+                "a lookup at {address} answers {wrong} instead of {expected}; if the answer is SERVFAIL, \
+                 set enable-lua-records=yes in pdns.conf"
             ));
         }
         Answers::Right
