@@ -20,7 +20,7 @@ pub(crate) fn mode(text: &str) -> Result<Mode, String> {
     })
 }
 
-/// Reads a percentage with at most one decimal, which zeros may follow. Returns thousandths.
+/// Reads a percentage in steps of 0.1. Returns thousandths.
 pub(crate) fn permille(text: &str) -> Result<u32, String> {
     let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));

@@ -46,7 +46,7 @@ impl Tariff {
     }
 }
 
-/// Returns the bills of all CDNs that have a price or samples, by name.
+/// Returns the bills of all CDNs that have a price or samples, sorted by name.
 pub(crate) fn bills(tariffs: &[Tariff], samples: &Samples) -> Vec<Bill> {
     let mut names: Vec<&String> = tariffs.iter().map(|tariff| &tariff.provider).collect();
     names.extend(samples.providers.keys());

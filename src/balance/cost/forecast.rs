@@ -37,7 +37,7 @@ impl Usage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filling {
     volume: Volume,
-    /// How long the time with this traffic is, in seconds.
+    /// The length of the time with this traffic, in seconds.
     covered: u64,
     /// The bytes of each slot.
     slots: Vec<u128>,
@@ -68,7 +68,7 @@ pub(crate) struct Outlook {
     month: Month,
     known: Volume,
     slots: Vec<u128>,
-    /// The length of the period of a sample, in seconds. `None`: there is only one sample.
+    /// The length of the period of a sample, in seconds. `None`: all samples are in one slot.
     pub step: Option<u64>,
     /// The time with samples, in seconds.
     pub covered: u64,
@@ -155,8 +155,8 @@ impl Outlook {
         if self.days.is_empty() { self.all.clone() } else { self.days.iter().fold(Filling::default(), Filling::plus) }
     }
 
-    /// Returns the forecast of the traffic of the whole month. `None`: there is only one sample, so the length of its
-    /// period is unknown.
+    /// Returns the forecast of the traffic of the whole month. `None`: all samples are in one slot, so the length of
+    /// the period of a sample is unknown.
     pub(crate) fn forecast(&self) -> Option<Forecast> {
         self.step?;
         if self.missing() == 0 {

@@ -41,7 +41,7 @@ pub(crate) struct Step<'k> {
     provider: String,
     /// The other providers that are served.
     others: Vec<String>,
-    /// All providers of the target.
+    /// All providers of the targets.
     all: Vec<String>,
     /// The share before the step, in per cent. `None`: an earlier process made the step.
     before: Option<f64>,
