@@ -51,7 +51,7 @@ impl Stage {
     }
 }
 
-/// Each kind of failure, with its name and a part of its message. A write with the failure `cut` is made, but its
+/// Each kind of failure, with its name and a part of its message. With the failure `cut`, the write is made, but the
 /// response is missing.
 fn failures() -> Vec<(&'static str, Plant, &'static str)> {
     vec![

@@ -115,10 +115,10 @@ fn act_when_shims_do_not_answer_then_next_act_does_not_wait() {
         edge.set(status);
         let made = || watch.text().matches(&format!("html: fastly {part}")).count() == acts.div_ceil(2);
         assert!(wait_until(LONG, made), "{acts}: {}", watch.text());
-        // If this act had waited for the announcement of the act before, each earlier announcement would have begun.
+        // If this act had waited for the announcement of the previous act, each earlier announcement would have begun.
         shim.count() + 1 < acts
     };
-    // Each announcement takes 3 seconds, so some of these acts are made before the announcement of the act before.
+    // Each announcement takes 3 seconds, so some of these acts are made before the previous act is announced.
     let acts = (1..9).find(|&acts| is_late(acts)).expect("an act that does not wait");
     let text = watch.stop();
     assert_eq!(text.matches(" is made, but not announced: ").count(), acts, "{text}");
