@@ -795,7 +795,8 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
 }
 
-/// Confirms a change, and interrupts the command while the API handles the PATCH `number`, which counts from 0.
+/// Confirms a change, and interrupts the command while the API handles the PATCH with this number. The numbers start at
+/// 0.
 fn interrupted_at(dns: &Dns, number: usize, desk: &Desk, arguments: &[&str]) -> Ended {
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
     dns.plant(number, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
@@ -1180,7 +1181,7 @@ fn announcement_when_there_are_several_shims_then_all_get_it_at_the_same_time() 
 }
 
 #[test]
-fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
+fn shim_when_sending_retry_after_then_no_command_waits() {
     let dns = Dns::start();
     let shim = Origin::start(origin::fixed(503, &[("Retry-After", "30")], ""));
     let list = format!("shims = [\"{}\"]\n", shim.url());
@@ -1199,7 +1200,7 @@ fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
 /// change gets INSYNC.
 #[derive(Default)]
 struct Aws {
-    /// The content of each record set as XML, in the order of name and identifier.
+    /// The content of each record set as XML, in the order of name, type and identifier.
     sets: Vec<String>,
     /// What happens to the next POST.
     plant: Option<AwsPlant>,

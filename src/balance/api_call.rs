@@ -146,7 +146,8 @@ enum Reading {
 /// Makes one GET. Returns the status of the response.
 ///
 /// # Errors
-/// Returns a message if the request is invalid, or if no complete response arrives within the time limit.
+/// Returns a message if the request is invalid, or if the response does not arrive within the time limit. Of a long
+/// body, only the first [`MAX_PROBE_BYTES`] must arrive.
 pub(super) async fn probe(url: &BaseUrl, target: &str, limit: Duration) -> Result<u16, String> {
     let request = request(url, &Method::GET, target, &HeaderMap::new(), b"")?;
     match timeout(limit, exchange(url, request, Reading::Beginning)).await {

@@ -33,7 +33,7 @@ pub(crate) struct BalanceFile {
     pub journal: PathBuf,
     /// The value of the key `journal`, until the file is checked.
     pub(super) typed_journal: Option<PathBuf>,
-    /// The largest change of one provider's share, in percentage points.
+    /// The largest change of one provider's share that needs no `--force`, in percentage points.
     pub max_step: u32,
     /// The URLs of the admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
@@ -305,7 +305,7 @@ impl BalanceFile {
     }
 }
 
-/// Checks whether the values of different keys fit together, and sets `journal` and `prices`.
+/// Checks that no key is missing and that the values of different keys fit together. Sets `journal` and `prices`.
 fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     file.journal = file.typed_journal.take().unwrap_or_else(|| root.folder().join("balance.jsonl"));
     if let Some(keys) = &file.page {

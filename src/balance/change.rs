@@ -14,7 +14,7 @@ use super::refuse::refusals;
 use super::transaction::{Outcome, Services};
 use crate::wire::hex;
 
-/// A change of some targets, by a person or by `watch`.
+/// A change of some targets, by a person, by a ramp or by `watch`.
 #[derive(Debug)]
 pub(crate) struct Change<'f> {
     pub file: &'f BalanceFile,
@@ -119,8 +119,8 @@ impl Change<'_> {
         Ok(made)
     }
 
-    /// Writes the plan, and then unlocks the journal. The next steps can take minutes: the announcement, and the wait
-    /// until Route 53 reports that its DNS servers have the change.
+    /// Writes the plan, and then unlocks the journal. After that, the caller announces the change, and waits until
+    /// Route 53 reports that its DNS servers have the change. This wait can take minutes.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.

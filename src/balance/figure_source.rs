@@ -13,7 +13,7 @@ use super::figures::{Growth, Shim, Snapshot, names};
 use super::side_by_side::all;
 use crate::keys::quote;
 
-/// The time limit of one call that a command makes.
+/// The time limit of one call to a shim or to Prometheus. The page has a shorter limit of its own.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether balance.toml says where the counters are.

@@ -180,9 +180,10 @@ impl Snapshot {
 }
 
 impl Base {
-    /// Returns the growth since the base. The new snapshot becomes the base, unless it lacks a shim of the old base, or
-    /// unless none of `providers` has pulled anything. Prometheus can return the same counters at several looks. The
-    /// next growth then has the seconds of all these looks.
+    /// Returns the growth since the base. Then the new snapshot becomes the base. In two cases the old base stays: the
+    /// new snapshot lacks a shim of the old base, or none of `providers` has pulled anything since the old base. In the
+    /// second case, the next growth has the seconds of both looks. Prometheus can return the same counters at several
+    /// looks.
     ///
     /// # Errors
     /// Returns why the growth is not known.

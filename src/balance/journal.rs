@@ -33,8 +33,9 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// How often the name of the process that has a lock is read, and the wait after each reading without a name.
+/// The largest number of attempts to read the name of the process that has a lock.
 const HOLDER_TRIES: u32 = 20;
+/// The wait after an attempt that finds no name.
 const HOLDER_WAIT: Duration = Duration::from_millis(5);
 /// The result of a change that succeeded. After a comma, the result can say what could not be checked.
 pub(crate) const DONE: &str = "done";

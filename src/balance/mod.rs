@@ -16,7 +16,7 @@
 //! counters between two readings, and `observed_shares` has the shares that follow from this growth.
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads the prices of the CDNs, `plan_cost` warns about the cost of a
-//! plan, `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
+//! plan, `cost_tables` shows bills, and `edge_counters` reads the traffic at the edges from the shims.
 //!
 //! `watch` makes changes when the probes of an edge fail or succeed again. `ramp` makes several changes, and reads the
 //! counters of the shims between two changes. `undo` computes the shares to which a rollback returns. `page` is the

@@ -9,7 +9,8 @@ use super::share::{Mode, Share, Shares, WEIGHTS};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub shares: Shares,
-    /// The weights as the service has them, in the service's order. Only served providers have an entry.
+    /// The weights as the service has them, in the service's order. Only served providers are in the list. A provider
+    /// can have several entries.
     pub weights: Vec<Run>,
 }
 

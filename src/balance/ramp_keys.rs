@@ -111,7 +111,7 @@ pub(super) fn check(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
         if value < least && !block.is_bad(name) && !block.is_bad("every") {
             let (least, every) = (duration_text(least), duration_text(keys.every));
             let message = format!(
-                "is shorter than two looks at the figures (every = {}); write at least {}, or a shorter every",
+                "is shorter than two times every ({}); write at least {}, or a shorter every",
                 quote(&every),
                 quote(&least)
             );
@@ -140,7 +140,10 @@ fn check_steps(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
         if step <= before {
             return block.reject(
                 "steps",
-                format!("has {step} after {before}, but each step must be above the step before; sort the steps"),
+                format!(
+                    "has {step} after {before}, but each step must be above the step before; sort the steps, and write \
+                     each step once"
+                ),
             );
         }
         if step - before > max_step {

@@ -87,7 +87,7 @@ fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     };
     if target.nodes.iter().any(served_before) {
         let text = format!(
-            "{}: this takes away the last provider that is served; its names would have no answer in DNS",
+            "{}: this takes away the last provider that is served; the target's names would have no answer in DNS",
             target.name
         );
         forced(found, text);

@@ -15,7 +15,7 @@ use super::plan::{NodePlan, Plan, TargetPlan};
 const UNDO_TRIES: u32 = 2;
 
 /// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
-/// write, a signal only ends the lookups.
+/// write, a signal only ends the lookups and the wait for the DNS servers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(watch::Sender<bool>);
 
@@ -299,8 +299,8 @@ impl Batch<'_> {
         differences
     }
 
-    /// Returns a text for each node that is not as before, although nothing of this batch was written. If the service
-    /// cannot be read, no change of another person is known.
+    /// Returns a text for each node that is not as before. Nothing of this batch was written, so another person has
+    /// changed these nodes. If the service cannot be read, returns no text.
     async fn changed_by_others(&self) -> Vec<String> {
         self.service.read(self.target).await.map(|found| self.differences(&found)).unwrap_or_default()
     }

@@ -46,7 +46,7 @@ impl Tariff {
     }
 }
 
-/// Returns the bills of all CDNs that have a price or samples, by name.
+/// Returns the bills of all CDNs that have a price or samples, sorted by name.
 pub(crate) fn bills(tariffs: &[Tariff], samples: &Samples) -> Vec<Bill> {
     let mut names: Vec<&String> = tariffs.iter().map(|tariff| &tariff.provider).collect();
     names.extend(samples.providers.keys());
@@ -114,7 +114,7 @@ fn coverage(provider: &str, month: Month, outlook: &Outlook) -> Vec<String> {
         ));
     }
     if outlook.step.is_none() {
-        notes.push(format!("{provider}: the forecast is unknown, because there is only one sample"));
+        notes.push(format!("{provider}: the forecast is unknown, because all samples begin in the same 5 minutes"));
     } else if outlook.missing() > 0 && outlook.days() < 2 {
         notes.push(format!(
             "{provider}: the forecast has no range, because its samples cover only {} days, and fewer than 2 complete \
@@ -278,6 +278,6 @@ mod tests {
         let few = only(by_bytes(None), &samples((0..36).map(|slot| (slot, GB))));
         assert!(few.notes[0].contains("cover only 0.125 days"), "{:?}", few.notes);
         let one = only(by_bytes(None), &samples([(3, GB)].into_iter()));
-        assert!(one.forecast.is_none() && one.notes.iter().any(|note| note.contains("only one sample")), "{one:?}");
+        assert!(one.forecast.is_none() && one.notes.iter().any(|note| note.contains("the same 5 minutes")), "{one:?}");
     }
 }

@@ -10,9 +10,9 @@ use super::forecast::Outlook;
 use super::samples::{Samples, Series, Volume};
 use super::tariff::Tariff;
 
-/// Returns a sentence for each CDN whose forecast for the month of the samples crosses its commit or the end of a tier.
-/// If a forecast is unknown, the sentence says why. `before` and `after` are the weights of the CDNs
-/// that DNS gives to clients, before and after the change.
+/// Returns a sentence for each CDN whose forecast for the month of the samples crosses its commit or the end of a tier
+/// because of the change. If a forecast is unknown, a sentence says why. `before` and `after` have the CDNs that are
+/// served before and after the change, with their weights.
 pub(crate) fn crossings(
     tariffs: &[Tariff],
     samples: &Samples,

@@ -162,8 +162,8 @@ impl PowerDns {
             };
             let expected = if expected.is_empty() { "no CNAME" } else { &expected };
             return Answers::Wrong(format!(
-                "a lookup at {address} answers {wrong} instead of {expected}; if it is SERVFAIL, set \
-                 enable-lua-records=yes in pdns.conf"
+                "a lookup at {address} answers {wrong} instead of {expected}; if the answer is SERVFAIL, \
+                 set enable-lua-records=yes in pdns.conf"
             ));
         }
         Answers::Right
@@ -225,7 +225,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
                 Holding::Edited(record, "the record is disabled in PowerDNS, so clients get no answer".to_owned())
             }
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
-                Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
+                Holding::Edited(record, format!("its TTL is not {} s, the ttl in balance.toml", target.ttl.as_secs()))
             }
             holding => holding,
         },

@@ -134,7 +134,7 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
         if set.kind != "CNAME" || set.weight.is_none() || !set.others.is_empty() {
             wrong = Some(format!("the record of {provider} is not a weighted CNAME ({})", set.describe()));
         } else if set.ttl != Some(target.ttl.as_secs()) {
-            wrong = Some(format!("the TTL of {provider} is not {} s, as in balance.toml", target.ttl.as_secs()));
+            wrong = Some(format!("the TTL of {provider} is not {} s, the ttl in balance.toml", target.ttl.as_secs()));
         // If balance.toml no longer has the provider, `refuse` reports the provider by its name.
         } else if cname.is_some_and(|cname| set.values != [cname]) {
             wrong = Some(format!("the record of {provider} is {}, not the cname in balance.toml", set.describe()));

@@ -26,7 +26,7 @@ use crate::keys::quote;
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE, X_AMZ_DATE};
 use crate::wire::secret::Secret;
 
-/// The region in which Route 53 expects signatures.
+/// The region that signatures for Route 53 must have.
 const REGION: &str = "us-east-1";
 const VERSION: &str = "/2013-04-01";
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";

@@ -28,7 +28,7 @@ use super::month_bills::{Stamp, stamp};
 const MAX_AGE: Duration = Duration::from_secs(3);
 /// The time over which the observed shares are measured.
 const WINDOW: Duration = Duration::from_mins(1);
-/// The largest number of looks (readings of the counters) in this time.
+/// The largest number of looks (readings of the counters) in `WINDOW`.
 const MAX_LOOKS: usize = 32;
 /// The largest number of changes that the page shows.
 const HISTORY: usize = 20;

@@ -62,7 +62,7 @@ pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Re
 }
 
 /// Returns the end of the ramp to which a change belongs, and what the change does. `None`: the change is not part of a
-/// ramp of these targets.
+/// ramp of this provider and of exactly these targets.
 fn part<'e>(entry: &'e Entry, targets: &[&str], provider: &str) -> Option<(u32, &'e str)> {
     let (end, what) = entry.action.strip_prefix("ramp to ")?.split_once(" %: ")?;
     let has_same_targets = entry.to.len() == targets.len() && targets.iter().all(|name| entry.to.contains_key(*name));

@@ -41,7 +41,7 @@ pub(crate) struct Step<'k> {
     provider: String,
     /// The other providers that are served.
     others: Vec<String>,
-    /// All providers of the target.
+    /// All providers of the targets.
     all: Vec<String>,
     /// The share before the step, in per cent. `None`: an earlier process made the step.
     before: Option<f64>,
@@ -238,8 +238,8 @@ impl<'k> Step<'k> {
     }
 }
 
-/// Returns the figures of all guards for people: the figures of the recent looks. If the figures of a guard are
-/// unknown, returns the guard's figures of the whole step.
+/// Returns the figures of all guards for people: for each guard the figures of the recent looks or, if these are
+/// unknown, the figures of the whole step.
 fn figures(last: &[Reading], total: &[Reading]) -> String {
     let of = |(last, total): (&Reading, &Reading)| match last.verdict {
         Verdict::Unknown(_) => format!("; {}", total.figures),
