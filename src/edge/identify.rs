@@ -100,8 +100,8 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, whether one or several configured providers have this preset. If it is one provider, the
-    /// signals of the preset select that provider.
+    /// For each preset, whether no, one or several configured providers have this preset. If one provider has the
+    /// preset, the signals of the preset select this provider.
     by_preset: [Recognised; NAMES.len()],
 }
 

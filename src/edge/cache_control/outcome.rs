@@ -28,9 +28,9 @@ label! {
         SetCookie = "set_cookie",
         /// A shared response has Set-Cookie. Set-Cookie is removed.
         CookieStripped = "cookie_stripped",
-        /// Shared caches can store the response, the request has Authorization, and neither the class nor the origin's
-        /// directives permit shared caches to store responses to such a request. The response is made private (RFC 9111
-        /// §3.5).
+        /// The request has Authorization, and shared caches can store the response without permission for such a
+        /// request (RFC 9111 §3.5). The class's `allow_authorization` is a permission. The origin's directives can also
+        /// be one, if the class's rule does not replace the directives. The response is made private.
         Authorization = "authorization",
         /// The status is 5xx, and the response has neither no-store nor private. The response gets no-store. A fault
         /// counts under this guard too, unless the client caused the fault.

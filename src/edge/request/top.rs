@@ -46,8 +46,8 @@ pub(crate) struct TopUrl {
     pub providers: u32,
     /// The number of pulls with the reason `early`: the provider still held the object.
     pub early: u64,
-    /// An estimate of the number of different queries. A URL without a query counts as one more query. The estimate is
-    /// at most 311.
+    /// An estimate of the number of different queries. Pulls without a query count as one query. The estimate is at
+    /// most 311.
     pub queries: u32,
 }
 
