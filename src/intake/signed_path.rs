@@ -6,7 +6,7 @@
 //! remove a query or a header field.
 //!
 //! The response is a report ([`super::echo_report`]) that is signed with the same token and NONCE. So an edge can
-//! neither forge a report nor send the report as the response to another request.
+//! neither forge a report nor send the report of one request as the response to another request.
 //!
 //! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time,
 //! anybody who sees a path can send the path again. The response then shows only how that new request arrived.
@@ -94,8 +94,8 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Returns the parts of a path if its MAC is right and its time is inside the window. The comparison of the MAC takes
-/// constant time.
+/// Returns the parts of a path if its MAC is right, its parts are valid, and its time is inside the window. The
+/// comparison of the MAC takes constant time.
 pub(crate) fn verify(token: &Secret, path: &str, now_seconds: u64) -> Option<Signed> {
     let (signed, mac) = path.rsplit_once('/')?;
     let mut parts = signed.strip_prefix(PREFIX)?.split('/');

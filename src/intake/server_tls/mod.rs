@@ -81,8 +81,8 @@ impl Keys for PairPaths {
 /// The files of `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// The default pair. A client that names no host, or a host for which there is no certificate, gets this pair,
-    /// unless the client accepts only the key of another pair.
+    /// The default pair, for a client that names no host, or a host for which there is no certificate. If such a client
+    /// accepts only the key of another pair, the client gets that pair.
     pub first: PairPaths,
     /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
     pub client_ca: Option<TypedPath>,
