@@ -100,7 +100,7 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, whether no, one or several configured providers have this preset. If one provider has the
+    /// For each preset, how many configured providers have this preset: none, one or several. If one provider has the
     /// preset, the signals of the preset select this provider.
     by_preset: [Recognised; NAMES.len()],
 }

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_when_sent_by_browsers_for_forms_then_accepted() {
+    fn content_type_when_sent_by_browsers_for_forms_then_accepted_else_rejected() {
         for form in
             ["application/x-www-form-urlencoded", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded ; a=b"]
         {

@@ -25,7 +25,7 @@ pub(crate) const PREFIX: &str = "/.edgeshim/smoke/";
 /// The largest accepted difference between TIME and this host's clock, in seconds. TIME can be before or after the
 /// clock.
 pub(crate) const WINDOW_SECONDS: u64 = 60;
-/// The number of seconds after TIME in which the task `error` leads to a 503. After that it leads to a 200.
+/// The number of seconds after TIME in which the task `error` leads to a 503. After that, the task leads to a 200.
 pub(crate) const ERROR_SECONDS: u64 = 2;
 /// The longest lifetime that the task `cache` can request, in seconds.
 pub(crate) const MOST_CACHE_SECONDS: u64 = 60;

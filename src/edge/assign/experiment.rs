@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_when_override_matches_then_beats_lists_else_is_from_user_or_group_or_share() {
+    fn arm_when_override_matches_then_is_from_override_else_is_from_user_or_group_or_share() {
         let experiment = experiment();
         let (user, staff) = (Some(&b"4711"[..]), Some(&b"staff"[..]));
         assert_eq!(experiment.choose(Some(0), user, staff), (Some(0), Why::Override));

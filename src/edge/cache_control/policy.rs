@@ -26,8 +26,9 @@
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged. Exception: if a guard or a 5xx status forbids storing,
 //! every directive that can allow storing is removed from the field. In the modes `override` and `never` Edge-Control
-//! is removed. If the class has no rule for the response's status or for the request's method, no-store or
-//! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
+//! is removed. If the class has no rule for the response's status or for the request's method, the prohibitions in the
+//! removed field move to Cache-Control: no-store and bypass-cache become no-store, a lifetime of 0 becomes
+//! `s-maxage=0`.
 
 use std::time::SystemTime;
 

@@ -36,7 +36,7 @@ pub(super) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
-/// Changes the head of a response, and the filter of its names, as the verdict requires.
+/// Changes the head of a response, and the filter of its field names, as the verdict requires.
 pub(super) fn applied<B>(verdict: Verdict, response: &mut EdgeResponse<B>) {
     apply(verdict, &mut response.head);
     if !matches!(verdict, Verdict::Leave(_)) {

@@ -364,9 +364,8 @@ impl Shared {
         fields::tag(&head.headers).and_then(|tag| self.memory.tags.kind(request.target, tag.opaque))
     }
 
-    /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. If a response to
-    /// HEAD has no Content-Length, it is unknown whether the body is long enough to be compressed, so the kind is
-    /// unknown too.
+    /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. A response to HEAD
+    /// can lack Content-Length. Then it is unknown whether the body is long enough to be compressed.
     fn note<B>(&self, request: RequestFacts, verdict: Verdict, response: &EdgeResponse<B>, length: Option<u64>) {
         let fields = response.fields();
         if !request.is_head

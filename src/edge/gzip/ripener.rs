@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_when_handle_is_dropped_then_ends_during_the_work() {
+    fn thread_when_handle_is_dropped_during_the_work_then_ends_before_the_twin_is_ripe() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
         let body = text(4 << 20, 1);

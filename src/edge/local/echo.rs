@@ -42,7 +42,7 @@ impl Keys for SmokeSettings {
     }
 }
 
-/// A token of at least [`LEAST_TOKEN_BYTES`] characters.
+/// A token of at least [`LEAST_TOKEN_BYTES`] bytes.
 const TOKEN: Text<Secret> = Text { example: "env:SMOKE_TOKEN", read: token, write: SECRET.write };
 
 /// Reads a token from the text, an environment variable or a file.

@@ -347,8 +347,8 @@ pub(crate) struct Form {
 }
 
 pin_project! {
-    /// Waits for the response of the next layer, for a form or for a batch of log lines, or has the response of this
-    /// layer.
+    /// Waits for the response of the next layer, or for a form, or for a batch of log lines. In the variant `Done`, the
+    /// response of this layer is ready.
     #[project = Projected]
     pub enum LocalFuture<F> {
         Inner {

@@ -1,9 +1,9 @@
 //! The certificates and keys of `[server.tls]`, and the CAs of client certificates. The files can be replaced at any
 //! time.
 //!
-//! A thread checks the files every second. If a new pair of certificate and key has an error, the previous pair stays
-//! in use, and the change counts as a failed reload. An error is, for example, a key that does not match. The same
-//! applies to the files of CAs. A handshake loads the active certificates and CAs without a lock.
+//! A thread checks the files every second. If a new pair of certificate and key has an error, for example because the
+//! key does not match, the previous pair stays in use, and the change counts as a failed reload. The same applies to
+//! the files of CAs. A handshake loads the active certificates and CAs without a lock.
 
 mod choice;
 mod clients;
