@@ -3,9 +3,10 @@
 //! pulls of its CDN. If the header contradicts the signals, the provider is `other`.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
-//! **Reads:** the identity header (`identity.header`), the presets' signals, CDN-Loop and Via. This layer removes the
-//! identity header, because only the leaf sends the provider to the origin, in X-CDN-Provider. Exception: if the
-//! identity header is X-CDN-Provider, the leaf replaces or removes the header.
+//! **Reads:** the identity header (`identity.header`), the presets' signals, CDN-Loop, Via, and the fields by which the
+//! provider's preset recognises shield pulls and health checks. This layer removes the identity header, because only
+//! the leaf sends the provider to the origin, in X-CDN-Provider. Exception: if the identity header is X-CDN-Provider,
+//! the leaf replaces or removes the header.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
