@@ -35,8 +35,8 @@ impl Why {
             Self::Override => "by the parameter of experiment.override".to_owned(),
             Self::User => "the id is in experiment.users".to_owned(),
             Self::Group => "the group is in experiment.groups.arms".to_owned(),
-            Self::Share(place) => format!("the place of the id is {} per cent, which the arm owns", per_cent(place)),
-            Self::Rest(place) => format!("the place of the id is {} per cent, which no arm owns", per_cent(place)),
+            Self::Share(place) => format!("the arm owns the place of the id ({} per cent)", per_cent(place)),
+            Self::Rest(place) => format!("no arm owns the place of the id ({} per cent)", per_cent(place)),
             Self::NoId => "the request has no id".to_owned(),
         }
     }

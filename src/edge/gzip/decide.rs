@@ -141,7 +141,8 @@ pub(crate) fn decide(
 /// not changed. If this layer can change the body, the forms (weak or strong) of the tag in If-None-Match also count:
 ///
 /// - The kind is `Mixed`, and the client sent only one form: the tag gets this form.
-/// - The kind is unknown or `Weak`, and the body can have been inflated: see the comment in the code.
+/// - The kind is unknown or `Weak`, and `gzip.inflate` is on: if the client sent only the weak form, the body counts as
+///   inflated, so the tag is weak.
 /// - The request accepts br but not gzip: see [`RequestFacts::gets_weak_tag`].
 /// - The CDN is Akamai, and the client sent only one form: the tag gets this form ([`RequestFacts::repeats_form`]).
 fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'_>, known: Option<TagKind>) -> Verdict {
@@ -153,8 +154,7 @@ fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.gets_weak_tag(named_weak, named_strong),
         Some(TagKind::Weak) | None => {
-            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. The body counts
-            // as inflated if `gzip.inflate` is on and the client sent only the weak form of the tag.
+            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated.
             let inflated = settings.inflate && named_weak && !named_strong;
             let compressible =
                 if fields.has(&CONTENT_TYPE) { has_type(settings, fields) } else { !request.has_packed_extension };

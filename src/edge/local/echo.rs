@@ -1,6 +1,6 @@
 //! The endpoint for `edgeshim smoke` (`[smoke]`): responds to a signed path with what arrived through the CDN.
 //!
-//! A request with another path, with a query, without a valid signature or with another method than GET and HEAD goes
+//! A request with another path, with a query, without a valid signature, or with a method other than GET and HEAD goes
 //! to the origin, as if this endpoint did not exist. So nobody without the token can find out whether the endpoint is
 //! on.
 
