@@ -8,8 +8,8 @@
 //! A step is announced with `POST /annotations`, or it is detected in the shares. An announcement names providers and
 //! their new weights. So each of these providers has a wanted share, and only the pulls of these providers count. The
 //! shares of a detected step are shares of all pulls, and its wanted share is the share at the end of its look. When a
-//! step is detected, a part of its change has arrived. The step begins at the moment when half of this part had
-//! arrived. This moment is some seconds late, so the times of the step are too short by these seconds.
+//! step is detected, a part of its change has arrived. The reported start of the step is the moment when half of this
+//! part had arrived. This moment is some seconds late, so the times of the step are too short by these seconds.
 //!
 //! **Method:** the middle is halfway between the old and the wanted share. If a share rises, t50 is the moment that
 //! best separates the seconds with a share below the middle from the seconds with a share above the middle. At this

@@ -16,7 +16,7 @@ use crate::access_log::reader::entry::shown;
 use crate::access_log::reader::recount::Counters;
 use crate::admin;
 
-/// The largest numbers of rows in the tables of the page. The files of the bundle have more rows.
+/// The largest numbers of rows in the tables of the page. The files of the bundle can have more rows.
 const MOST_FAILURES: usize = 200;
 const MOST_COUNTS: usize = 100;
 const MOST_ROWS: usize = 50;
@@ -277,7 +277,7 @@ fn providers(page: &mut Html, collected: &Collected) {
 /// The lines of a chart. A number that is not known is `None`.
 type Lines = Vec<Vec<Option<f64>>>;
 
-/// Returns a number as a text, with its unit if it has a unit.
+/// A function that writes a number as a text, with a unit if the number has one.
 type Unit = fn(Option<f64>) -> String;
 
 fn history(page: &mut Html, about: &About<'_>, collected: &Collected) {

@@ -156,7 +156,7 @@ pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
     Verdict::pass("one pass, and CDN-Loop arrives, so edgeshim would stop a loop")
 }
 
-/// Whether the second client gets the response that sets the cookie of the first client.
+/// Whether the second client gets a response of its own, and not the response that sets the cookie of the first client.
 pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoReport)) -> Verdict {
     if first.1.id == second.1.id {
         return Verdict::fail(
