@@ -86,9 +86,9 @@ struct Step {
 #[derive(Debug, Clone)]
 struct Member {
     provider: usize,
-    /// `None`: there were no pulls before the step.
+    /// The old share. `None`: there were no pulls before the step.
     before: Option<f64>,
-    /// `None`: the wanted share is not known, because the step was detected.
+    /// The wanted share. `None`: the wanted share is not known, because the step was detected.
     wanted: Option<f64>,
 }
 
@@ -334,7 +334,7 @@ mod tests {
     struct Clients {
         /// The times at which clients of Akamai change to Fastly, in seconds after the step. The times are sorted.
         changes: Vec<f64>,
-        /// All clients.
+        /// The number of clients.
         all: f64,
     }
 

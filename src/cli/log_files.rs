@@ -13,7 +13,7 @@ use crate::access_log::reader::ncsa::NcsaLine;
 /// log of edgeshim.
 const FIRST_LINES: u64 = 10;
 
-/// One log.
+/// One access log.
 pub(super) struct LogFile {
     /// The path, without characters that control a terminal.
     pub(super) name: String,
@@ -27,7 +27,7 @@ pub(super) struct LogFile {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) lines: u64,
-    /// The lines that are not empty.
+    /// The number of lines that are not empty.
     filled: u64,
     pub(super) unreadable: u64,
     pub(super) first_unreadable: Option<Unreadable>,

@@ -28,7 +28,7 @@ pub(crate) struct Target {
     pub edge: Server,
 }
 
-/// What all targets share.
+/// The options that apply to all targets.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// The origin: a URL without a path.

@@ -235,7 +235,7 @@ fn outages(collected: &Collected) -> Vec<Outage> {
     list.into_iter().flatten().take(MOST_ROWS).filter_map(outage).collect()
 }
 
-/// Unites times that overlap, so that the areas of a chart do not overlap.
+/// Unites periods that overlap, so that the areas of a chart do not overlap.
 fn united(mut times: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     times.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut united: Vec<(f64, f64)> = Vec::new();

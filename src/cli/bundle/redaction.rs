@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::access_log::reader::entry::{Entry, rewritten};
 use crate::wire::trace_context::valid_request_id;
 
-/// The text in place of a value.
+/// The text that replaces a hidden value.
 const HIDDEN: &str = "***";
 /// The parameters of a beacon. The values of these parameters are not personal.
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];

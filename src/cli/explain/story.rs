@@ -11,7 +11,7 @@ use crate::ids::{ProviderId, PullReason, Reason};
 /// The longest value that is shown, in characters.
 const LONGEST: usize = 2_048;
 
-/// A request that was found.
+/// A request that was found in a log.
 pub(super) struct Told {
     pub(super) time: String,
     log: String,

@@ -31,7 +31,7 @@ pub(super) struct Compared {
     pub(super) dropped: u64,
 }
 
-/// The result.
+/// The result of `verify-log`.
 pub(super) struct Verdict {
     pub(super) files: Vec<FileLines>,
     pub(super) recount: Recount,

@@ -1,5 +1,6 @@
-//! The checks that need edgeshim at the origin and `--token`: the part of cookies with signed paths, error-not-cached,
-//! loop, provider and forwarded-address. These checks read the reports in the responses of edgeshim to signed paths.
+//! The checks that need edgeshim at the origin and `--token`: error-not-cached, loop, provider, forwarded-address, and
+//! the part of cookies that uses signed paths. These checks read the reports in the responses of edgeshim to signed
+//! paths.
 
 use std::net::IpAddr;
 use std::time::Duration;
