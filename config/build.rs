@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Returns the commit of the sources: the environment variable `EDGESHIM_COMMIT`, or the commit in the file that
-/// `cargo package` writes, or the commit of the git checkout. Returns `unknown` for other sources, and for debug builds:
-/// otherwise each commit would compile a debug build again.
+/// `cargo package` writes, or, in a release build, the commit of the git checkout. If there is none of them, returns
+/// `unknown`. A debug build does not read the git checkout, because each commit would then compile it again.
 fn commit() -> Result<String, Box<dyn Error>> {
     const PACKAGED: &str = ".cargo_vcs_info.json";
     println!("cargo::rerun-if-env-changed=EDGESHIM_COMMIT");
