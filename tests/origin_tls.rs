@@ -59,7 +59,7 @@ fn origin_over_tls_when_certificate_is_valid_then_serves_and_gets_the_server_nam
 }
 
 #[test]
-fn origin_certificate_when_invalid_then_fault_names_the_reason_and_request_is_not_retried() {
+fn origin_certificate_when_invalid_then_fault_names_the_reason_and_no_handshake_succeeds() {
     let (authority, foreign) = (Authority::new("right"), Authority::new("foreign"));
     for (identity, words) in [
         (authority.issue(&["origin.test"], Valid::Until9DaysAgo), "expired 9 days ago: renew the certificate"),
