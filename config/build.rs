@@ -45,8 +45,8 @@ fn commit() -> Result<String, Box<dyn Error>> {
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
-    // git appends a line to this log for each commit and each checkout. For a missing file, Cargo would run this script in
-    // each build.
+    // git appends a line to this log for each commit and each checkout. For a missing file, Cargo would run this script
+    // in each build.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| root.join(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }
