@@ -600,7 +600,7 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another record under the same name, which PowerDNS accepts.
     dns.zone().rrsets.insert(key.clone(), good.clone());
     dns.put("img1.example.com.", "A", "192.0.2.1");
-    let part = "another record is beside it (A \"192.0.2.1\"), which a change deletes";
+    let part = "the name also has records that edgeshim did not write (A \"192.0.2.1\"); a change deletes them";
     desk.fails(1, &change, &[part]);
     let ended = desk.run(&[&change[..], &["--dry-run", "--force", "x"]].concat());
     assert!(ended.err.contains(part) && ended.out.contains(part), "{ended:?}");
@@ -786,7 +786,7 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     let (_dns, _silent, desk) = silent();
     let ended = desk.run(&["init", "--all", "--yes"]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    let part = "warning: written and read back, but not looked up: ";
+    let part = "warning: the new records are written, but not looked up: ";
     let warnings: Vec<&str> = ended.err.lines().filter_map(|line| Some(line.split_once(part)?.1)).collect();
     assert_eq!(warnings.len(), 3, "{ended:?}");
     assert!(warnings[0].starts_with("a0.example.com at pdns: a lookup at "), "{ended:?}");
@@ -1151,7 +1151,7 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
         target("html", "\"pdns\"", "\"www.example.com\"")
     ));
     let ended = desk.run(&["init", "-t", "html", "--yes", "--why", "first"]);
-    assert!(ended.code == 0 && ended.err.contains("needs another shims_token (401)"), "{ended:?}");
+    assert!(ended.code == 0 && ended.err.contains("needs the right shims_token (401)"), "{ended:?}");
     let request = shim.last();
     assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/annotations"));
     assert_eq!(request.field("authorization"), Some("Bearer t0ken"));

@@ -1,4 +1,4 @@
-//! Calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
+//! Makes calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +81,8 @@ impl Caller {
     /// call, within `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
     ///
     /// # Errors
-    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
+    /// Returns a message if the call is invalid, or if no complete response of at most `MAX_BODY_BYTES` arrives within
+    /// the time limit.
     pub(crate) async fn call(
         &self,
         url: &BaseUrl,
@@ -104,7 +105,8 @@ impl Caller {
     /// uses this function too.
     ///
     /// # Errors
-    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
+    /// Returns a message if the call is invalid, or if no complete response of at most `MAX_BODY_BYTES` arrives within
+    /// the time limit.
     pub(crate) async fn call_once(
         &self,
         url: &BaseUrl,

@@ -60,7 +60,7 @@ impl EdgeCounters {
     }
 }
 
-/// Reads a number without its fraction.
+/// Reads a number. The fraction is dropped.
 fn whole(text: &str) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

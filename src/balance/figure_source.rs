@@ -60,7 +60,7 @@ pub(super) async fn metrics(
 /// minute.
 ///
 /// # Errors
-/// Returns a message if Prometheus fails, or if it does not have all counters.
+/// Returns a message if Prometheus fails, or if the growth is not known, for example after a restart of a shim.
 pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth, String> {
     let before =
         from_prometheus(url, caller, " offset 1m", LIMIT).await.map_err(|error| format!("a minute ago: {error}"))?;

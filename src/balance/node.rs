@@ -29,7 +29,8 @@ pub(crate) enum Holding {
     Cname(String),
     /// A record of edgeshim.
     Ours(Record),
-    /// A record that has edgeshim's data, but other parts of the record do not fit the data. The text says which parts.
+    /// A record that has edgeshim's data, but is not as edgeshim would write it, or has other records beside it. The
+    /// text says what is wrong.
     Edited(Record, String),
     /// Anything else, with a description.
     Foreign(String),

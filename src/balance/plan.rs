@@ -326,7 +326,7 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
         [_] => vec![rest],
         _ if sum == 0 && rest > 0 => {
             return Err(Trouble::Refused(format!(
-                "all other providers have the weight 0, so there is no ratio to keep; instead, set the \
+                "all other enabled providers have the weight 0, so there is no ratio to keep; instead, set the \
                  share of one of these providers with -p PROVIDER --pct N: {}",
                 others.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
             )));

@@ -125,7 +125,7 @@ impl Shares {
         present(self).agrees_with(&present(other))
     }
 
-    /// Returns the JSON that the DNS service, the journal and programs get.
+    /// Returns the JSON for the records of PowerDNS, for the journal and for the operator's programs.
     pub(crate) fn to_json(&self) -> Value {
         let share = |share: &Share| {
             let mut value = json!({ "mode": share.mode.name(), "weight": share.weight });

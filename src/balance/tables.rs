@@ -81,8 +81,8 @@ pub(crate) struct Difference {
     pub points: String,
 }
 
-/// Returns the providers of a target before and after a change. If the nodes have no common weights, the first node
-/// that has weights and changes stands for all nodes.
+/// Returns the providers of a target before and after a change. If the nodes have no common shares, the first
+/// changed node with shares stands for all nodes.
 pub(crate) fn differences(planned: &TargetPlan) -> Vec<Difference> {
     let mut changed = planned.nodes.iter().filter(|node| node.is_changed());
     let mut first = || changed.find_map(|node| node.node.found.shares());

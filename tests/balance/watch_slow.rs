@@ -150,7 +150,7 @@ fn act_when_route_53_is_never_in_sync_then_next_act_does_not_wait_and_a_signal_e
     assert!(wait_until(LONG, || state().looks > looks));
     signal(&person, "INT");
     let ended = ended(person);
-    let part = "perhaps not all DNS servers of aws have it yet: a signal has ended the wait";
+    let part = "perhaps not all DNS servers of aws have them yet: a signal has ended the wait";
     assert!(ended.code == 0 && ended.out.contains("Done (") && ended.err.contains(part), "{ended:?}");
     let text = watch.stop();
     assert!(text.matches(part).count() == 1 && text.contains("stopped; no provider is away\n"), "{text}");

@@ -41,8 +41,8 @@ pub(crate) fn crossings(
     let total = total(samples, before);
     let Some(all) = Outlook::new(&total, samples.month).filter(|all| all.step.is_some()) else {
         return vec![format!(
-            "whether this change crosses a commit or a tier is unknown, because there are fewer than two times \
-             in {} for which all served CDNs have samples",
+            "whether this change crosses a commit or a tier is unknown, because there are fewer than two periods \
+             of {} for which all served CDNs have samples",
             samples.month
         )];
     };
@@ -196,7 +196,7 @@ mod tests {
         let mut apart = half(&[("a", 2), ("b", 2)]);
         apart.providers.entry("b".to_owned()).and_modify(|series| series.0.retain(|slot, _| *slot > 5_000));
         let texts = crossings(&tariffs, &apart, &before, &after);
-        assert!(texts.len() == 1 && texts[0].contains("fewer than two times in 2026-11"), "{texts:?}");
+        assert!(texts.len() == 1 && texts[0].contains("fewer than two periods of 2026-11"), "{texts:?}");
         // Hourly samples have no 95th percentile of 5 minutes.
         let mut hourly = half(&[("a", 2)]);
         hourly.providers.entry("a".to_owned()).and_modify(|series| series.0.retain(|slot, _| slot % 12 == 0));

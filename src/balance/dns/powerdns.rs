@@ -67,8 +67,8 @@ impl PowerDns {
         let (name, status, zone) = (&self.name, reply.status, &target.zone);
         match status {
             401 | 403 => format!(
-                "{name}: the API rejects the key ({status}); set key of this DNS service to the value of api-key in \
-                 pdns.conf"
+                "{name}: the API rejects the key ({status}); in balance.toml, the key of this DNS service must be the \
+                 value of api-key in pdns.conf"
             ),
             404 => {
                 format!("{name}: there is no zone {zone}{said}; create the zone, or correct the key zone of the target")
@@ -209,7 +209,10 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         return match lua {
             Some(Holding::Ours(record) | Holding::Edited(record, _)) => Holding::Edited(
                 record,
-                format!("another record is beside it ({}), which a change deletes", described(LUA)),
+                format!(
+                    "the name also has records that edgeshim did not write ({}); a change deletes them",
+                    described(LUA)
+                ),
             ),
             _ if rrsets.is_empty() => Holding::Nothing,
             _ => foreign(),

@@ -173,7 +173,7 @@ impl Page {
         let reply = self.caller.call_once(shim, call, &token_field(self.file), b"", PATIENCE).await?;
         match reply.status {
             200 => {}
-            401 => return Err(format!("{shim} needs another shims_token (401)")),
+            401 => return Err(format!("{shim} needs the right shims_token (401)")),
             status => return Err(format!("{shim}/api/summary answers {status}")),
         }
         let summary: Value = serde_json::from_slice(&reply.body).map_err(|_| format!("{shim} sends no JSON"))?;

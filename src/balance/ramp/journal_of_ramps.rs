@@ -22,8 +22,8 @@ pub(crate) struct Stopped {
     pub steps: usize,
 }
 
-/// Finds the last change of these targets, which must be part of a ramp of this provider. Changes of `watch` do not
-/// count.
+/// Finds the last change of these targets, which must be part of a ramp of this provider. Changes of `watch` and
+/// failed changes do not count.
 ///
 /// # Errors
 /// Returns a message if the last change is not part of such a ramp, or if the journal does not have the shares before
