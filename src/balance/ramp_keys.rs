@@ -216,7 +216,7 @@ mod tests {
             ("steps = [1.5]", &["steps"]),
             ("every = \"0s\"", &["every", "zero"]),
             ("soak = \"29s\"", &["soak", "at least \"30s\""]),
-            ("every = \"6m\"", &["every", "is more than half of soak, which is \"10m\" by default"]),
+            ("every = \"6m\"", &["every", "is more than half of soak, which is \"600s\" by default"]),
             ("arrive = \"20s\"", &["arrive", "at least \"30s\""]),
             ("on_breach = \"stay\"", &["on_breach", "start", "previous"]),
             ("guard = { error = 0.1 }", &["error", "did you mean \"errors\""]),

@@ -239,7 +239,7 @@ fn lock_file_when_a_symbolic_link_then_is_refused_and_link_target_is_unchanged()
 }
 
 #[test]
-fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open() {
+fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_unfinished() {
     let folder = Folder::new();
     for entry in [entry("1", Some(4), 5, "done"), entry("2", Some(5), 6, STARTED), entry("3", Some(5), 5, KEPT)] {
         append(&folder.journal(), &entry);
