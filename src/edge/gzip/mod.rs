@@ -1,5 +1,6 @@
 //! Compresses a response body if the request accepts gzip and `decide.rs` allows the compression. If `gzip.inflate` is
-//! on and the request does not accept gzip, inflates the origin's gzip.
+//! on and the request does not accept gzip, inflates the origin's gzip. If the twin of the body has a br form, a
+//! request that accepts br gets this form.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.

@@ -37,8 +37,8 @@ use crate::metrics::Table;
 const NICE: i32 = 19;
 /// The largest number of keys in the queue. If the queue is full, a further twin stays as it is until a later pull.
 const QUEUE: usize = 256;
-/// After each piece of work, the thread sleeps for its CPU time multiplied by this number. So the thread uses at most a
-/// quarter of one core.
+/// After each piece of work, the thread sleeps for this number multiplied by the CPU time of the work. So the thread
+/// uses at most a quarter of one core.
 const SLEEP: u32 = 3;
 /// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);

@@ -158,7 +158,8 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if matches!(reason, Reason::Malformed | Reason::BodyTooLarge | Reason::Method) {
-        // The connection is closed, because the end of the refused request is unknown or its body is not read.
+        // On HTTP/1, this closes the connection, because the end of the refused request is unknown or its body is not
+        // read.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head
@@ -203,7 +204,7 @@ pub struct Facts {
     pub origin_us: Option<u32>,
     /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// The cause of the fault that the page or the stand-in's response replaces. `None` if there was no fault.
+    /// The cause of the fault to which `whoopsie` or the stand-in has responded. `None` if there was no fault.
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
