@@ -417,6 +417,21 @@ fn upload_when_waiting_in_the_queue_then_body_is_not_requested() {
 }
 
 #[test]
+fn short_upload_when_client_is_slow_then_takes_no_permit() {
+    let origin = Origin::start(origin::fixed(200, &[], "fine"));
+    let shim = start(&origin, 1, 0);
+    let mut upload = Raw::connect(shim.addr).patient(LONG);
+    upload.send("POST /upload HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 5\r\n\r\nhe");
+    shim.wait_metrics(|metrics| count(metrics, IN_FLIGHT, &[]) == 1);
+    assert_eq!(fetch(shim.addr, "/other", &[]).status, 200);
+    assert_eq!(origin.count(), 1, "the upload reached the origin before its last byte");
+    upload.send("llo");
+    assert_eq!(read_response(&mut upload).status, 200);
+    assert_eq!(origin.last().body, b"hello");
+    settled(&shim, &[("200", 2)]);
+}
+
+#[test]
 fn drain_when_a_request_is_queued_then_serves_the_request_before_the_exit() {
     let grants = Grants::default();
     let origin = grants.origin();

@@ -287,7 +287,11 @@ mod tests {
             pages: Arc::new(Pages::build(&crate::pages::PageSettings::default()).unwrap()),
             gzip: GzipSettings::default(),
             gzip_memory: GzipMemory::new(&GzipSettings::default(), &metrics.ledger(&crate::metrics::Labels::default())),
-            admission: AdmissionParts { limiter: None, queue_timeout: std::time::Duration::from_secs(30) },
+            admission: AdmissionParts {
+                limiter: None,
+                queue_timeout: std::time::Duration::from_secs(30),
+                limits: crate::origin::MessageLimits::default(),
+            },
             leaf: LeafParts { host: None, fallback_host: HeaderValue::from_static("localhost"), server_timing: false },
             classes: Classes::new(Vec::new()).unwrap(),
             experiments: Vec::new(),

@@ -64,8 +64,6 @@ pub(super) struct Current {
     pub(super) used_ms: u64,
     /// Whether the origin chose HTTP/1.1 on the most recent new TLS connection.
     pub(super) chose_http1: bool,
-    /// Whether a reload has replaced the client, so that no connection is stored for new requests.
-    pub(super) is_retired: bool,
 }
 
 impl Client {
@@ -129,7 +127,6 @@ impl Client {
     pub(crate) fn retire(&self) {
         self.pool().close();
         let mut current = self.multiplexed();
-        current.is_retired = true;
         current.connection = None;
         drop(current);
         if let Some(stand_in) = &self.stand_in {

@@ -68,10 +68,6 @@ impl Client {
         body: Received,
     ) -> Result<OriginResponse<OriginBody>, Fault> {
         let Outgoing { mut request, progress, replayable, client, is_head } = self.outgoing(head, added, body);
-        if let Some(length) = Upload::short_length(&request) {
-            // The future is boxed, because few requests have a body.
-            Box::pin(request.body_mut().gather(length)).await.inspect_err(|fault| self.count(fault))?;
-        }
         self.budget.earn();
         let response = match self.dispatch(&mut request, progress.as_deref(), replayable).await {
             Ok((response, connection)) => Arc::clone(&self).accept(response, connection, client, is_head),

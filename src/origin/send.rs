@@ -253,7 +253,8 @@ impl Client {
         let mut current = self.multiplexed();
         current.number += 1;
         current.used_ms = clock::now_ms();
-        current.connection = (!current.is_retired).then(|| connection.clone());
+        // A retired client stores it too, because requests whose bodies were gathered during the reload share it.
+        current.connection = Some(connection.clone());
         current.number
     }
 }

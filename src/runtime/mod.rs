@@ -218,6 +218,7 @@ impl Runtime {
             admission: AdmissionParts {
                 limiter: (settings.admission.max_in_flight > 0).then(|| Arc::clone(&self.limiter)),
                 queue_timeout: settings.origin.response_timeout,
+                limits: settings.limits,
             },
             leaf: LeafParts {
                 host: self.prepared.host.clone(),

@@ -123,6 +123,16 @@ impl Received {
         Self { incoming: None, is_h2: false, held, discard: None }
     }
 
+    /// Returns whether the body was made by [`Received::complete`].
+    pub(crate) fn is_complete(&self) -> bool {
+        self.incoming.is_none() && self.held.is_some()
+    }
+
+    /// Returns whether the body arrives over HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        self.is_h2
+    }
+
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Self { incoming, is_h2, held, .. } = self;
         let Some(incoming) = incoming else { return Poll::Ready(Held::release(held).map(Ok)) };

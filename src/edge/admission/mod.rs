@@ -3,13 +3,16 @@
 //!
 //! **Place:** innermost, so that only requests that go to the origin take a permit. A request to which an outer layer
 //! responds takes no permit, and a retry to the origin uses the permit of its request.
-//! **Reads:** `Ctx::class` and the class's setting `admission`; the response's status. The layer does not read the body
-//! of a queued request.
+//! **Reads:** `Ctx::class` and the class's setting `admission`; Expect and a short request body; the response's status.
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
 //! **Cost:** none without a limit and in classes without `admission`. Otherwise each request that gets a permit at once
 //! locks the limiter twice and updates a reference count. Each queued request also allocates memory, and locks the
-//! limiter each time it is polled. **Can fail:** with the cause `overload`. If the queue is full, a new request fails
-//! at once. A request that waits in the queue fails after `origin.response_timeout`. A fault of the leaf is passed on.
+//! limiter each time it is polled. A short request body costs one allocation. **Can fail:** with the cause `overload`.
+//! If the queue is full, a new request fails at once. A request that waits in the queue fails after
+//! `origin.response_timeout`. A short request body can be too large, stalled or cut. A fault of the leaf is passed on.
+//!
+//! A short request body is read completely before the request asks for a permit (`origin/gather.rs`). So a slow client
+//! does not occupy a permit.
 //!
 //! A request keeps its permit until the body of the response has ended or was dropped. An upgraded connection returns
 //! its permit with the 101, because the connection can stay open for hours without another response. If the client
@@ -35,6 +38,8 @@ use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
 use crate::fault::Fault;
+use crate::origin::{MessageLimits, Reserved, gather};
+use crate::wire::received::Received;
 
 /// What the layer needs in addition to the classes.
 #[derive(Debug)]
@@ -43,12 +48,15 @@ pub(crate) struct AdmissionParts {
     pub limiter: Option<Arc<Limiter>>,
     /// The longest time that a request waits in the queue.
     pub queue_timeout: Duration,
+    /// The limits for a short request body.
+    pub limits: MessageLimits,
 }
 
 /// Puts [`Admission`] around a service.
 #[derive(Debug, Clone)]
 pub(crate) struct AdmissionLayer {
     shared: Option<Arc<Shared>>,
+    limits: MessageLimits,
 }
 
 #[derive(Debug)]
@@ -60,9 +68,9 @@ struct Shared {
 
 impl AdmissionLayer {
     pub(crate) fn new(parts: AdmissionParts, classes: &Arc<Classes>) -> Self {
-        let AdmissionParts { limiter, queue_timeout } = parts;
+        let AdmissionParts { limiter, queue_timeout, limits } = parts;
         let shared = limiter.map(|limiter| Arc::new(Shared { limiter, queue_timeout, classes: Arc::clone(classes) }));
-        Self { shared }
+        Self { shared, limits }
     }
 }
 
@@ -70,7 +78,7 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { inner, shared: self.shared.clone() }
+        Admission { inner, shared: self.shared.clone(), limits: self.limits }
     }
 }
 
@@ -79,6 +87,28 @@ impl<S> Layer<S> for AdmissionLayer {
 pub(crate) struct Admission<S> {
     inner: S,
     shared: Option<Arc<Shared>>,
+    limits: MessageLimits,
+}
+
+impl<S: Service<Box<EdgeRequest>> + Clone> Admission<S> {
+    /// Sends the request to the origin, or puts it into the queue, or sheds it.
+    fn admit(&mut self, request: Box<EdgeRequest>) -> AdmissionFuture<S, S::Future> {
+        let limited = self.shared.as_ref().filter(|shared| shared.classes.rule(request.ctx.class).admission);
+        let Some(shared) = limited else {
+            return AdmissionFuture::Inner { inner: self.inner.call(request), ticket: None };
+        };
+        // The request enters the queue in `admit`, not at the first poll, so that the queue has the order of arrival.
+        match shared.limiter.enter() {
+            Entry::Admitted(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
+            Entry::Queued(ticket) => {
+                let deadline = Deadline::new();
+                deadline.arm(shared.queue_timeout);
+                let queued = Queued { ticket, deadline, request, service: self.inner.clone() };
+                AdmissionFuture::Queued { queued: Some(queued) }
+            }
+            Entry::Full(fault) => AdmissionFuture::Full { fault: Some(fault) },
+        }
+    }
 }
 
 impl<S, B> Service<Box<EdgeRequest>> for Admission<S>
@@ -94,29 +124,24 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Box<EdgeRequest>) -> Self::Future {
-        let limited = self.shared.as_ref().filter(|shared| shared.classes.rule(request.ctx.class).admission);
-        let Some(shared) = limited else {
-            return AdmissionFuture::Inner { inner: self.inner.call(request), ticket: None };
+    fn call(&mut self, mut request: Box<EdgeRequest>) -> Self::Future {
+        let Some(reserved) = Reserved::for_body(&request.head, &request.body) else {
+            return self.admit(request);
         };
-        // The request enters the queue in `call`, not at the first poll, so that the queue has the order of arrival.
-        match shared.limiter.enter() {
-            Entry::Admitted(ticket) => AdmissionFuture::Inner { inner: self.inner.call(request), ticket: Some(ticket) },
-            Entry::Queued(ticket) => {
-                let deadline = Deadline::new();
-                deadline.arm(shared.queue_timeout);
-                let queued = Queued { ticket, deadline, request, service: self.inner.clone() };
-                AdmissionFuture::Queued { queued: Some(queued) }
-            }
-            Entry::Full(fault) => AdmissionFuture::Full { fault: Some(fault) },
-        }
+        let body = std::mem::replace(&mut request.body, Received::empty());
+        let body = Box::pin(gather(body, reserved, self.limits));
+        AdmissionFuture::Gathering { gathering: Some(Gathering { body, request, service: self.clone() }) }
     }
 }
 
 pin_project! {
-    /// Waits for a permit, then for the response.
+    /// Waits for a short request body, then for a permit, then for the response.
     #[project = Projected]
     pub enum AdmissionFuture<S, F> {
+        /// The request has a short body, which is being read.
+        Gathering {
+            gathering: Option<Gathering<S>>,
+        },
         /// The request is at the origin. A request without a limit has no ticket.
         Inner {
             // This field is dropped before the ticket, so that the connection to the origin is closed or back in the
@@ -136,6 +161,13 @@ pin_project! {
     }
 }
 
+/// A request whose short body is being read, and the service that then admits the request.
+pub(crate) struct Gathering<S> {
+    body: Pin<Box<dyn Future<Output = Result<Received, Fault>> + Send>>,
+    request: Box<EdgeRequest>,
+    service: Admission<S>,
+}
+
 /// A request in the queue, and the service to call when the request gets a permit.
 #[derive(Debug)]
 pub(crate) struct Queued<S> {
@@ -147,7 +179,7 @@ pub(crate) struct Queued<S> {
 
 impl<S, F, B> Future for AdmissionFuture<S, F>
 where
-    S: Service<Box<EdgeRequest>, Future = F>,
+    S: Service<Box<EdgeRequest>, Future = F> + Clone,
     F: Future<Output = Result<EdgeResponse<B>, Fault>>,
     B: EdgeBody,
 {
@@ -157,6 +189,14 @@ where
         const ONCE: &str = "the future was polled again after it had returned its result";
         loop {
             let Queued { ticket, mut service, request, .. } = match self.as_mut().project() {
+                Projected::Gathering { gathering } => {
+                    let body = ready!(gathering.as_mut().expect(ONCE).body.as_mut().poll(cx));
+                    let Gathering { mut request, mut service, .. } = gathering.take().expect(ONCE);
+                    request.body = body?;
+                    let admitted = service.admit(request);
+                    self.set(admitted);
+                    continue;
+                }
                 Projected::Inner { inner, ticket } => {
                     let response = ready!(inner.poll(cx));
                     let ticket = ticket.take();
