@@ -168,7 +168,7 @@ fn outage_when_one_provider_gets_5xx_then_names_provider_class_and_last_event() 
     assert_eq!(outage["classes"][0]["name"], "html");
     assert!(outage["share"].as_f64() > Some(0.3) && outage["began"].as_f64() <= summary["time"].as_f64(), "{outage:#}");
     let marks: Vec<_> = texts(shim.admin).into_iter().filter(|text| text.contains("5xx")).collect();
-    assert_eq!(marks, ["fastly: 5xx above 5 % of pulls (html)"]);
+    assert_eq!(marks, ["fastly: 5xx reach 5 % of pulls (html)"]);
 }
 
 // ---- annotations ----------------------------------------------------------------------------------------------------
