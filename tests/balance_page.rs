@@ -310,6 +310,7 @@ fn change_when_step_is_too_large_then_needs_a_reason_and_a_failure_is_put_back()
     wanted["force"] = "fastly is needed".into();
     page.dir.write("broken", "");
     let (status, failed) = page.change(wanted.clone());
+    assert!(!errors(&refused).contains("--force"), "the page has no flags: {refused}");
     assert!(status == 502 && errors(&failed).contains("all nodes are as before"), "{status} {failed}");
     std::fs::remove_file(page.dir.join("broken")).unwrap();
     let (status, made) = page.change(wanted);
