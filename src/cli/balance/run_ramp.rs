@@ -17,13 +17,14 @@ use crate::balance::change::{Change, Made, Planned, user};
 use crate::balance::figure_source::{LIMIT, has_figures, snapshot};
 use crate::balance::figures::{Base, Snapshot};
 use crate::balance::journal::{Journal, now as utc};
+use crate::balance::interrupt::Interrupt;
 use crate::balance::plan::{Action, NodePlan, Plan, Trouble};
 use crate::balance::ramp::journal_of_ramps::stopped;
 use crate::balance::ramp::progress::{Next, Parties, Step, steps, time};
 use crate::balance::ramp::timetable::{per_cent, timetable};
 use crate::balance::ramp_keys::{GuardKeys, OnBreach};
 use crate::balance::share::Shares;
-use crate::balance::transaction::{Interrupt, Services};
+use crate::balance::transaction::Services;
 use crate::cli::terminal::print;
 
 /// The exit code after a breach.
