@@ -119,7 +119,9 @@ mod tests {
         // The newer log is read first.
         for order in [(0..100).collect::<Vec<_>>(), (50..100).chain(0..50).collect()] {
             let mut newest = Newest::new(20);
-            order.iter().for_each(|number| newest.add(at(*number), format!("line {number:02}")));
+            for number in order {
+                newest.add(at(number), format!("line {number:02}"));
+            }
             assert_eq!((newest.added, newest.kept().count()), (100, 2));
             assert_eq!(newest.content(), b"line 98\nline 99\n");
             newest.add(at(100), "x".repeat(30));
@@ -130,7 +132,9 @@ mod tests {
     #[test]
     fn lines_when_their_times_are_equal_then_stay_in_the_order_of_the_log() {
         let mut newest = Newest::new(20);
-        ["b", "a", "c"].iter().for_each(|line| newest.add(Stamp::of_time(UNIX_EPOCH), (*line).to_owned()));
+        for line in ["b", "a", "c"] {
+            newest.add(Stamp::of_time(UNIX_EPOCH), line.to_owned());
+        }
         assert_eq!(newest.content(), b"b\na\nc\n");
     }
 }
