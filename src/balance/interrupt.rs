@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 /// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
-/// write, a signal only ends the lookups.
+/// write, a signal only ends the lookups and the wait for the DNS servers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(watch::Sender<bool>);
 

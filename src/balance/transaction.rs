@@ -1,5 +1,5 @@
-//! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives,
-//! puts back what was written.
+//! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives
+//! before the last write, restores the earlier records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(crate) enum Outcome {
     Done(Vec<String>),
     /// The change failed or was interrupted, and all nodes are as before.
     PutBack(String),
-    /// The change failed or was interrupted, and these nodes are not as before.
+    /// The change failed or was interrupted. These nodes are not as before, or their records are unknown.
     Split { error: String, differences: Vec<String> },
 }
 
@@ -89,7 +89,8 @@ impl<'f> Services<'f> {
         Ok(target.nodes.iter().filter_map(node).collect())
     }
 
-    /// Writes a plan and checks it. If a write or a check fails, or after a signal, puts back what was written.
+    /// Writes a plan and checks it. If a write or a check fails, or if a signal arrives before the last write, restores
+    /// the earlier records.
     pub(crate) async fn apply(&self, plan: &Plan) -> Outcome {
         let batches = self.batches(plan);
         let mut error = None;
@@ -146,7 +147,7 @@ impl<'f> Services<'f> {
     }
 
     /// Waits until the DNS servers of all services have the written records, or until a signal arrives. During this
-    /// wait, the journal need not be locked, because the records were read back before. Returns a text for each service
+    /// wait, the journal need not be locked, because the records were checked before. Returns a text for each service
     /// whose DNS servers may lack the records.
     pub(crate) async fn settle(&self) -> Vec<String> {
         let mut unknown = Vec::new();
@@ -157,7 +158,7 @@ impl<'f> Services<'f> {
                 () = self.interrupt.wait() => Err("a signal has ended the wait".to_owned()),
             };
             unknown.extend(settled.err().map(|error| {
-                format!("written and read back, but perhaps not all DNS servers of {name} have it yet: {error}")
+                format!("the new records are written, but perhaps not all DNS servers of {name} have them yet: {error}")
             }));
         }
         unknown
@@ -200,8 +201,9 @@ impl Batch<'_> {
         self.service.write(self.target, &writes, Some(interrupt)).await
     }
 
-    /// Reads the nodes back and looks them up. Returns what could not be looked up. After a lookup without an answer,
-    /// or after a signal, makes no further lookup. So a silent DNS server does not hold the change for long.
+    /// Reads the nodes again to check them, and looks them up. Returns what could not be looked up. After a lookup
+    /// without an answer, or after a signal, makes no further lookup. If `is_silent` is set, makes no lookup. So a
+    /// silent DNS server does not hold the change for long.
     async fn verify(&self, interrupt: &Interrupt, is_silent: bool) -> Result<Option<String>, String> {
         let found = self.service.read(self.target, None).await?;
         for node in &self.nodes {
@@ -278,8 +280,8 @@ impl Batch<'_> {
         differences
     }
 
-    /// Returns a text for each node that is not as before, although nothing of this batch was written. If the service
-    /// cannot be read, or if a signal ends a wait of the reading, no change of another person is known.
+    /// Returns a text for each node that is not as before. Nothing of this batch was written, so another person has
+    /// changed these nodes. If the service cannot be read, or if a signal ends a wait of the reading, returns no text.
     async fn changed_by_others(&self, interrupt: &Interrupt) -> Vec<String> {
         let found = self.service.read(self.target, Some(interrupt)).await;
         found.map(|found| self.differences(&found)).unwrap_or_default()

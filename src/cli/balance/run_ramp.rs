@@ -203,7 +203,7 @@ impl Ramp<'_> {
         }
     }
 
-    /// Prints warnings about causes of misleading figures.
+    /// Warns about two causes of misleading figures: other targets, and beacons that are not counted.
     fn warn(&self, snapshot: &Snapshot) {
         let file = self.change.file;
         let is_other = |target: &&TargetKeys| !self.change.targets.iter().any(|one| one.name == target.name);

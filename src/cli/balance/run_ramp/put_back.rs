@@ -36,7 +36,7 @@ impl Ramp<'_> {
                         complain!("warning: {warning}");
                     }
                     complain!(
-                        "the weights are back ({}); when the fault is mended, go on with: edgeshim balance ramp -t {} \
+                        "the weights are back ({}); when the cause is mended, go on with: edgeshim balance ramp -t {} \
                          -p {} --resume",
                         made.entry.id,
                         self.targets(),
