@@ -168,7 +168,7 @@ fn outage_when_one_provider_gets_5xx_then_names_provider_class_and_last_event() 
     assert_eq!(outage["classes"][0]["name"], "html");
     assert!(outage["share"].as_f64() > Some(0.3) && outage["began"].as_f64() <= summary["time"].as_f64(), "{outage:#}");
     let marks: Vec<_> = texts(shim.admin).into_iter().filter(|text| text.contains("5xx")).collect();
-    assert_eq!(marks, ["fastly: 5xx above 5 % of pulls (html)"]);
+    assert_eq!(marks, ["fastly: 5xx reach 5 % of pulls (html)"]);
 }
 
 // ---- annotations ----------------------------------------------------------------------------------------------------
@@ -346,11 +346,18 @@ fn share_step_when_weights_are_refused_then_message_says_what_to_write() {
         ),
         (r#"{"fastly":1,"akamai":-2}"#, "share.akamai is -2. Write a number from 0 to 1000000."),
         (r#"{"akamai":1}"#, "share needs at least two providers"),
+        (r#"{"Fastly":1,"akamai":2,"fastly":3}"#, "share names fastly twice. Name each provider once;"),
     ] {
         let response = annotate(shim.admin, &[JSON], &format!("{{\"text\":\"a\",\"share\":{share}}}"));
         assert!(response.status == 400 && response.text().contains(part), "{share}: {}", response.text());
     }
     assert_eq!(annotations(shim.admin).len(), 1);
+    let bare = Shim::start(Shim::config(origin.addr));
+    let text = annotate(bare.admin, &[JSON], r#"{"text":"a","share":{"fastly":1,"akamai":2}}"#).text();
+    assert!(
+        text.ends_with("is not a configured provider. Write [[provider]] blocks into the configuration.\n"),
+        "{text}"
+    );
 }
 
 // ---- hosts ----------------------------------------------------------------------------------------------------------

@@ -240,6 +240,11 @@ fn change_when_dns_has_changed_since_the_preview_then_is_refused() {
     wanted["preview"] = preview["preview"].clone();
     wanted["pct"] = 70.into();
     assert_eq!(page.ask("/api/change", &wanted).0, 409);
+    for malformed in ["", "x", &"A".repeat(64)] {
+        wanted["preview"] = malformed.into();
+        let (status, refused) = page.ask("/api/change", &wanted);
+        assert!(status == 400 && errors(&refused).contains("preview is not a digest"), "{status} {refused}");
+    }
     wanted.as_object_mut().unwrap().remove("preview");
     let (status, refused) = page.ask("/api/change", &wanted);
     assert!(status == 400 && errors(&refused).contains("write the key preview"), "{status} {refused}");
@@ -306,6 +311,7 @@ fn change_when_step_is_too_large_then_needs_a_reason_and_a_failure_is_put_back()
     assert_eq!(preview["refusals"][0]["can_be_forced"], true, "{preview}");
     let (status, refused) = page.change(wanted.clone());
     assert!(status == 422 && errors(&refused).contains("max_step allows 25"), "{status} {refused}");
+    assert!(!errors(&refused).contains("--force"), "the page has no flags: {refused}");
     wanted["force"] = " ".into();
     assert_eq!(page.ask("/api/preview", &wanted).0, 400, "a reason must not be empty");
     wanted["force"] = "fastly is needed".into();

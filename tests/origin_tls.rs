@@ -359,6 +359,14 @@ fn origin_tls_keys_when_wrong_then_check_names_the_key_and_what_to_write() {
     assert!(problems(&dir, &format!("{https}{WITH_CLIENT}")).contains(": fine"));
     let unused = problems(&dir, "[origin.tls]\nserver_name = \"a.test\"");
     assert!(unused.contains("origin.tls.server_name: \"a.test\" has no effect"), "{unused}");
+    let tls = "[origin.tls]\nca = \"ca.pem\"\n";
+    for (keys, expected) in [
+        ("url = \"https://-a.test\"", "origin.tls.server_name: is missing, and \"-a.test\", the host of origin.url"),
+        ("stand_in = \"https://-a.test\"", "origin.stand_in: \"https://-a.test\" has a host that is not a name"),
+    ] {
+        let out = problems(&dir, &format!("[origin]\n{keys}\n{tls}"));
+        assert!(out.contains(expected) && out.contains("a name that a certificate can have"), "{out}");
+    }
 }
 
 #[test]

@@ -489,11 +489,12 @@ fn targets_when_several_then_each_has_a_report_and_the_junit_file_has_all() {
 fn argument_when_wrong_then_exits_with_2_and_says_what_to_write() {
     for (arguments, words) in [
         (&["www.example.com"][..], "https://www.example.com/"),
-        (&[URL, "--provider", "fasty"], "fastly, cloudflare"),
+        (&[URL, "--provider", "fasty"], "--provider \"fasty\": there is no preset \"fasty\"; write one of fastly,"),
         (&[URL, "--connect-to", "edge.test"], "edge.example.net:443"),
         (&[URL, "--connect-to", "fastly=edge.test:80"], "add --provider fastly"),
         (&[URL, "--provider", "fastly", "--provider", "bunny", "--connect-to", "edge.test:80"], "NAME=HOST:PORT"),
         (&[URL, "--compare", "fastly"], "fastly=HOST:PORT"),
+        (&[URL, "--compare", "fasty", "--connect-to", "fasty=a.test:80"], "--compare \"fasty\": there is no preset"),
         (&[URL, "--origin", "http://origin.test/path"], "has a path"),
         (&[URL, "--token", "too-short-literal"], "write env:NAME or file:PATH"),
         (&[URL, "--token", "env:SMOKE_SHORT_TOKEN"], "openssl rand"),

@@ -202,13 +202,21 @@ impl Routes {
         for (sent, weight) in share {
             let Some(name) = names().find(|name| name.eq_ignore_ascii_case(&sent)) else {
                 let names = names().collect::<Vec<_>>().join(", ");
+                let remedy = if names.is_empty() {
+                    "Write [[provider]] blocks into the configuration".to_owned()
+                } else {
+                    format!("Use: {names}")
+                };
                 let sent = cleaned(&sent);
-                return Err(format!("share names {sent:?}, which is not a configured provider. Use: {names}.\n"));
+                return Err(format!("share names {sent:?}, which is not a configured provider. {remedy}.\n"));
             };
             if !(0.0..=MAX_WEIGHT).contains(&weight) {
                 return Err(format!("share.{name} is {weight}. Write a number from 0 to {MAX_WEIGHT}.\n"));
             }
-            weights.insert(name.to_owned(), weight);
+            if weights.insert(name.to_owned(), weight).is_some() {
+                let remedy = "Name each provider once; names that differ only in case are equal";
+                return Err(format!("share names {name} twice. {remedy}.\n"));
+            }
         }
         if weights.len() < 2 || weights.values().sum::<f64>() <= 0.0 {
             let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets no clients";

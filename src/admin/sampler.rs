@@ -13,7 +13,7 @@ use super::annotations::{Annotation, Annotations, Mark, now};
 use super::convergence::{Shares, Shift};
 use super::events::Events;
 use super::history::History;
-use super::outages::{Outage, Outages};
+use super::outages::{Outage, Outages, Subject};
 use super::scrape;
 use super::summary::{self, OUTAGE_WINDOW, failing, series, subject_name};
 use crate::clock;
@@ -127,7 +127,7 @@ impl Board {
 
     fn mark_outage(&self, history: &History, outage: &Outage) {
         let name = subject_name(outage.subject, history);
-        let what = if name == "origin" { "faults" } else { "5xx" };
+        let what = if outage.subject == Subject::Origin { "faults" } else { "5xx" };
         if let Some(ended) = outage.ended {
             let text = format!("{name}: {what} ended after {:.0} s", ended - outage.began);
             self.mark(Mark::Recovery, &text, ended);
@@ -136,7 +136,7 @@ impl Board {
             let classes = failing(&window, history, outage.subject);
             let names: Vec<_> = classes.iter().filter_map(|class| class["name"].as_str()).collect();
             let classes = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-            self.mark(Mark::Outage, &format!("{name}: {what} above 5 % of pulls{classes}"), outage.began);
+            self.mark(Mark::Outage, &format!("{name}: {what} reach 5 % of pulls{classes}"), outage.began);
         }
     }
 
@@ -196,6 +196,7 @@ mod tests {
     use http_body::Body as _;
 
     use super::super::events::EventBody;
+    use super::super::history::{Column, Snapshot};
     use super::*;
     use crate::config::Settings;
     use crate::ids::{ClassId, ProviderId};
@@ -230,6 +231,25 @@ mod tests {
         assert_eq!(counted.collect::<Vec<_>>(), [100.0; 6]);
         let marks: Vec<_> = board.annotations.all().into_iter().map(|one| one.kind).collect();
         assert_eq!(marks, [Mark::Reload], "the swap must be marked once");
+    }
+
+    #[test]
+    fn outage_when_provider_is_named_origin_then_mark_names_5xx() {
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new().unwrap()));
+        let runtime = Runtime::build(Settings::default(), metrics, &Arc::default()).unwrap();
+        let board = Board::new(Box::leak(Box::new(Slot::new(runtime))), metrics);
+        let (mut history, mut outages) = (History::default(), Outages::default());
+        let position = history.names.provider("origin");
+        // In the second interval, 5 of 100 pulls are 5xx and 10 have a fault of the origin.
+        for (pulls, errors, faults) in [(0, 0, 0), (100, 5, 10)] {
+            let mut snapshot = Snapshot { faults, ..Snapshot::default() };
+            snapshot.provider(position).row.add(Column::Pulls, pulls);
+            snapshot.provider(position).row.add(Column::Errors, errors);
+            history.push(snapshot, 1.0, 1.0);
+        }
+        outages.check(&history, 1.0).iter().for_each(|outage| board.mark_outage(&history, outage));
+        let marks: Vec<_> = board.annotations.all().into_iter().map(|one| one.text).collect();
+        assert_eq!(marks, ["origin: faults reach 5 % of pulls", "origin: 5xx reach 5 % of pulls"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::base_url::BaseUrl;
+use super::interrupt::Interrupt;
 use crate::wire::names::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 
 /// The largest response body, in bytes. The API of PowerDNS returns complete zones.
@@ -50,16 +51,23 @@ pub(crate) struct Repeats {
 
 impl Repeats {
     /// Waits for the time in Retry-After, within `MAX_REPEATS` and `MAX_WAIT`. Returns false, without a wait, if the
-    /// call is not to be repeated.
-    pub(crate) async fn wait(&mut self, reply: &Reply) -> bool {
+    /// call is not to be repeated. Returns false too if a signal in `stop` ends the wait.
+    pub(crate) async fn wait(&mut self, reply: &Reply, stop: Option<&Interrupt>) -> bool {
         let Some(wait) = reply.retry_after else { return false };
         if self.count >= MAX_REPEATS || self.waited.saturating_add(wait) > MAX_WAIT {
             return false;
         }
         self.count += 1;
         self.waited += wait;
-        sleep(wait).await;
-        true
+        let Some(stop) = stop else {
+            sleep(wait).await;
+            return true;
+        };
+        tokio::select! {
+            biased;
+            () = stop.wait() => false,
+            () = sleep(wait) => true,
+        }
     }
 }
 
@@ -78,7 +86,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Makes one call. If the response is 429 or 503 with Retry-After, waits for the time in this field and repeats the
-    /// call, within `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
+    /// call, within `MAX_REPEATS` and `MAX_WAIT`. A signal in `stop` ends this wait, and the response is returned. The
+    /// time limit applies to each attempt.
     ///
     /// # Errors
     /// Returns a message if the call is invalid, or if no complete response of at most `MAX_BODY_BYTES` arrives within
@@ -90,11 +99,12 @@ impl Caller {
         fields: &HeaderMap,
         body: &[u8],
         limit: Duration,
+        stop: Option<&Interrupt>,
     ) -> Result<Reply, String> {
         let mut repeats = Repeats::default();
         loop {
             let reply = self.call_once(url, (method.clone(), path), fields, body, limit).await?;
-            if !repeats.wait(&reply).await {
+            if !repeats.wait(&reply, stop).await {
                 return Ok(reply);
             }
         }

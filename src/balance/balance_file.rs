@@ -441,7 +441,7 @@ fn check_nodes(keys: &TargetKeys, block: &Section<'_>, seen: &mut HashSet<(Strin
             let example = quote(&format!("img0.{}", keys.zone));
             block.reject_at("nodes", at, format!("is not in the zone {}; write for example {example}", keys.zone));
         }
-        for service in &keys.services {
+        for service in keys.services.iter().collect::<BTreeSet<_>>() {
             if !seen.insert((service.clone(), node.clone())) {
                 block.reject_at("nodes", at, "is in two lists of nodes, or twice in this list; remove one of the two");
                 break;
@@ -571,7 +571,7 @@ nodes = []
         let problems = read(wrong).expect_err("many values are wrong");
         for part in [
             "b.toml:2: max_step: 0 is out of range",
-            "b.toml:3: colour: \"blue\" is the value of an unknown key",
+            "b.toml:3: colour: is an unknown key; write one of ",
             "b.toml:4: shims[0]: \"127.0.0.1:9900\" is not a URL",
             "b.toml:7: dns[0].kind: \"bind\" is not allowed here; write one of \"powerdns\", \"route53\", \"command\"",
             "b.toml:9: dns[1].name: \"pdns\" is the name of an earlier block",
@@ -613,6 +613,8 @@ nodes = []
             let problems = read(&text).expect_err(nodes);
             assert!(problems.contains(part), "{nodes}: {problems}");
         }
+        let twice = read(&FINE.replace("dns = [\"pdns\"]", "dns = [\"pdns\", \"pdns\"]")).expect_err("a name twice");
+        assert!(twice.lines().count() == 1 && twice.contains("target[0].dns[1]: \"pdns\" is in the list"), "{twice}");
         let same = FINE.replace("a.akamai.example", "global.fastly.example");
         assert!(read(&same).expect_err("equal").contains("fastly with the cname of another provider"));
         let own = FINE.replace("a.akamai.example", "img0.example.com");

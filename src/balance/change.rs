@@ -47,8 +47,10 @@ impl Planned {
 /// What speaks against a plan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Objections {
-    /// The reasons why the change is not made, and what to do. Empty if the change may be made.
+    /// The reasons why the change is not made. Empty if the change may be made.
     pub refused: Vec<String>,
+    /// Whether `force` would overrule all of these reasons.
+    pub can_all_be_forced: bool,
     /// The reasons that `force` overrules.
     pub forced: Vec<String>,
 }
@@ -76,10 +78,9 @@ impl Change<'_> {
 
     /// Returns what speaks against a plan.
     pub(crate) fn objections(&self, plan: &Plan, journal: &Journal) -> Objections {
-        let mut objections = Objections::default();
-        let mut can_all_be_forced = true;
+        let mut objections = Objections { can_all_be_forced: true, ..Objections::default() };
         for refusal in refusals(self.file, plan, journal) {
-            can_all_be_forced &= refusal.can_be_forced;
+            objections.can_all_be_forced &= refusal.can_be_forced;
             if refusal.can_be_forced && self.force.is_some() {
                 objections.forced.push(refusal.text);
             } else {
@@ -87,8 +88,7 @@ impl Change<'_> {
             }
         }
         if !objections.refused.is_empty() {
-            let hint = if can_all_be_forced { "; to make the change anyway, add --force REASON" } else { "" };
-            objections.refused.push(format!("nothing was changed{hint}"));
+            objections.refused.push("nothing was changed".to_owned());
         }
         objections
     }

@@ -35,6 +35,7 @@ pub(crate) mod edge_counters;
 pub(crate) mod figure_source;
 pub(crate) mod figures;
 mod grid;
+pub(crate) mod interrupt;
 pub(crate) mod journal;
 mod node;
 pub(crate) mod observed_shares;

@@ -265,7 +265,8 @@ fn first(target: &TargetKeys, nodes: &[&Node]) -> Result<Shares, Trouble> {
     Ok(Shares(target.providers.keys().map(|name| (name.clone(), Share::new(Mode::Obey, weight(name)))).collect()))
 }
 
-/// Applies new settings of one provider. After that, the provider is not away.
+/// Applies new settings of one provider. After that, the provider is not away. Exception: a provider with the mode
+/// `obey` stays away if only its weight or its share is set.
 fn set(
     shares: &Shares,
     provider: &str,
@@ -277,7 +278,7 @@ fn set(
     let Some(share) = shares.0.get_mut(provider) else {
         return Err(Trouble::Usage(format!("there is no provider {provider}")));
     };
-    share.away = false;
+    share.away &= share.mode == Mode::Obey && mode.is_none();
     if let Some(mode) = mode {
         share.mode = mode;
     }

@@ -116,9 +116,9 @@ pub(super) fn check(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
                 quote(&least)
             );
             if block.has(name) {
-                block.reject(name, message)
+                block.reject(name, message);
             } else {
-                block.reject("every", not_fitting(name, &duration_text(value)))
+                block.reject("every", not_fitting(name, &duration_text(value)));
             }
         }
     }

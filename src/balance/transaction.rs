@@ -3,37 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio::sync::watch;
-
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
 use super::dns::{Answers, Failed, Service, Wanted, Write};
+use super::interrupt::Interrupt;
 use super::node::{Found, Holding, Node};
 use super::plan::{NodePlan, Plan, TargetPlan};
 
 /// The largest number of attempts to undo a batch.
 const UNDO_TRIES: u32 = 2;
-
-/// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
-/// write, a signal only ends the lookups and the wait for the DNS servers.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Interrupt(watch::Sender<bool>);
-
-impl Interrupt {
-    pub(crate) fn set(&self) {
-        self.0.send_replace(true);
-    }
-
-    fn is_set(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Waits for a signal.
-    pub(crate) async fn wait(&self) {
-        // There is no error, because this value is a sender.
-        let _ = self.0.subscribe().wait_for(|is_set| *is_set).await;
-    }
-}
 
 /// How the writing of a plan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +77,7 @@ impl<'f> Services<'f> {
     /// Returns a message if the service fails.
     pub(crate) async fn read_at(&self, target: &TargetKeys, service_name: &str) -> Result<Vec<Node>, String> {
         let Some(service) = self.by_name.get(service_name) else { return Ok(Vec::new()) };
-        let mut found = service.read(target).await?;
+        let mut found = service.read(target, None).await?;
         let node = |name: &String| {
             Some(Node {
                 target: target.name.clone(),
@@ -125,7 +103,7 @@ impl<'f> Services<'f> {
                 error = Some("interrupted by a signal".to_owned());
                 break;
             }
-            match batch.write().await {
+            match batch.write(&self.interrupt).await {
                 Ok(()) => tried += 1,
                 // This batch is not undone, because nothing of it was written.
                 Err(Failed::Rejected(text)) => {
@@ -159,7 +137,7 @@ impl<'f> Services<'f> {
         }
         let Some(error) = error else { return Outcome::Done(unknown) };
         let mut differences = match rejected {
-            Some(batch) => batch.changed_by_others().await,
+            Some(batch) => batch.changed_by_others(&self.interrupt).await,
             None => Vec::new(),
         };
         for batch in batches.iter().take(tried).rev() {
@@ -210,7 +188,8 @@ impl<'f> Services<'f> {
 }
 
 impl Batch<'_> {
-    async fn write(&self) -> Result<(), Failed> {
+    /// Writes the nodes. A signal ends the waits that the service asks for.
+    async fn write(&self, interrupt: &Interrupt) -> Result<(), Failed> {
         let write = |node: &&'_ NodePlan| -> (String, Found) { (node.node.name.clone(), node.node.found.clone()) };
         let present: Vec<_> = self.nodes.iter().map(write).collect();
         let writes: Vec<Write<'_>> = self
@@ -219,14 +198,14 @@ impl Batch<'_> {
             .zip(&present)
             .map(|(node, (name, now))| Write { node: name, now, wanted: Wanted::Record(&node.after) })
             .collect();
-        self.service.write(self.target, &writes).await
+        self.service.write(self.target, &writes, Some(interrupt)).await
     }
 
     /// Reads the nodes again to check them, and looks them up. Returns what could not be looked up. After a lookup
     /// without an answer, or after a signal, makes no further lookup. If `is_silent` is set, makes no lookup. So a
     /// silent DNS server does not hold the change for long.
     async fn verify(&self, interrupt: &Interrupt, is_silent: bool) -> Result<Option<String>, String> {
-        let found = self.service.read(self.target).await?;
+        let found = self.service.read(self.target, None).await?;
         for node in &self.nodes {
             let place = node.node.place();
             match found.get(&node.node.name) {
@@ -266,7 +245,7 @@ impl Batch<'_> {
     async fn undo(&self) -> Vec<String> {
         let mut differences = Vec::new();
         for _ in 0..UNDO_TRIES {
-            let found = match self.service.read(self.target).await {
+            let found = match self.service.read(self.target, None).await {
                 Ok(found) => found,
                 Err(error) => {
                     differences = self.texts(|_| Some(format!("is not known ({error})")));
@@ -286,8 +265,8 @@ impl Batch<'_> {
                 .iter()
                 .map(|(node, now)| Write { node: &node.node.name, now, wanted: Wanted::Raw(&node.node.found.raw) })
                 .collect();
-            let result = self.service.write(self.target, &writes).await;
-            differences = match self.service.read(self.target).await {
+            let result = self.service.write(self.target, &writes, None).await;
+            differences = match self.service.read(self.target, None).await {
                 Ok(found) => self.differences(&found),
                 Err(error) => {
                     let error = result.err().map_or(error, Failed::text);
@@ -302,9 +281,10 @@ impl Batch<'_> {
     }
 
     /// Returns a text for each node that is not as before. Nothing of this batch was written, so another person has
-    /// changed these nodes. If the service cannot be read, returns no text.
-    async fn changed_by_others(&self) -> Vec<String> {
-        self.service.read(self.target).await.map(|found| self.differences(&found)).unwrap_or_default()
+    /// changed these nodes. If the service cannot be read, or if a signal ends a wait of the reading, returns no text.
+    async fn changed_by_others(&self, interrupt: &Interrupt) -> Vec<String> {
+        let found = self.service.read(self.target, Some(interrupt)).await;
+        found.map(|found| self.differences(&found)).unwrap_or_default()
     }
 
     fn differences(&self, found: &BTreeMap<String, Found>) -> Vec<String> {

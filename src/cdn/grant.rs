@@ -15,7 +15,7 @@ pub(crate) enum Grant {
     /// The CDN must not store the response.
     Forbidden,
     /// The CDN can store the response, and can use it without revalidation for this number of seconds. The number is 0
-    /// for `no-cache` and for a response without a lifetime.
+    /// for a response without a lifetime, and for `no-cache`, unless the CDN uses the lifetime in spite of `no-cache`.
     Lifetime(u64),
 }
 
@@ -59,7 +59,7 @@ impl Grant {
         };
         if status != StatusCode::NOT_MODIFIED && !obeyed.is_storable(status) || obeyed.is_unshared() {
             Self::Forbidden
-        } else if obeyed.no_cache {
+        } else if obeyed.no_cache && !(dialect.ignores_no_cache() && obeyed.has_lifetime()) {
             Self::Lifetime(0)
         } else {
             Self::Lifetime(obeyed.s_maxage.or(obeyed.max_age).unwrap_or(0))
@@ -93,6 +93,9 @@ mod tests {
             (Dialect::Fastly, &[("surrogate-control", "no-store, max-age=7")], Grant::Lifetime(7)),
             (Dialect::Fastly, &[("cache-control", "s-maxage=3"), ("surrogate-control", "x=y")], Grant::Lifetime(3)),
             (Dialect::Fastly, &[("cache-control", "max-age=5")], Grant::Lifetime(5)),
+            (Dialect::Fastly, &[("cache-control", "max-age=5, no-cache")], Grant::Lifetime(5)),
+            (Dialect::Fastly, &[("cache-control", "no-cache")], Grant::Lifetime(0)),
+            (Dialect::Generic, &[("cache-control", "max-age=5, no-cache")], Grant::Lifetime(0)),
             (
                 Dialect::Cloudflare,
                 &[("cache-control", "no-store"), ("cloudflare-cdn-cache-control", "max-age=3")],

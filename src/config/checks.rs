@@ -81,13 +81,14 @@ fn origin(settings: &Settings, origin: &mut Section<'_>) {
         return;
     }
     for problem in settings.origin.tls_problems() {
-        if tls.is_bad(problem.key) {
+        let block = if problem.is_in_tls() { &tls } else { &*origin };
+        if block.is_bad(problem.key) {
             continue;
         }
-        if tls.has(problem.key) {
-            tls.reject(problem.key, problem.message);
+        if block.has(problem.key) {
+            block.reject(problem.key, problem.message);
         } else {
-            tls.missing(problem.key, problem.message);
+            block.missing(problem.key, problem.message);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::errors::cause_of_io;
 use super::plain::Plain;
 use super::socket::{Socket, connect, fault_of_connect};
 use super::tls::H2;
-use super::tls_faults;
+use super::tls_faults::{self, Server};
 use super::tls_stream::{Stream, TlsEnd};
 use super::upload::Upload;
 use super::upstream::Upstream;
@@ -77,9 +77,9 @@ impl Upstream {
                 let stream = timeout_at(deadline, tls.handshake(stream))
                     .await
                     .map_err(|_| Fault::from_error(Cause::ConnectTimeout, "the TLS handshake takes too long"))?
-                    .map_err(|error| fault_of_handshake(&error, tls.has_certificate()))?;
+                    .map_err(|error| fault_of_handshake(&error, tls.server()))?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-                let stream = Stream::new(stream, tls.has_certificate());
+                let stream = Stream::new(stream, tls.server());
                 let end = stream.end();
                 self.handshake(stream, is_h2, endpoint, Some(end), deadline).await
             }
@@ -169,10 +169,11 @@ impl Upstream {
 }
 
 /// Returns the fault for a failed TLS handshake. The error can also come from the connection below TLS.
-fn fault_of_handshake(error: &io::Error, has_certificate: bool) -> Fault {
-    tls_faults::fault_in(error, has_certificate).unwrap_or_else(|| {
+fn fault_of_handshake(error: &io::Error, server: Server) -> Fault {
+    tls_faults::fault_in(error, server).unwrap_or_else(|| {
         let cause = cause_of_io(error);
-        Fault::from_error(cause, format!("the origin ended the connection during the TLS handshake ({error})"))
+        let name = server.role.name();
+        Fault::from_error(cause, format!("the {name} ended the connection during the TLS handshake ({error})"))
     })
 }
 

@@ -117,6 +117,11 @@ pub(super) fn frame<B: Body>(request: &mut Request<B>) {
     }
 }
 
+/// The value of the field Upgrade that [`absolute`] has removed from a request. It is stored in the request's
+/// extensions.
+#[derive(Debug, Clone)]
+pub(super) struct RemovedUpgrade(HeaderValue);
+
 /// Gives a request the scheme and the authority that HTTP/2 requires (RFC 9113 §8.3.1). Removes the fields that HTTP/2
 /// forbids. A request that already has this form stays unchanged.
 pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), Fault> {
@@ -124,8 +129,11 @@ pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), 
         return Ok(());
     }
     let host = request.headers_mut().remove(HOST);
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+    for name in [CONNECTION, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
+    }
+    if let Some(protocol) = request.headers_mut().remove(UPGRADE) {
+        request.extensions_mut().insert(RemovedUpgrade(protocol));
     }
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -140,8 +148,8 @@ pub(super) fn absolute<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), 
     Ok(())
 }
 
-/// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection. The request gets its framing and
-/// its `Connection: te` again, but no Upgrade. A request that [`absolute`] has not changed stays unchanged.
+/// Undoes [`absolute`], for an origin that has chosen HTTP/1.1 on a new connection. The request gets its framing, its
+/// Upgrade and its Connection again. A request that [`absolute`] has not changed stays unchanged.
 pub(super) fn relative<B: Body>(request: &mut Request<B>) {
     if request.version() != Version::HTTP_2 {
         return;
@@ -150,7 +158,10 @@ pub(super) fn relative<B: Body>(request: &mut Request<B>) {
     if let Some(host) = host {
         request.headers_mut().insert(HOST, host);
     }
-    if request.headers().contains_key(TE) {
+    if let Some(RemovedUpgrade(protocol)) = request.extensions_mut().remove() {
+        request.headers_mut().insert(UPGRADE, protocol);
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if request.headers().contains_key(TE) {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
     }
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -253,4 +264,33 @@ pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) -> Names
     }
     head.version = Version::HTTP_11;
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+
+    #[test]
+    fn request_when_prepared_for_http2_and_then_for_http1_then_has_the_same_fields_again() {
+        for fields in [
+            &[("host", "a.test"), ("upgrade", "websocket"), ("connection", "upgrade"), ("x-a", "1")][..],
+            &[("host", "a.test"), ("te", "trailers"), ("connection", "te")],
+            &[("host", "a.test")],
+        ] {
+            let mut request = Request::new(Empty::<Bytes>::new());
+            *request.uri_mut() = Uri::from_static("/a?b");
+            for (name, value) in fields {
+                request.headers_mut().insert(*name, HeaderValue::from_static(value));
+            }
+            let before = request.headers().clone();
+            absolute(&mut request, true).unwrap();
+            assert_eq!(request.uri(), "https://a.test/a?b");
+            assert!([HOST, UPGRADE, CONNECTION].iter().all(|name| !request.headers().contains_key(name)));
+            relative(&mut request);
+            assert_eq!((request.uri().to_string().as_str(), request.version()), ("/a?b", Version::HTTP_11));
+            assert_eq!(*request.headers(), before);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::connect::{Multiplexed, Opened};
 use super::connection::{Connection, Content, Failure, State};
 use super::errors::{fault_of, is_dead, is_refused};
-use super::forward;
+use super::forward::{self, RemovedUpgrade};
 use super::upload::{Progress, Upload};
 use crate::clock;
 use crate::fault::{Cause, Fault};
@@ -266,5 +266,8 @@ fn copy_of(request: &Request<Upload>) -> Request<Upload> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    if let Some(removed) = request.extensions().get::<RemovedUpgrade>() {
+        copy.extensions_mut().insert(removed.clone());
+    }
     copy
 }

@@ -16,6 +16,16 @@ pub(crate) enum Role {
     StandIn,
 }
 
+impl Role {
+    /// Returns the name that messages use.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Origin => "origin",
+            Self::StandIn => "stand-in",
+        }
+    }
+}
+
 /// The place where the origin or the stand-in listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {

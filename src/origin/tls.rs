@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::target::Role;
+use super::tls_faults::Server;
 use crate::keys::{Checked, Keys, PATH, Text, Visitor, quote};
 use crate::regular_file;
 
@@ -63,7 +64,10 @@ impl Keys for TlsSettings {
     }
 }
 
-/// A problem with one key of `[origin.tls]`.
+/// The key of the stand-in's URL in `[origin]`.
+const STAND_IN: &str = "stand_in";
+
+/// A problem with one key of `[origin.tls]`, or with the key `stand_in` of `[origin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsProblem {
     /// The name of the key.
@@ -75,7 +79,15 @@ pub struct TlsProblem {
 
 impl fmt::Display for TlsProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "origin.tls.{} {}", self.key, self.message)
+        let block = if self.is_in_tls() { "origin.tls" } else { "origin" };
+        write!(f, "{block}.{} {}", self.key, self.message)
+    }
+}
+
+impl TlsProblem {
+    /// Returns whether the key is in the block `[origin.tls]`.
+    pub(crate) fn is_in_tls(&self) -> bool {
+        self.key != STAND_IN
     }
 }
 
@@ -90,13 +102,22 @@ impl TlsSettings {
         let mut problems = Vec::new();
         let used = Mutex::new(self.stamps());
         let name = self.server_name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(name.trim_end_matches('.').to_owned()).map_err(|_| TlsProblem {
-            key: "server_name",
-            message: format!(
-                "is missing, and {}, the host of origin.url, is not a name that a certificate can have; write the name \
-                 in the origin's certificate",
-                quote(host)
-            ),
+        let name = ServerName::try_from(name.trim_end_matches('.').to_owned()).map_err(|_| match role {
+            Role::Origin => TlsProblem {
+                key: "server_name",
+                message: format!(
+                    "is missing, and {}, the host of origin.url, is not a name that a certificate can have; write the \
+                     name in the origin's certificate",
+                    quote(host)
+                ),
+            },
+            // `server_name` is not used for the stand-in.
+            Role::StandIn => TlsProblem {
+                key: STAND_IN,
+                message: "has a host that is not a name that a certificate can have; write a name in the stand-in's \
+                          certificate"
+                    .to_owned(),
+            },
         });
         let config = self.config(http2, role, &mut |problem| problems.push(problem));
         match (name, config) {
@@ -239,9 +260,9 @@ impl Tls {
         TlsConnector::from(self.config.load_full()).connect(self.name.clone(), stream).await
     }
 
-    /// Whether a client certificate is configured.
-    pub(super) fn has_certificate(&self) -> bool {
-        self.settings.certificate.is_some()
+    /// Returns what messages about faults need to know about the server.
+    pub(super) fn server(&self) -> Server {
+        Server { role: self.role, has_certificate: self.settings.certificate.is_some() }
     }
 
     /// Returns the states of the files of `[origin.tls]`.

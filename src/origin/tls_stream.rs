@@ -12,21 +12,20 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-use super::tls_faults;
+use super::tls_faults::{self, Server};
 use crate::fault::Fault;
 
 /// The error of TLS that ended a connection.
 #[derive(Debug)]
 pub(super) struct TlsEnd {
     error: OnceLock<rustls::Error>,
-    /// Whether edgeshim has a client certificate for the origin.
-    has_certificate: bool,
+    server: Server,
 }
 
 impl TlsEnd {
     /// Returns the fault, if TLS failed.
     pub(super) fn fault(&self) -> Option<Fault> {
-        self.error.get().map(|error| tls_faults::fault_of(error, self.has_certificate))
+        self.error.get().map(|error| tls_faults::fault_of(error, self.server))
     }
 }
 
@@ -37,8 +36,8 @@ pub(super) struct Stream<S> {
 }
 
 impl<S> Stream<S> {
-    pub(super) fn new(stream: TlsStream<S>, has_certificate: bool) -> Self {
-        Self { stream, end: Arc::new(TlsEnd { error: OnceLock::new(), has_certificate }) }
+    pub(super) fn new(stream: TlsStream<S>, server: Server) -> Self {
+        Self { stream, end: Arc::new(TlsEnd { error: OnceLock::new(), server }) }
     }
 
     pub(super) fn end(&self) -> Arc<TlsEnd> {

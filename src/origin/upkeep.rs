@@ -19,7 +19,6 @@ use super::endpoint::Endpoint;
 use super::forward;
 use super::health::record;
 use super::lease::{InUse, Lease};
-use super::target::Role;
 use super::tls::{Stamp, Tls};
 use super::upload::Upload;
 use super::upstream::Upstream;
@@ -110,7 +109,7 @@ impl Plan {
                     let result = check(&upstream, &endpoint, &path).await;
                     let changed = record(&upstream.origin.health, &endpoint, result.is_ok());
                     upstream.settle();
-                    let whose = if upstream.role == Role::Origin { "origin" } else { "stand-in" };
+                    let whose = upstream.role.name();
                     match (changed, result) {
                         (Some(false), Err(why)) => tracing::warn!(
                             "the address {} of the {whose} is unhealthy and is passed over while another address is \

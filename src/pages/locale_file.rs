@@ -34,6 +34,9 @@ pub(super) const TEXT_KEYS: [&str; 17] = [
 
 const THOUSANDS: &str = "thousands";
 
+/// What to write for the separator.
+const THOUSANDS_REMEDY: &str = "the separator, for example thousands = \",\", or thousands = \"\" for no separator";
+
 /// The tables of a locale file. Each table has a text for each plural category of the language.
 pub(super) const FORM_KEYS: [&str; 3] = ["seconds", "minutes", "waiting"];
 
@@ -104,7 +107,7 @@ impl LocaleTexts {
         let texts = Self { language, direction, plural: Arc::new(plural), texts, forms };
         if texts.text(THOUSANDS).chars().count() > 1 {
             let line = reader.line_of(tree, THOUSANDS);
-            reader.report(line, "`thousands` must be one character, or empty if the language has no separator");
+            reader.report(line, format!("`thousands` must be at most one character; write {THOUSANDS_REMEDY}"));
         }
         reader.mistakes.sort_by_key(|mistake| mistake.line);
         if reader.mistakes.is_empty() { Ok(texts) } else { Err(reader.mistakes) }
@@ -141,9 +144,16 @@ impl Reader<'_> {
     fn text(&mut self, table: &DeTable<'_>, key: &str) -> String {
         match table.get(key).map(Spanned::get_ref) {
             Some(DeValue::String(text)) if !text.trim().is_empty() || key == THOUSANDS => return text.to_string(),
+            Some(_) if key == THOUSANDS => {
+                let line = self.line_of(table, key);
+                self.report(line, format!("`{key}` must be a text; write {THOUSANDS_REMEDY}"));
+            }
             Some(_) => {
                 let line = self.line_of(table, key);
                 self.report(line, format!("`{key}` must be a non-empty text; write {key} = \"…\""));
+            }
+            None if key == THOUSANDS => {
+                self.report(1, format!("`{key}` is missing; write {THOUSANDS_REMEDY}, before the first table"));
             }
             None => self.report(1, format!("`{key}` is missing; write {key} = \"…\", before the first table")),
         }
@@ -216,7 +226,9 @@ mod tests {
             ("retry = \"Try again\"", "retry = \" \"", "`retry` must be a non-empty text"),
             ("retry = \"Try again\"", "retry = 1", "`retry` must be a non-empty text"),
             ("retry = ", "extra = \"x\"\nretry = ", "`extra` is not a key"),
-            ("thousands = \",\"", "thousands = \"..\"", "`thousands` must be one character"),
+            ("thousands = \",\"", "thousands = \"..\"", "`thousands` must be at most one character; write"),
+            ("thousands = \",\"", "thousands = 1", "`thousands` must be a text; write the separator"),
+            ("thousands = \",\"\n", "", "`thousands` is missing; write the separator, for example thousands = \",\","),
             ("[minutes]", "[hours]", "`[minutes]` is missing; write this table with the keys `one`, `other`"),
             ("one = \"Trying again in {n} minute\"\n", "", "`minutes.one` is missing"),
             ("one = \"Trying again in {n} minute\"", "few = \"{n}\"\none = \"{n}\"", "`minutes.few` is not a form"),

@@ -24,8 +24,9 @@ impl Mistake {
 
 /// Returns a part of a file for a message: at most 60 characters, with control characters escaped.
 pub(super) fn shown(text: &str) -> String {
-    let mut shown = text.escape_debug().take(60).collect::<String>();
-    if text.len() > 60 {
+    let mut escaped = text.escape_debug();
+    let mut shown = escaped.by_ref().take(60).collect::<String>();
+    if escaped.next().is_some() {
         shown.push('…');
     }
     shown
@@ -126,5 +127,19 @@ impl Error for PagesError {
             Self::Deflate(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_when_longer_than_60_characters_then_is_cut() {
+        for (text, cut) in [("ü".repeat(60), false), ("ü".repeat(61), true), ("\n".repeat(31), true)] {
+            let shown = shown(&text);
+            assert_eq!((shown.ends_with('…'), shown.chars().count()), (cut, 60 + usize::from(cut)), "{shown}");
+        }
+        assert_eq!(shown("\n"), "\\n");
     }
 }

@@ -151,7 +151,7 @@ impl Probe {
 
     fn request(&self, question: &Question) -> Result<Request<Empty<Bytes>>, Trouble> {
         const AGENT: &str = concat!("edgeshim-smoke/", env!("CARGO_PKG_VERSION"));
-        let invalid = |error: &dyn std::fmt::Display| Trouble::NotHttp(format!("this request cannot be sent: {error}"));
+        let invalid = |error: &dyn std::fmt::Display| Trouble::Unsendable(error.to_string());
         let mut request = Request::new(Empty::new());
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = question.target.parse().map_err(|error: http::uri::InvalidUri| invalid(&error))?;
@@ -263,4 +263,24 @@ fn time_left(certificate: &rustls::pki_types::CertificateDer<'_>) -> Option<Dura
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let end = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     Some(Duration::from_secs(end).saturating_sub(unix_time()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_when_target_or_host_is_invalid_then_message_says_that_it_cannot_be_sent() {
+        for (target, authority, is_valid) in [("/a", "a.test", true), ("/a b", "a.test", false), ("/a", "a\n", false)] {
+            let server = Server::parse("127.0.0.1:80").unwrap();
+            let route = Route { server, tls: None, authority: authority.to_owned(), timeout: Duration::ZERO };
+            match Probe::new(route).request(&Question::get(target)) {
+                Ok(_) => assert!(is_valid, "{target} {authority:?}"),
+                Err(trouble) => {
+                    let text = trouble.seen();
+                    assert!(!is_valid && text.starts_with("the request cannot be sent: "), "{target}: {text}");
+                }
+            }
+        }
+    }
 }

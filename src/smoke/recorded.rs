@@ -61,7 +61,9 @@ pub(crate) enum Trouble {
     NoTls,
     /// The connection was closed without a response.
     Closed(String),
-    /// What arrived is not HTTP/1.1, or the request cannot be sent.
+    /// The request is not valid, so it was not sent.
+    Unsendable(String),
+    /// What arrived is not HTTP/1.1.
     NotHttp(String),
     /// The response head is too large.
     HeadTooLarge,
@@ -78,6 +80,7 @@ impl Trouble {
             Self::Tls(error) => format!("the TLS handshake failed: {}", shown(error.as_bytes())),
             Self::NoTls => "the TLS handshake failed: the server responds without TLS".to_owned(),
             Self::Closed(error) => format!("the connection ended without a response: {}", shown(error.as_bytes())),
+            Self::Unsendable(error) => format!("the request cannot be sent: {}", shown(error.as_bytes())),
             Self::NotHttp(error) => format!("the response is not valid HTTP/1.1: {}", shown(error.as_bytes())),
             Self::HeadTooLarge => "the response head is larger than 128 KiB or has more than 256 fields".to_owned(),
             Self::Late(step) => format!("{step} took longer than --timeout"),
@@ -95,6 +98,7 @@ impl Trouble {
             }
             Self::NoTls => "write http:// in the URL, or name the port with TLS (usually 443) in --connect-to",
             Self::Closed(_) => "see the log of the edge for the reason; if the port expects TLS, write https://",
+            Self::Unsendable(_) => "correct the URL",
             Self::NotHttp(_) => "check that the port is that of an HTTP server; if it expects TLS, write https://",
             Self::HeadTooLarge => "remove header fields at the CDN or at the origin",
             Self::Late(_) => "find out what is slow at the edge or at the origin, or set a longer --timeout",
@@ -115,7 +119,7 @@ impl Trouble {
     /// a response.
     pub(crate) fn later_verdict(&self) -> Verdict {
         let remedy = match self {
-            Self::Late(_) | Self::HeadTooLarge => self.remedy(),
+            Self::Late(_) | Self::HeadTooLarge | Self::Unsendable(_) => self.remedy(),
             _ => "find the reason in the log of the edge: an earlier request of the same kind got a response",
         };
         Verdict::fail(self.seen(), "a response, as for the first request", remedy)

@@ -119,13 +119,16 @@ pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
 }
 
 /// Splits a host into the name and the text after the colon. The name of an IPv6 host includes the brackets. Returns
-/// `None` if a closing bracket is missing, if text without a colon follows a closing bracket, or if the text after the
-/// colon contains another colon.
+/// `None` if a bracket has no counterpart, if a bracket is inside a name, if text without a colon follows a closing
+/// bracket, or if the text after the colon contains another colon.
 fn split(host: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let name_length = if host.first() == Some(&b'[') {
         memchr::memchr(b']', host)? + 1
     } else {
-        memchr::memchr(b':', host).unwrap_or(host.len())
+        match memchr::memchr3(b':', b'[', b']', host) {
+            Some(at) if host.get(at) != Some(&b':') => return None,
+            at => at.unwrap_or(host.len()),
+        }
     };
     match host.split_at_checked(name_length)? {
         (name, []) => Some((name, None)),
@@ -255,6 +258,10 @@ mod tests {
             ("a:x", "a:x"),
             ("a:1:2", "a:1:2"),
             ("[::1]", "[::2]"),
+            ("[::1", "[::1"),
+            ("[::1]x", "[::1]x"),
+            ("a]", "a]"),
+            ("a[::1]:80", "a[::1]:80"),
             ("a.", "a"),
         ] {
             assert!(!same_authority(a.as_bytes(), b.as_bytes(), 80), "{a} {b}");

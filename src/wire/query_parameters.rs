@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 /// Returns the decoded values of the parameter `name` in the query of `target`. `target` is a path with a query, or a
 /// URL.
 pub(crate) fn values<'t>(target: &'t str, name: &'t str) -> impl Iterator<Item = Vec<u8>> + use<'t> {
-    let query = target.split_once('?').map_or("", |(_, query)| without_fragment(query).0);
+    let query = without_fragment(target).0.split_once('?').map_or("", |(_, query)| query);
     let pairs = query.split('&').map(pair);
     pairs.filter(move |(found, _)| is_name(found, name)).map(|(_, value)| percent_decode_str(value).collect())
 }
@@ -15,8 +15,8 @@ pub(crate) fn values<'t>(target: &'t str, name: &'t str) -> impl Iterator<Item =
 /// Removes the parameters whose name is in `names` from the query of `target`. If no parameter remains, the `?` is
 /// removed too. Returns `None` if the query has no parameter to remove.
 pub(crate) fn without<N: AsRef<str>>(target: &str, names: &[N]) -> Option<String> {
-    let (path, rest) = target.split_once('?')?;
-    let (query, fragment) = without_fragment(rest);
+    let (target, fragment) = without_fragment(target);
+    let (path, query) = target.split_once('?')?;
     let is_removed = |piece: &&str| names.iter().any(|name| is_name(pair(piece).0, name.as_ref()));
     if !query.split('&').any(|piece| is_removed(&piece)) {
         return None;
@@ -47,9 +47,9 @@ pub(crate) fn url_without(line: &HeaderValue, names: &[String]) -> Option<Header
     HeaderValue::try_from(without(&String::from_utf8_lossy(line.as_bytes()), names)?).ok()
 }
 
-/// Splits a query from the fragment after it. The fragment begins with `#`.
-fn without_fragment(query: &str) -> (&str, &str) {
-    query.find('#').map_or((query, ""), |at| query.split_at(at))
+/// Splits a target from the fragment after it. The fragment begins with `#`, and can contain `?`.
+fn without_fragment(target: &str) -> (&str, &str) {
+    target.find('#').map_or((target, ""), |at| target.split_at(at))
 }
 
 fn pair(piece: &str) -> (&str, &str) {
@@ -80,6 +80,8 @@ mod tests {
             ("/ab=x", None),
             ("/a?abc=x&b=ab=x&AB=x", None),
             ("/a#?b", None),
+            ("https://a.test/#?ab=x", None),
+            ("/a?c=1#?ab=x", None),
             ("*", None),
         ] {
             assert_eq!(without(before, &["ab"]).as_deref(), after, "{before}");
@@ -91,6 +93,7 @@ mod tests {
         let found: Vec<_> = values("/?ab=a%2Eb&c=1&%61%62=&ab=%zz+", "ab").collect();
         assert_eq!(found, [b"a.b".to_vec(), b"".to_vec(), b"%zz+".to_vec()]);
         assert_eq!(values("/ab=1", "ab").count(), 0);
+        assert_eq!(values("/a#?ab=1", "ab").count(), 0);
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! `edgeshim balance ramp`, with shims whose counters follow the weights in DNS.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use super::*;
 
 /// What the shims report.
@@ -367,6 +369,37 @@ fn ramp_when_share_does_not_arrive_then_stops_with_1_and_weights_stay() {
     assert_eq!((ended.code, stage.share()), (1, 100), "{ended:?}");
     assert!(ended.err.contains("the observed share of fastly is 0.0 %, and 10 % was wanted"), "{ended:?}");
     assert!(ended.err.contains("--resume") && ended.err.contains("rollback 1"), "{ended:?}");
+}
+
+#[test]
+fn ramp_when_watch_takes_its_provider_away_during_a_step_then_says_so() {
+    let stage = Stage::new(STEPS);
+    let status = Arc::new(AtomicU16::new(200));
+    let shared = Arc::clone(&status);
+    let edge = Origin::start(move |request, conn| respond(request, conn, shared.load(Ordering::SeqCst), &[], b"pong"));
+    let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
+    let cname = "cname = \"f.fastly.example\"";
+    // The share does not arrive, so the ramp stops 15 seconds after the step.
+    let config = config.replace("arrive = \"20s\"", "arrive = \"15s\"");
+    let config = config.replace(cname, &format!("{cname}, probe = \"{}/ping\"", edge.url()));
+    let watch = "[watch]\nevery = \"100ms\"\ntimeout = \"10s\"\ndown_after = 2\nup_after = 3\n";
+    stage.desk.dir.write("balance.toml", format!("{config}{watch}"));
+    stage.traffic().is_stuck = true;
+    let mut watch = stage.desk.command(&["watch"]);
+    let mut watch = watch.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a watch");
+    let mut ramp = stage.desk.command(&["ramp", "-t", "html", "-p", "fastly", "--yes"]);
+    let piped = ramp.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ramp = piped.spawn().expect("the edgeshim binary starts");
+    assert!(wait_until(PATIENCE, || stage.share() > 0));
+    status.store(503, Ordering::SeqCst);
+    let is_away = wait_until(PATIENCE * 2, || stage.share() == 0);
+    let ended = ended(ramp);
+    watch.kill().expect("the watch ends");
+    watch.wait().expect("the watch ends");
+    assert!(is_away, "{ended:?}");
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let text = "html: watch has taken fastly away during this step, because its probe failed";
+    assert!(ended.err.contains(text) && ended.err.contains("it has not arrived within 15 s"), "{ended:?}");
 }
 
 /// Starts a ramp that stays in its first step, and waits until the ramp has looked a few times.

@@ -111,6 +111,26 @@ fn write_when_response_has_retry_after_then_is_repeated_or_all_nodes_are_put_bac
 }
 
 #[test]
+fn change_when_signal_arrives_during_retry_after_then_ends_at_once_and_nothing_is_written() {
+    let (dns, desk) = started();
+    let before = dns.contents();
+    dns.plant(0, Plant::Later("55"));
+    let patches = dns.patches();
+    let mut command = desk.command(&["-t", "images", "-p", "fastly", "-w", "5", "--yes"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
+    assert!(wait_until(PATIENCE, || dns.patches() > patches), "no write has arrived");
+    let asked = Instant::now();
+    signal(&child, "INT");
+    let ended = ended(child);
+    assert!(asked.elapsed() < Duration::from_secs(40), "the signal has not ended the wait");
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for part in ["a signal has ended the wait for which the API asked (Retry-After)", "all nodes are as before"] {
+        assert!(ended.err.contains(part), "no {part:?}: {ended:?}");
+    }
+    assert!(dns.contents() == before && dns.patches() == patches + 1);
+}
+
+#[test]
 fn put_back_when_failing_too_then_the_exact_difference_is_printed() {
     let stage = Stage::new();
     for write in 0..6 {

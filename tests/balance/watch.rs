@@ -390,6 +390,27 @@ fn nodes_when_changed_without_the_journal_then_watch_reports_the_refusal_at_once
 }
 
 #[test]
+fn change_when_refused_while_provider_is_already_away_then_is_not_reported_as_needed() {
+    let (dns, edge) = (Dns::start(), Edge::start());
+    let desk = desk_of(&dns, &[("fastly", edge.probe())], "");
+    edge.set(503);
+    let watch = Watch::start(&desk);
+    watch.wait("html: fastly is away now");
+    watch.stop();
+    // A weight that the journal does not have.
+    std::fs::rename(desk.dir.join("balance.jsonl"), desk.dir.join("old")).unwrap();
+    forced(&desk, &["-t", "html", "-p", "akamai", "-w", "14"]);
+    std::fs::rename(desk.dir.join("old"), desk.dir.join("balance.jsonl")).unwrap();
+    let watch = Watch::start(&desk);
+    watch.wait("fastly is down");
+    let unfit = "html: watch could not take a provider away, because a change would be refused";
+    // The edge was unknown at the first report, and is down at the second report.
+    assert!(wait_until(PATIENCE * 4, || watch.text().matches(unfit).count() == 2), "{}", watch.text());
+    let text = watch.stop();
+    assert!(!text.contains("cannot do what the modes ask for"), "{text}");
+}
+
+#[test]
 fn watch_when_started_then_reports_ready_rejects_a_second_watch_and_ends_after_sigterm() {
     let (dns, edge) = (Dns::start(), Edge::start());
     let desk = desk_of(&dns, &[("fastly", edge.probe())], "");

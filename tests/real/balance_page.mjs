@@ -26,8 +26,8 @@ async function open(size = 'desk') {
   const page = await context.newPage()
   page.on('pageerror', (error) => problems.push(error.stack))
   page.on('console', (message) => {
-    // The responses with 401 and 4xx of refused changes are expected.
-    if (['error', 'warning'].includes(message.type()) && !/status of (401|409|422)/.test(message.text())) problems.push(message.text())
+    // The responses with 401 and 4xx of refused changes, and the connection that lost() ends, are expected.
+    if (['error', 'warning'].includes(message.type()) && !/status of (401|409|422)|ERR_CONNECTION_RESET/.test(message.text())) problems.push(message.text())
   })
   await page.addInitScript(() => {
     window.breaches = []
@@ -154,6 +154,20 @@ async function stale() {
   await page.context().close()
 }
 
+// The connection ends before the response to the change.
+async function lost() {
+  const page = await open()
+  await row(page, 'static', 'fastly').locator('input[type=number]').fill('60')
+  await page.locator('.preview:visible .fine').waitFor()
+  await page.locator('.preview:visible button.main').click()
+  await page.route('**/api/change', (route) => route.abort('connectionreset'))
+  await page.locator('#confirm-yes').click()
+  await page.locator('#confirm-head').filter({ hasText: 'The result is not known' }).waitFor()
+  assert.ok((await page.locator('#confirm-text').innerText()).includes('The change may have been made'))
+  await page.locator('#confirm-no').click()
+  await page.context().close()
+}
+
 // The steps that were made arrive: the shim measures them, or the page says that nothing is known yet.
 async function arrival() {
   const page = await open()
@@ -165,7 +179,7 @@ async function arrival() {
 
 let failed = false
 try {
-  for (const [name, part] of Object.entries({ keyboard, forced, stale, arrival })) {
+  for (const [name, part] of Object.entries({ keyboard, forced, stale, lost, arrival })) {
     const started = Date.now()
     await part().catch((error) => {
       failed = true

@@ -19,6 +19,7 @@ use self::route53::Route53;
 use super::api_call::Caller;
 use super::balance_file::{ServiceKeys, ServiceKind, TargetKeys};
 use super::grid::Grid;
+use super::interrupt::Interrupt;
 use super::node::{Found, Holding, Record};
 
 /// A write of one node.
@@ -99,14 +100,19 @@ impl Service {
         Ok(Self { api, grid: keys.weight_grid() })
     }
 
-    /// Reads what the service has under the nodes of a target.
+    /// Reads what the service has under the nodes of a target. The service can ask to wait (Retry-After). A signal in
+    /// `stop` ends this wait.
     ///
     /// # Errors
     /// Returns a message if the service fails.
-    pub(crate) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
+    pub(crate) async fn read(
+        &self,
+        target: &TargetKeys,
+        stop: Option<&Interrupt>,
+    ) -> Result<BTreeMap<String, Found>, String> {
         let mut all = match &self.api {
-            Api::PowerDns(service) => service.read(target).await,
-            Api::Route53(service) => service.read(target).await,
+            Api::PowerDns(service) => service.read(target, stop).await,
+            Api::Route53(service) => service.read(target, stop).await,
             Api::External(service) => service.read(target).await,
         }?;
         for found in all.values_mut() {
@@ -116,14 +122,20 @@ impl Service {
         Ok(all)
     }
 
-    /// Writes several nodes of a target. PowerDNS and Route 53 write either all nodes or no node.
+    /// Writes several nodes of a target. PowerDNS and Route 53 write either all nodes or no node. The service can ask
+    /// to wait (Retry-After). A signal in `stop` ends this wait, and the write fails.
     ///
     /// # Errors
     /// Returns [`Failed`] if the service fails, or if the write is rejected.
-    pub(crate) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
+    pub(crate) async fn write(
+        &self,
+        target: &TargetKeys,
+        writes: &[Write<'_>],
+        stop: Option<&Interrupt>,
+    ) -> Result<(), Failed> {
         match &self.api {
-            Api::PowerDns(service) => service.write(target, writes).await,
-            Api::Route53(service) => service.write(target, writes).await,
+            Api::PowerDns(service) => service.write(target, writes, stop).await,
+            Api::Route53(service) => service.write(target, writes, stop).await,
             Api::External(service) => Ok(service.write(target, writes).await?),
         }
     }

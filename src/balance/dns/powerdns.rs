@@ -14,6 +14,7 @@ use super::{Answers, Failed, Wanted, Write, lua, query};
 use crate::balance::api_call::{Caller, Repeats, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
+use crate::balance::interrupt::Interrupt;
 use crate::balance::node::{Found, Holding, Record};
 use crate::keys::quote;
 use crate::wire::names::X_API_KEY;
@@ -79,8 +80,13 @@ impl PowerDns {
         }
     }
 
-    pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
-        let reply = self.caller.call(&self.url, (Method::GET, &Self::path(target)), &self.key, b"", self.limit).await;
+    pub(super) async fn read(
+        &self,
+        target: &TargetKeys,
+        stop: Option<&Interrupt>,
+    ) -> Result<BTreeMap<String, Found>, String> {
+        let call = (Method::GET, &*Self::path(target));
+        let reply = self.caller.call(&self.url, call, &self.key, b"", self.limit, stop).await;
         let reply = reply.map_err(|error| self.named(error))?;
         if !(200..300).contains(&reply.status) {
             return Err(self.error(target, &reply));
@@ -105,7 +111,12 @@ impl PowerDns {
         Ok(target.nodes.iter().map(found).collect())
     }
 
-    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
+    pub(super) async fn write(
+        &self,
+        target: &TargetKeys,
+        writes: &[Write<'_>],
+        stop: Option<&Interrupt>,
+    ) -> Result<(), Failed> {
         let rrsets: Vec<Value> = writes.iter().flat_map(|write| changes(target, write)).collect();
         let body = json!({ "rrsets": rrsets }).to_string();
         let path = Self::path(target);
@@ -122,11 +133,13 @@ impl PowerDns {
                 400..500 => Failed::Rejected(text),
                 _ => Failed::Unknown(text),
             };
-            if !repeats.wait(&reply).await {
-                return Err(failed(self.error(target, &reply)));
+            if !repeats.wait(&reply, stop).await {
+                let is_stopped = reply.retry_after.is_some() && stop.is_some_and(Interrupt::is_set);
+                let text = "a signal has ended the wait for which the API asked (Retry-After)";
+                return Err(failed(if is_stopped { self.named(text) } else { self.error(target, &reply) }));
             }
             // During the wait, another person can have changed the records.
-            let found = self.read(target).await.map_err(failed)?;
+            let found = self.read(target, stop).await.map_err(failed)?;
             if writes.iter().any(|write| found.get(write.node).is_none_or(|found| found.raw != write.now.raw)) {
                 let text = "someone has changed the records while the API asked to wait (Retry-After); look again, and \
                             repeat the command";

@@ -20,6 +20,7 @@ use super::{Failed, Wanted, Write};
 use crate::balance::api_call::{Caller, Reply};
 use crate::balance::balance_file::{ServiceKeys, TargetKeys};
 use crate::balance::base_url::BaseUrl;
+use crate::balance::interrupt::Interrupt;
 use crate::balance::node::Found;
 use crate::clock;
 use crate::keys::quote;
@@ -152,10 +153,16 @@ impl Route53 {
     }
 
     /// Makes a call. While Route 53 accepts no more requests, repeats the call up to `MAX_REPEATS` times.
-    async fn call(&self, method: Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
+    async fn call(
+        &self,
+        (method, path): (Method, &str),
+        query: &str,
+        body: &str,
+        stop: Option<&Interrupt>,
+    ) -> Result<Element, Trouble> {
         let mut wait = FIRST_WAIT;
         for repeat in 0.. {
-            let trouble = match self.exchange(&method, path, query, body).await {
+            let trouble = match self.exchange((&method, path), query, body, stop).await {
                 Ok(element) => return Ok(element),
                 Err(trouble) => trouble,
             };
@@ -173,7 +180,13 @@ impl Route53 {
         format!("{}: {}", self.name, trouble.message(&self.zone_id))
     }
 
-    async fn exchange(&self, method: &Method, path: &str, query: &str, body: &str) -> Result<Element, Trouble> {
+    async fn exchange(
+        &self,
+        (method, path): (&Method, &str),
+        query: &str,
+        body: &str,
+        stop: Option<&Interrupt>,
+    ) -> Result<Element, Trouble> {
         let full_path = format!("{}{VERSION}{path}", self.url.path);
         let now = OffsetDateTime::from_unix_timestamp(i64::try_from(clock::unix_time().as_secs()).unwrap_or(0));
         let date = timestamp(now.unwrap_or(OffsetDateTime::UNIX_EPOCH));
@@ -199,7 +212,8 @@ impl Route53 {
         }
         let question = if query.is_empty() { "" } else { "?" };
         let target = format!("{VERSION}{path}{question}{query}");
-        let reply = self.caller.call(&self.url, (method.clone(), &target), &fields, body.as_bytes(), self.limit).await;
+        let call = (method.clone(), &*target);
+        let reply = self.caller.call(&self.url, call, &fields, body.as_bytes(), self.limit, stop).await;
         let reply = reply.map_err(Trouble::Exchange)?;
         if !(200..300).contains(&reply.status) {
             return Err(Trouble::read(&reply));
@@ -211,10 +225,14 @@ impl Route53 {
         Element::parse(&reply.body).map_err(failed)
     }
 
-    pub(super) async fn read(&self, target: &TargetKeys) -> Result<BTreeMap<String, Found>, String> {
+    pub(super) async fn read(
+        &self,
+        target: &TargetKeys,
+        stop: Option<&Interrupt>,
+    ) -> Result<BTreeMap<String, Found>, String> {
         let mut all = BTreeMap::new();
         for node in &target.nodes {
-            let mut elements = self.list(node).await?;
+            let mut elements = self.list(node, stop).await?;
             elements.sort_by_cached_key(|element| {
                 let set = RecordSet::read(element);
                 (set.kind, set.identifier)
@@ -228,7 +246,7 @@ impl Route53 {
 
     /// Lists the record sets under a name. The list of Route 53 begins with this name and continues with later names.
     /// The record sets of these later names are left out.
-    async fn list(&self, node: &str) -> Result<Vec<Element>, String> {
+    async fn list(&self, node: &str, stop: Option<&Interrupt>) -> Result<Vec<Element>, String> {
         let path = format!("/hostedzone/{}/rrset", self.zone_id);
         let name = format!("{node}.");
         let mut found = Vec::new();
@@ -238,7 +256,7 @@ impl Route53 {
             pairs.extend(
                 [("type", kind.as_str()), ("identifier", &identifier)].iter().filter(|pair| !pair.1.is_empty()),
             );
-            let page = self.call(Method::GET, &path, &query(&pairs), "").await;
+            let page = self.call((Method::GET, &path), &query(&pairs), "", stop).await;
             let page = page.map_err(|trouble| self.message(&trouble))?;
             let Some(sets) = page.child("ResourceRecordSets") else {
                 return Err(format!(
@@ -260,7 +278,12 @@ impl Route53 {
         Err(format!("{}: {node} has record sets on more than {MAX_PAGES} pages; remove unused record sets", self.name))
     }
 
-    pub(super) async fn write(&self, target: &TargetKeys, writes: &[Write<'_>]) -> Result<(), Failed> {
+    pub(super) async fn write(
+        &self,
+        target: &TargetKeys,
+        writes: &[Write<'_>],
+        stop: Option<&Interrupt>,
+    ) -> Result<(), Failed> {
         let changes = changes(target, writes).map_err(|error| Failed::Rejected(format!("{}: {error}", self.name)))?;
         if changes.is_empty() {
             return Ok(());
@@ -272,7 +295,7 @@ impl Route53 {
              </ChangeResourceRecordSetsRequest>"
         );
         let path = format!("/hostedzone/{}/rrset", self.zone_id);
-        let answer = self.call(Method::POST, &path, "", &body).await.map_err(|trouble| {
+        let answer = self.call((Method::POST, &path), "", &body, stop).await.map_err(|trouble| {
             let text = self.message(&trouble);
             if trouble.is_rejection() { Failed::Rejected(text) } else { Failed::Unknown(text) }
         })?;
@@ -308,7 +331,7 @@ impl Route53 {
             return Err(format!("the change has no valid Id ({})", quote(id)));
         }
         loop {
-            let answer = self.call(Method::GET, &format!("/change/{short}"), "", "").await;
+            let answer = self.call((Method::GET, &format!("/change/{short}")), "", "", None).await;
             let answer = answer.map_err(|trouble| trouble.message(&self.zone_id))?;
             if answer.child("ChangeInfo").and_then(|info| info.text_of("Status")) == Some("INSYNC") {
                 return Ok(());

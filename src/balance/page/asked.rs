@@ -110,6 +110,9 @@ impl Page {
         let Some(preview) = &asked.preview else {
             return bad("write the key preview, with the digest in the response of /api/preview");
         };
+        if !is_digest(preview) {
+            return bad("preview is not a digest; write the value of preview in the response of /api/preview");
+        }
         let journal = match self.journal().await {
             Ok(journal) => journal,
             Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &[error]),
@@ -247,6 +250,11 @@ impl Page {
             "warnings": warnings,
         })
     }
+}
+
+/// Returns whether a text has the form of [`Planned::digest`].
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 fn difference(difference: &Difference) -> Value {

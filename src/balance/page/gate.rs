@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use super::super::page_keys::PageKeys;
+use super::super::watch::watched_target::WHO;
 use crate::cdn::addresses::AddressSet;
 use crate::clock;
 use crate::operators::document::LogIn;
@@ -17,6 +18,8 @@ use crate::wire::names::HOST;
 pub(super) const TOKEN_KEY: &str = "serve.token";
 /// The name that the journal has for a person with the token.
 const WITH_TOKEN: &str = "token";
+/// The names in the journal that are not names of users. A user with such a name is shown as `user NAME`.
+const NOT_USERS: [&str; 2] = [WITH_TOKEN, WHO];
 /// The longest name of a user, in bytes.
 const MAX_USER_BYTES: usize = 100;
 
@@ -59,7 +62,8 @@ impl Gate {
         let (user, further) = (users.next()?, users.next());
         let user = user.to_str().ok()?.trim();
         let is_name = !user.is_empty() && user.len() <= MAX_USER_BYTES;
-        (is_trusted && further.is_none() && is_name && has_host(head, host)).then(|| user.to_owned())
+        let shown = || if NOT_USERS.contains(&user) { format!("user {user}") } else { user.to_owned() };
+        (is_trusted && further.is_none() && is_name && has_host(head, host)).then(shown)
     }
 }
 
@@ -104,6 +108,10 @@ mod tests {
         let named = [("host", "Balance.Example.com:8443"), ("x-remote-user", "alice")];
         assert_eq!(gate.user(&head(&named), proxy).as_deref(), Some("alice"));
         assert_eq!(gate.user(&head(&named), None).as_deref(), Some("alice"), "a unix socket");
+        for name in ["token", "watch"] {
+            let user = gate.user(&head(&[named[0], ("x-remote-user", name)]), proxy);
+            assert_eq!(user, Some(format!("user {name}")));
+        }
         assert_eq!(gate.user(&head(&named), Some("192.0.2.1".parse().unwrap())), None, "another client");
         for fields in [
             &[("host", "evil.example"), ("x-remote-user", "alice")][..],

@@ -24,8 +24,9 @@ use self::month_bills::KnownSamples;
 use self::reading::{KnownJournal, Reading};
 use super::api_call::Caller;
 use super::balance_file::BalanceFile;
+use super::interrupt::Interrupt;
 use super::page_keys::PageKeys;
-use super::transaction::{Interrupt, Services};
+use super::transaction::Services;
 use crate::operators::document::Document;
 use crate::operators::listener::{accept, address, bind_for};
 

@@ -146,6 +146,24 @@ fn mode_and_weight_when_set_together_then_both_change_and_the_away_mark_is_remov
 }
 
 #[test]
+fn provider_when_away_and_only_weight_or_share_is_set_then_stays_away_only_with_obey() {
+    for (away, mode, stays) in [
+        (Mode::Obey, None, true),
+        (Mode::Obey, Some(Mode::Obey), false),
+        (Mode::Obey, Some(Mode::Remove), false),
+        (Mode::Remove, None, false),
+    ] {
+        let mut before = equal();
+        before.0.insert("a".to_owned(), Share { mode: away, weight: 15, away: true });
+        for (weight, permille) in [(Some(3), None), (None, Some(100))] {
+            let action = Action::Set { provider: "a".to_owned(), weight, mode, permille };
+            let plan = plan(&file(&THREE), &[node(0, ours(&before))], action).expect("a plan");
+            assert_eq!(plan.targets[0].after.0["a"].away, stays, "{away:?} {mode:?} {weight:?}");
+        }
+    }
+}
+
+#[test]
 fn share_when_grid_is_too_coarse_then_plan_fails_with_a_usage_error() {
     let mut file = file(&THREE);
     file.services[0] =

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use crate::balance::announce::announce;
 use crate::balance::api_call::Caller;
 use crate::balance::balance_file::BalanceFile;
+use crate::balance::interrupt::Interrupt;
 use crate::balance::journal::{Entry, Journal};
-use crate::balance::transaction::{Interrupt, Services};
+use crate::balance::transaction::Services;
 
 /// How many acts can wait for their announcement.
 pub(crate) const MAX_UNANNOUNCED: usize = 64;

@@ -17,9 +17,10 @@ const BUSY_ROUNDS: u32 = 3;
 pub(crate) enum Trouble {
     /// A DNS service cannot be read.
     Unreadable,
-    /// No edge of the target is down, but each act would be refused.
+    /// The target needs no act now, but each act would be refused.
     Unfit,
-    /// The act that the target needs is refused, or an edge of the target is down and each act would be refused.
+    /// The act that the target needs is refused. Or an edge of the target is down, all acts would be refused, and no
+    /// other edge can take its clients or the weights are not known.
     Refused,
     /// The watch cannot write now: someone else changes the weights, the nodes cannot be read again, or the journal
     /// cannot be locked, read or written.

@@ -159,7 +159,8 @@ impl<'f> Target<'f> {
                 self.keep(&names, &shares).await?;
                 return self.check(&nodes, unable).map(|()| None);
             }
-            Next::Nothing => return self.check(&nodes, unable).map(|()| None),
+            // An edge can be down although its provider is away already, or always stays.
+            Next::Nothing => return self.check(&nodes, Trouble::Unfit).map(|()| None),
         };
         self.prepare(provider, away, shares).await.map(Some)
     }

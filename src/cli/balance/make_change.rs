@@ -126,11 +126,14 @@ async fn make(
         return Ok(None);
     }
     warn_about_cost(change.file, plan);
-    let objections = change.objections(plan, journal);
+    let mut objections = change.objections(plan, journal);
     for text in objections.forced {
         complain!("forced: {text}");
     }
     if !objections.refused.is_empty() {
+        if objections.can_all_be_forced {
+            objections.refused.push("to make the change anyway, add --force REASON".to_owned());
+        }
         return Err(Failure::Failed(objections.refused));
     }
     if flags.dry_run {

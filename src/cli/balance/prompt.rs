@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Failure, Result};
-use crate::balance::transaction::Interrupt;
+use crate::balance::interrupt::Interrupt;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 1024;

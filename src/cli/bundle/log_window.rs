@@ -1,7 +1,7 @@
-//! The lines of access logs in the window of a bundle. Memory is bounded: the lines that were read last are kept, and
-//! all lines are counted. The kept lines are the newest lines if the oldest log is read first.
+//! The lines of access logs in the window of a bundle. Memory is bounded: the newest lines are kept, and all lines are
+//! counted. The logs can be read in any order.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::redaction;
@@ -24,9 +24,10 @@ pub(super) struct LogWindow {
     pub(super) problems: Vec<String>,
 }
 
-/// The lines that were added last, within a limit of bytes, without personal values and secrets.
+/// The newest lines within a limit of bytes, without personal values and secrets.
 pub(super) struct Newest {
-    lines: VecDeque<String>,
+    /// The lines by their times. The numbers keep the order of lines that have the same time.
+    lines: BTreeMap<(Stamp, u64), String>,
     bytes: usize,
     most: usize,
     /// The number of lines that were added, including those that are no longer kept.
@@ -35,28 +36,29 @@ pub(super) struct Newest {
 
 impl Newest {
     fn new(most: usize) -> Self {
-        Self { lines: VecDeque::new(), bytes: 0, most, added: 0 }
+        Self { lines: BTreeMap::new(), bytes: 0, most, added: 0 }
     }
 
-    fn add(&mut self, line: String) {
+    fn add(&mut self, time: Stamp, line: String) {
         self.added += 1;
         self.bytes += line.len() + 1;
-        self.lines.push_back(line);
+        self.lines.insert((time, self.added), line);
         while self.bytes > self.most
-            && let Some(oldest) = self.lines.pop_front()
+            && let Some((_, oldest)) = self.lines.pop_first()
         {
             self.bytes -= oldest.len() + 1;
         }
     }
 
+    /// Returns the lines, the oldest line first.
     pub(super) fn kept(&self) -> impl DoubleEndedIterator<Item = &String> {
-        self.lines.iter()
+        self.lines.values()
     }
 
     /// Returns the lines as the content of a file.
     pub(super) fn content(&self) -> Vec<u8> {
         let mut content = Vec::with_capacity(self.bytes);
-        for line in &self.lines {
+        for line in self.kept() {
             content.extend_from_slice(line.as_bytes());
             content.push(b'\n');
         }
@@ -74,17 +76,16 @@ impl LogWindow {
         for path in paths {
             let read = LogFile::open(path).and_then(|mut file| {
                 let result = file.read(|line, entry| {
-                    if Stamp::of_text(entry.time.raw()) < Some(from) {
-                        return Ok(());
-                    }
+                    let time = Stamp::of_text(entry.time.raw()).filter(|time| *time >= from);
+                    let Some(time) = time else { return Ok(()) };
                     recount
                         .add(entry)
                         .map_err(|_| "there are more combinations of labels than edgeshim can write".to_owned())?;
                     let shown = redaction::line(line, entry.is_pull()).map_err(str::to_owned)?;
                     if is_failure(entry) {
-                        failures.add(shown.clone());
+                        failures.add(time, shown.clone());
                     }
-                    lines.add(shown);
+                    lines.add(time, shown);
                     Ok(())
                 });
                 let unreadable = file.tally.unreadable;
@@ -108,15 +109,32 @@ fn is_failure(entry: &Entry<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
     fn lines_when_larger_than_the_limit_then_newest_are_kept_and_all_are_counted() {
+        let at = |millis| Stamp::of_time(UNIX_EPOCH + Duration::from_millis(millis));
+        // The newer log is read first.
+        for order in [(0..100).collect::<Vec<_>>(), (50..100).chain(0..50).collect()] {
+            let mut newest = Newest::new(20);
+            for number in order {
+                newest.add(at(number), format!("line {number:02}"));
+            }
+            assert_eq!((newest.added, newest.kept().count()), (100, 2));
+            assert_eq!(newest.content(), b"line 98\nline 99\n");
+            newest.add(at(100), "x".repeat(30));
+            assert_eq!((newest.kept().count(), newest.bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn lines_when_their_times_are_equal_then_stay_in_the_order_of_the_log() {
         let mut newest = Newest::new(20);
-        (0..100).for_each(|number| newest.add(format!("line {number:02}")));
-        assert_eq!((newest.added, newest.kept().count()), (100, 2));
-        assert_eq!(newest.content(), b"line 98\nline 99\n");
-        newest.add("x".repeat(30));
-        assert_eq!((newest.kept().count(), newest.bytes), (0, 0));
+        for line in ["b", "a", "c"] {
+            newest.add(Stamp::of_time(UNIX_EPOCH), line.to_owned());
+        }
+        assert_eq!(newest.content(), b"b\na\nc\n");
     }
 }

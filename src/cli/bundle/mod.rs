@@ -41,7 +41,7 @@ pub(super) struct BundleArguments {
     /// The value of `admin.token`: `env:NAME` or `file:PATH`.
     #[arg(long, value_name = "SECRET")]
     token: Option<String>,
-    /// An access log: a file, a gzip file, or `-` for standard input; may be repeated, with the oldest log first.
+    /// An access log: a file, a gzip file, or `-` for standard input; may be repeated.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     log: Vec<PathBuf>,
     /// The file to write; the usual name ends with `.tar.gz`.

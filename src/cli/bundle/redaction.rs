@@ -115,14 +115,13 @@ fn push_part(part: &str, shown: &mut String) {
         if position > 0 {
             shown.push(';');
         }
-        match piece.split_once(['=', '&']) {
-            _ if can_be_secret(piece.split('=').next().unwrap_or_default()) => shown.push_str(HIDDEN),
-            Some((name, _)) => {
-                shown.push_str(name);
-                shown.push('=');
-                shown.push_str(HIDDEN);
-            }
-            None => shown.push_str(piece),
+        if can_be_secret(piece.split('=').next().unwrap_or_default()) {
+            shown.push_str(HIDDEN);
+        } else if let Some(end) = piece.find(['=', '&']) {
+            // The name and its delimiter stay.
+            shown.extend([piece.get(..=end).unwrap_or_default(), HIDDEN]);
+        } else {
+            shown.push_str(piece);
         }
     }
 }
@@ -286,6 +285,9 @@ mod tests {
             ("/a%2Fhunter2", "/***"),
             ("/caf%C3%A9/photo-1024x768-large_v2.jpg", "/caf%C3%A9/photo-1024x768-large_v2.jpg"),
             ("token=hunter2", "token=***"),
+            ("/a/token&hunter2/b", "/a/token&***/b"),
+            ("/a?hunter2", "/a?***"),
+            ("/a?v=1&hunter2", "/a?v=***&***"),
             ("/?", "/?"),
             ("", ""),
         ] {

@@ -79,8 +79,8 @@ impl SmokeArguments {
     /// Returns the plan, or a message about a wrong argument.
     pub(super) fn plan(&self) -> Result<Plan, String> {
         let urls: Vec<_> = self.urls.iter().map(|url| Url::parse(url)).collect::<Result<_, _>>()?;
-        let providers: Vec<_> = self.provider.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
-        let incumbent = self.compare.as_deref().map(named).transpose()?;
+        let providers: Vec<_> = self.provider.iter().map(|name| named("--provider", name)).collect::<Result<_, _>>()?;
+        let incumbent = self.compare.as_deref().map(|name| named("--compare", name)).transpose()?;
         if let Some(twice) = repeated(providers.iter().map(|named| &named.name)) {
             return Err(format!(
                 "--provider {twice} occurs twice; write it once, or write NAME:PRESET with another NAME for each of \
@@ -184,13 +184,14 @@ fn repeated<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<&'a Strin
     texts.find(|text| !known.insert(*text))
 }
 
-fn named(text: &str) -> Result<Named, String> {
+/// Reads the value of a flag that names a CDN.
+fn named(flag: &str, text: &str) -> Result<Named, String> {
     let (name, preset) = text.split_once(':').unwrap_or((text, text));
     let (name, preset) = (name.to_ascii_lowercase(), preset.to_ascii_lowercase());
     match Preset::named(&preset) {
         Some(preset) if !name.is_empty() => Ok(Named { name, preset }),
         _ => Err(format!(
-            "--provider {}: there is no preset {preset:?}; write one of {}, or NAME:PRESET",
+            "{flag} {}: there is no preset {preset:?}; write one of {}, or NAME:PRESET",
             quote(text),
             NAMES.join(", ")
         )),
