@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Returns the commit of the sources: the environment variable `EDGESHIM_COMMIT`, or the commit in the file that
-/// `cargo package` writes, or the commit of the git checkout. Returns `unknown` for other sources, and for debug builds:
-/// otherwise each commit would compile a debug build again.
+/// `cargo package` writes, or, in a release build, the commit of the git checkout. If there is none of them, returns
+/// `unknown`. A debug build does not read the git checkout, because each commit would then compile it again.
 fn commit() -> Result<String, Box<dyn Error>> {
     const PACKAGED: &str = ".cargo_vcs_info.json";
     println!("cargo::rerun-if-env-changed=EDGESHIM_COMMIT");
@@ -45,8 +45,8 @@ fn commit() -> Result<String, Box<dyn Error>> {
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
-    // git appends a line to this log for each commit and each checkout. For a missing file, Cargo would run this script in
-    // each build.
+    // git appends a line to this log for each commit and each checkout. For a missing file, Cargo would run this script
+    // in each build.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| root.join(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }

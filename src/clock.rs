@@ -81,10 +81,9 @@ impl Entry {
     }
 }
 
-/// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline, and no other
-/// thread may use it. After all
-/// clones of the deadline are dropped, the worker uses the entry for another deadline, or its next sweep removes the
-/// entry from the list.
+/// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline. No other
+/// thread may use the deadline, except to drop it. After all clones of the deadline are dropped, the worker uses the
+/// entry for another deadline, or its next sweep removes the entry from the list.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     entry: Arc<Entry>,
@@ -140,8 +139,9 @@ impl Deadline {
         // A task calls this function in each of its polls, and mostly has the same waker each time. Two wakers with the
         // same data wake the same task, and the data exists as long as the entry has the waker. So the comparison
         // saves the two atomic instructions of the registration.
-        // This is right because only the thread of the worker calls `watch` and `wake`: another thread could wake the
-        // task between the two lines of the registration, and the next call would not register the waker again.
+        // The comparison is safe because only the thread of the worker calls `watch` and `wake`. Another thread could
+        // wake the task between the two lines of the registration, and the next call would not register the waker
+        // again.
         let watcher = cx.waker().data().addr();
         if self.entry.watcher.load(Ordering::Relaxed) != watcher {
             self.entry.waker.register(cx.waker());
@@ -183,8 +183,9 @@ pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Returns the time of the most recent sweep, or, during a rest, the time at which the worker woke. The unit is
-/// milliseconds of this worker's clock. The time is never 0, because 0 means "not armed".
+/// Returns the time that this worker has read most recently, in milliseconds of its clock. The worker reads the time in
+/// each sweep. During a rest, it also reads the time whenever it wakes. The time is never 0, because 0 means "not
+/// armed".
 pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }

@@ -268,12 +268,12 @@ impl PullKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocaleId(pub u8);
 
-/// A country, as its position in the list of ISO 3166-1. Each code outside the list becomes [`OTHER`](Self::OTHER). So
-/// the number of country labels is limited, whatever a country file contains.
+/// A country, as its position in the list `CODES`. Each code outside the list becomes [`OTHER`](Self::OTHER). So the
+/// number of country labels is limited, whatever a country file contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Country(u8);
 
-/// The two-letter codes of ISO 3166-1 (alpha-2) in alphabetical order, and XK, the usual code for Kosovo.
+/// The two-letter codes of ISO 3166-1 (alpha-2), and XK, the usual code for Kosovo. The order is alphabetical.
 #[rustfmt::skip]
 const CODES: [&str; 250] = [
     "AD", "AE", "AF", "AG", "AI", "AL", "AM", "AO", "AQ", "AR", "AS", "AT", "AU", "AW", "AX", "AZ", "BA", "BB", "BD",

@@ -212,7 +212,7 @@ fn json_line_when_pull_is_logged_then_has_all_keys_in_order_with_correct_values(
 type Row<'a> = (&'a str, &'a str, &'a str, u64, usize, Option<u64>, u64, &'a str, &'a str, &'a str);
 
 #[test]
-fn json_lines_when_requests_are_of_every_kind_then_have_correct_values() {
+fn json_lines_when_requests_have_different_outcomes_then_have_correct_values() {
     let origin = Origin::start(|request, conn| match request.target.as_str() {
         "/silent" => origin::silent()(request, conn),
         "/hang-up" => After::Close,

@@ -268,7 +268,7 @@ fn post_when_sent_by_a_page_of_another_site_then_refused() {
         let head = format!("POST /annotations HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n");
         exchange(shim.admin, format!("{head}Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{note}"))
     };
-    // A host name of another site, which resolves to the address of this listener.
+    // DNS rebinding: the host name of another site resolves to the address of this listener.
     assert_eq!(post("evil.example", "http://evil.example").status, 403);
     assert_eq!(total(&shim.metrics()), 1);
     assert_eq!(post(&shim.admin.to_string(), &format!("http://{}", shim.admin)).status, 201);
@@ -397,7 +397,7 @@ fn get_when_admin_listens_on_a_unix_socket_then_any_host_is_served() {
 // ---- log-in ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn log_in_when_token_is_right_then_cookie_opens_all_protected_paths() {
+fn log_in_when_token_is_right_then_cookie_opens_protected_paths() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = locked(&origin);
     for path in ["/", "/log-in"] {
@@ -487,7 +487,7 @@ fn event_stream_when_16_are_open_then_refused_with_503_until_a_stream_closes() {
 }
 
 #[test]
-fn connection_when_256_are_open_then_closed_until_others_end() {
+fn connection_when_256_others_are_open_then_closed_until_they_end() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let held: Vec<_> = (0..256).map(|_| Raw::connect(shim.admin)).collect();

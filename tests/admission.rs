@@ -129,7 +129,8 @@ fn wait_waiting(shim: &Shim, many: usize) {
     shim.wait_metrics(|metrics| waiting(metrics) == many);
 }
 
-/// Waits until no request is in flight or in the queue, then checks the number of pulls by status code.
+/// Waits until no request is in flight or in the queue. Then checks the number of pulls by status code, and that each
+/// 503 has a fault with the cause `overload`. No other faults are allowed.
 fn settled(shim: &Shim, pulls: &[(&str, usize)]) -> Metrics {
     let all: usize = pulls.iter().map(|(_, many)| many).sum();
     let metrics = shim.wait_metrics(|metrics| {

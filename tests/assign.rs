@@ -103,7 +103,7 @@ fn origin_when_visitor_has_an_arm_then_gets_exactly_one_field_on_both_protocols(
             assert_eq!(names.filter(|name| name.starts_with("x-assign-")).count(), expected.len(), "{:?}", got.fields);
         }
     }
-    // Connection must not remove the arm.
+    // The client's Connection field must not remove the arm.
     let fields = [("Cookie", "uaid=4711"), ("Connection", "close, X-Assign-CDN, Cookie")];
     exchange(shim.addr, request("GET", "/page", &fields, b""));
     assert_eq!(origin.last().fields_named("x-assign-cdn"), ["fastly; host=img-f.test"]);
@@ -267,7 +267,7 @@ fn gzip_body_when_two_arms_have_different_bodies_of_one_length_then_each_arm_get
 }
 
 #[test]
-fn assign_when_asked_then_prints_the_arm_that_the_origin_gets() {
+fn assign_command_when_run_then_prints_the_arm_that_the_origin_gets() {
     let (origin, shim) = start(EXPERIMENT);
     let file = shim.dir.join("edgeshim.toml");
     let file = file.to_str().unwrap();

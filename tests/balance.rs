@@ -600,7 +600,7 @@ fn node_when_changed_without_edgeshim_then_next_change_is_refused() {
     // Another record under the same name, which PowerDNS accepts.
     dns.zone().rrsets.insert(key.clone(), good.clone());
     dns.put("img1.example.com.", "A", "192.0.2.1");
-    let part = "another record is beside it (A \"192.0.2.1\"), which a change deletes";
+    let part = "the name also has records that edgeshim did not write (A \"192.0.2.1\"); a change deletes them";
     desk.fails(1, &change, &[part]);
     let ended = desk.run(&[&change[..], &["--dry-run", "--force", "x"]].concat());
     assert!(ended.err.contains(part) && ended.out.contains(part), "{ended:?}");
@@ -786,7 +786,7 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     let (_dns, _silent, desk) = silent();
     let ended = desk.run(&["init", "--all", "--yes"]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    let part = "warning: written and read back, but not looked up: ";
+    let part = "warning: the new records are written, but not looked up: ";
     let warnings: Vec<&str> = ended.err.lines().filter_map(|line| Some(line.split_once(part)?.1)).collect();
     assert_eq!(warnings.len(), 3, "{ended:?}");
     assert!(warnings[0].starts_with("a0.example.com at pdns: a lookup at "), "{ended:?}");
@@ -795,7 +795,8 @@ fn lookup_when_no_server_answers_then_change_stays_with_a_warning_and_no_further
     assert!(desk.journal()[0]["result"].as_str().unwrap().starts_with("done, not checked: "));
 }
 
-/// Confirms a change, and interrupts the command while the API handles the PATCH `number`, which counts from 0.
+/// Confirms a change, and interrupts the command while the API handles the PATCH with this number. The numbers start at
+/// 0.
 fn interrupted_at(dns: &Dns, number: usize, desk: &Desk, arguments: &[&str]) -> Ended {
     let (arrived, go_on) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
     dns.plant(number, Plant::Wait(Arc::clone(&arrived), Arc::clone(&go_on)));
@@ -1152,7 +1153,7 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
         target("html", "\"pdns\"", "\"www.example.com\"")
     ));
     let ended = desk.run(&["init", "-t", "html", "--yes", "--why", "first"]);
-    assert!(ended.code == 0 && ended.err.contains("needs another shims_token (401)"), "{ended:?}");
+    assert!(ended.code == 0 && ended.err.contains("needs the right shims_token (401)"), "{ended:?}");
     let request = shim.last();
     assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/annotations"));
     assert_eq!(request.field("authorization"), Some("Bearer t0ken"));
@@ -1182,7 +1183,7 @@ fn announcement_when_there_are_several_shims_then_all_get_it_at_the_same_time() 
 }
 
 #[test]
-fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
+fn shim_when_sending_retry_after_then_no_command_waits() {
     let dns = Dns::start();
     let shim = Origin::start(origin::fixed(503, &[("Retry-After", "30")], ""));
     let list = format!("shims = [\"{}\"]\n", shim.url());
@@ -1201,7 +1202,7 @@ fn shim_when_asking_for_a_repeat_later_then_nothing_waits_for_it() {
 /// change gets INSYNC.
 #[derive(Default)]
 struct Aws {
-    /// The content of each record set as XML, in the order of name and identifier.
+    /// The content of each record set as XML, in the order of name, type and identifier.
     sets: Vec<String>,
     /// What happens to the next POST.
     plant: Option<AwsPlant>,

@@ -22,8 +22,8 @@ const BEARER: (&str, &str) = ("Authorization", "Bearer s3cret-of-the-page");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
-/// A program that stores the last write in a file, and answers each read with this file. While the file `holds` exists,
-/// a write waits for a line from a pipe.
+/// A program that stores the last write in a file, and answers each read with this file. While the file `broken`
+/// exists, each write fails. While the file `holds` exists, a write waits for a line from a pipe.
 const PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
@@ -34,7 +34,8 @@ case "$input" in
 esac
 "#;
 
-/// A program that does the same for another node. While the file `hangs` exists, a read waits for a line from a pipe.
+/// A program that stores the last write of another node in another file. While the file `hangs` exists, a read waits
+/// for a line from a pipe.
 const SLOW_PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in

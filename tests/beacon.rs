@@ -140,7 +140,7 @@ fn country_file_when_replaced_then_new_file_is_used_if_valid() {
 }
 
 #[test]
-fn country_file_when_only_ctime_differs_then_read_again() {
+fn country_file_when_only_its_ctime_shows_the_change_then_read_again() {
     let shim = Shim::start_in(folder(mmdb::countries(&[("192.0.2.0/24", "DE")])), config());
     let path = shim.dir.join("geo.mmdb");
     let written = fs::metadata(&path).and_then(|file| file.modified()).expect("a modification time");
@@ -262,7 +262,7 @@ fn country_file_when_path_is_a_device_or_folder_then_rejected() {
 
 proptest! {
     #[test]
-    fn country_file_when_bytes_are_arbitrary_then_open_and_lookup_do_not_panic(
+    fn country_file_when_damaged_then_open_and_lookup_do_not_panic(
         flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),

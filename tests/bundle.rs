@@ -128,7 +128,7 @@ fn bundle_when_made_of_a_running_shim_then_has_all_parts_and_no_secret() {
     for (name, text) in &files {
         assert!(!text.contains("hunter2-"), "{name} contains a secret");
         assert!(!text.contains("203.0.113.77"), "{name} contains the address of a client");
-        // The name of a parameter is not a value. The host of the test has no name.
+        // The name of a parameter is not a value, so the bundle keeps the name.
         let values = text.replace("?hunter2=***", "");
         assert!(!values.contains("hunter2"), "{name} contains a value of a query, or a token of a path:\n{text}");
     }
@@ -161,7 +161,7 @@ fn bundle_when_made_of_a_running_shim_then_has_all_parts_and_no_secret() {
 }
 
 #[test]
-fn file_when_it_exists_then_is_replaced_only_with_force() {
+fn bundle_file_when_it_exists_then_replaced_only_with_force() {
     let (shim, _origin) = incident();
     let url = format!("http://{}", shim.admin);
     let arguments = ["--since", "5m", "--admin", &url, "--token", "env:ADMIN_TOKEN", "--out", "b.tar.gz"];
@@ -268,7 +268,7 @@ fn arguments_when_wrong_then_exits_with_2_and_writes_nothing() {
 }
 
 #[test]
-fn out_when_not_a_regular_file_then_exits_with_2_and_says_why() {
+fn arguments_when_out_is_not_a_regular_file_or_a_log_is_named_twice_then_exits_with_2_and_says_why() {
     let dir = temp_dir();
     std::os::unix::fs::symlink("nowhere", dir.join("dangling")).expect("a link");
     for (out, part) in

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use support::{After, Config, Origin, Raw, Response, Shim, origin, raw, shim};
 
-/// Starts an origin whose response the request decides. `X-Status` is the status of the response, and each `X-Say` is a
-/// header field of the response. The body is `hello`.
+/// Starts an origin that makes its response from the fields of the request: `X-Status` is the status of the response,
+/// and each `X-Say` is a header field of the response. The body is `hello`, or empty for HEAD, 204 and 304.
 fn obedient_origin() -> Origin {
     Origin::start(|request, conn| {
         let status: u16 = request.field("x-status").and_then(|status| status.parse().ok()).unwrap_or(200);

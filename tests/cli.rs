@@ -497,7 +497,7 @@ fn explain_when_run_then_reports_class_rule_guards_and_fields() {
 }
 
 #[test]
-fn explain_when_same_request_is_sent_then_reports_the_fields_of_the_response() {
+fn explain_when_same_request_is_sent_to_a_shim_then_reports_the_fields_of_the_response() {
     let origin = Origin::start(|request, conn| {
         let status = request.field("x-status").unwrap_or("200");
         let sent: Vec<_> = request.fields_named("x-say").iter().map(|field| format!("{field}\r\n")).collect();
@@ -648,7 +648,7 @@ fn demo_when_traffic_is_on_then_counts_pulls_of_every_cdn_and_exits_on_sigterm()
     assert!(wait_until(Duration::from_secs(10), announced), "no hints:\n{}", demo.out());
     assert!(demo.out().contains("Ctrl-C"), "{}", demo.out());
 
-    // Each printed curl command has the real ports of the demo, and its request succeeds.
+    // Each printed curl command has the real ports of the demo, and its request gets the expected status.
     let hints = demo.out();
     let line = regex::Regex::new(r"curl .*?'?http://([^/\s']+)(/[^\s']*)'?(.*)").expect("a pattern");
     let field = regex::Regex::new("-H '([^:']+): ([^']+)'").expect("a pattern");

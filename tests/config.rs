@@ -81,7 +81,7 @@ fn quoted_after(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Replaces the secrets of all proofs by `***`, as `/config` does.
+/// Replaces the secrets of all providers and experiments by `***`, as `/config` does.
 fn starred(mut settings: Settings) -> Settings {
     let tokens = settings.providers.iter_mut().filter_map(|provider| provider.edge_log_token.as_mut());
     tokens.for_each(|token| *token = Secret::new("***"));
@@ -260,7 +260,7 @@ fn tls_keys_when_invalid_then_message_says_what_to_write() {
 }
 
 #[test]
-fn client_cert_when_nothing_can_prove_the_certificate_then_message_says_what_to_write() {
+fn client_cert_when_invalid_then_message_says_what_to_write() {
     let folder = tls_folder();
     folder.write("other-ca.pem", Authority::new("other").pem());
     let tls = "[server.tls]\nlisten = [\"127.0.0.1:8443\"]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";

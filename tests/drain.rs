@@ -65,7 +65,7 @@ fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests
         let head = half.response_head().expect("a head");
         assert_eq!(head.status, 200);
         let mut upload = Raw::connect(shim.addr).patient(LONG);
-        upload.send("POST /quick HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 10\r\n\r\nfirst");
+        upload.send("POST /quick HTTP/1.1\r\nHost: shim.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
         assert!(wait_until(LONG, || origin.requests().iter().any(|request| request.method == "POST")));
         assert_eq!(readyz(&shim), 200);
 
@@ -76,7 +76,7 @@ fn drain_when_signal_arrives_then_refuses_new_connections_and_completes_requests
             assert!(client.closed(), "SIG{signal}: an idle connection stays open");
         }
         assert!(shim.running(), "SIG{signal}: the shim exited while requests were in flight");
-        upload.send("after");
+        upload.send("5\r\nafter\r\n0\r\n\r\n");
         let response = upload.response().expect("a response to the upload");
         assert_eq!((response.status, response.text().as_str()), (200, "quick"));
         gate.open();

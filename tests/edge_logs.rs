@@ -98,7 +98,7 @@ fn batch_when_sent_as_lines_array_or_gzip_then_has_the_same_counts() {
 }
 
 #[test]
-fn batch_when_provider_has_another_log_format_then_provider_fields_are_read() {
+fn batch_when_provider_has_another_log_format_then_fields_of_that_format_are_read() {
     let shim = Shim::start(config(ClosedPort::new().addr));
     let time = now();
     let cloudflare = format!(
@@ -307,7 +307,7 @@ fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
 }
 
 #[test]
-fn batch_when_bytes_arrive_too_slowly_then_refused_and_permit_is_free() {
+fn batch_when_bytes_arrive_too_slowly_then_refused_with_408_and_counted_as_late() {
     let config = config(ClosedPort::new().addr).with("[server]\nbody_timeout = \"1s\"");
     let shim = Shim::start(config);
     let mut client = Raw::connect(shim.addr).patient(Duration::from_millis(100));

@@ -385,7 +385,8 @@ fn every_line_is_explained(json: &Value, sent: &[String], there: &str, gone: &st
     assert_eq!(explanations, sent, "{case}");
 }
 
-/// Sends the same request to a running shim. Returns the response, and the request that the origin received, if any.
+/// Sends the request of a case to a running shim. Returns the response, and the request that the origin received, if
+/// any.
 fn exchange_with(
     shim: &Shim,
     origin: &Origin,

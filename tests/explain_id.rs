@@ -202,7 +202,7 @@ fn log_when_it_has_a_long_line_then_the_other_lines_are_searched() {
 }
 
 #[test]
-fn log_when_foreign_or_without_newline_then_is_named_or_searched() {
+fn log_when_last_line_has_no_newline_then_searched_and_when_foreign_or_named_twice_then_refused() {
     let dir = temp_dir();
     let line = concat!(
         r#"{"time":"2026-11-28T12:30:00.000Z","id":"r-1","provider":"fastly","class":"html","status":200,"#,

@@ -1,11 +1,11 @@
-//! Tests of the faults in `src/fault.rs`. Scripted origins and clients cause every kind of failure.
+//! Tests of the faults in `src/fault.rs`. Scripted origins and clients cause the failures.
 //!
 //! The tests check the status, Proxy-Status (RFC 9209) and no-store of the response, on HTTP/1.1 and HTTP/2. They check
 //! that each failed request is counted once as a pull, under the status of the response, and once as a fault, under the
 //! cause. A failure of a client must not be counted as a fault. A client must be able to see that a truncated body is
 //! incomplete.
 //!
-//! `tests/admission.rs` covers the cause `overload`.
+//! `tests/admission.rs` covers the cause `overload`, and `tests/origin_tls.rs` the causes of TLS.
 
 mod support;
 

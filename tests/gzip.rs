@@ -256,7 +256,7 @@ fn response_when_accept_encoding_varies_then_compressed_only_if_gzip_is_accepted
 }
 
 #[test]
-fn response_when_compression_is_not_allowed_then_unchanged() {
+fn response_when_compression_is_not_allowed_then_body_is_unchanged() {
     let (_origin, _shim, mut client) = start();
     for (case, ask) in [
         ("an image", Ask::html(1000).say_only(&["Content-Type: image/png"])),

@@ -156,7 +156,7 @@ fn response_to_head_when_get_would_be_inflated_then_does_not_describe_the_gzip()
 }
 
 #[test]
-fn response_when_gzip_is_invalid_then_is_truncated_or_a_page_and_counts_as_a_fault() {
+fn response_when_gzip_is_invalid_or_a_bomb_then_is_truncated_or_a_page_and_counts_as_a_fault() {
     let (_origin, shim) = start();
     let mut faults = 0.0;
     for (target, fails_at_once) in [("/bomb", false), ("/cut", false), ("/crc", false), ("/junk", true)] {

@@ -1,8 +1,8 @@
 //! Tests of ripe twins (`gzip.ripen`). After the first use of a twin, the shim compresses the object again in the
 //! background. Later pulls get br if they accept it, and otherwise a smaller gzip body.
 //!
-//! `X-Body` selects the text of the origin's response: `SIZE/SEED`. The target is not used for this, so two responses
-//! with one tag can have different bodies.
+//! `X-Body` selects the text of the origin's response: `SIZE/SEED`. The target does not select the text, so two
+//! responses with one tag can have different bodies.
 
 mod support;
 
@@ -224,7 +224,7 @@ fn threads(shim: &Shim) -> Vec<i64> {
 }
 
 #[test]
-fn thread_when_twin_was_used_then_has_lowest_priority_and_ends_with_its_configuration() {
+fn ripening_thread_when_twin_was_used_then_has_lowest_priority_and_ends_with_its_configuration() {
     let origin = Origin::start(respond_as_requested);
     let mut shim = Shim::start(Shim::config(origin.addr));
     let _ = pull(&shim, &[("Accept-Encoding", "gzip")]);

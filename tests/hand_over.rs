@@ -225,7 +225,8 @@ fn old_process_when_new_process_fails_during_the_drain_then_log_says_that_the_dr
     let origin = Origin::start(origin::gated(&gate));
     let dir = temp_dir();
     let [program, started, end] = ["program", "started", "end"].map(|name| dir.join(name));
-    // A hand-over starts the program by the name in the first argument. This program fails when the test tells it to.
+    // A hand-over starts the program by the name in the first argument. This program fails when
+    // the file `end` exists.
     let script = format!(
         "#!/bin/sh\ntouch '{}'\nwhile [ ! -e '{}' ]; do sleep 0.05; done\nexit 1\n",
         started.display(),

@@ -105,7 +105,8 @@ fn pull_heads_when_sent_for_every_preset_then_results_equal_the_goldens() {
         if reported != *expected {
             wrong.push(format!("{name}: the log has {reported:?}, expected {expected:?}"));
         }
-        // Only after a valid proof, the origin gets the client address that a CDN reports. It never gets a secret.
+        // Only after a valid proof, the origin gets the client address that a CDN reports. The origin
+        // never gets a secret.
         let request = &seen[name];
         let provider =
             Some(expected["provider"].as_str()).filter(|name| !["none", "other", "unverified"].contains(name));

@@ -641,7 +641,7 @@ fn body_timeout_when_client_stops_after_early_response_then_connections_are_clos
     let origin = Origin::start_at_head(origin::fixed(200, &[], "thanks"));
     let shim = start(&origin, "body_timeout = \"1s\"");
     let mut client = Raw::connect(shim.addr).patient(LONG);
-    client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: shim.test\r\nContent-Length: 50000\r\n\r\n");
     assert_eq!(client.response().expect("an early response").text(), "thanks");
     // Each byte that the shim receives starts the timeout again.
     let since = Instant::now();

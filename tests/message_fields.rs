@@ -420,7 +420,7 @@ fn origin_head_when_unusual_then_client_gets_a_valid_response() {
 }
 
 #[test]
-fn origin_connection_when_bodiless_response_has_content_then_not_reused() {
+fn next_response_when_a_bodiless_response_had_content_then_is_correct() {
     let origin = Origin::start(|request, conn| {
         let head: &[u8] = match request.target.as_str() {
             "/204-length" => b"HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n",

@@ -6,9 +6,9 @@ mod support;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use support::h2::{H2, Pieces};
@@ -327,7 +327,7 @@ fn abort_when_upload_is_in_progress_then_origin_connection_is_closed() {
     let origin = Origin::start(origin::echo());
     let shim = Shim::start(Shim::config(origin.url()));
     let mut client = Raw::connect(shim.addr);
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello");
     assert!(wait_until(PATIENCE, || origin.count() == 1), "the request did not reach the origin");
     client.reset();
     assert!(wait_until(PATIENCE, || origin.open_connections() == 0), "the origin still waits for the upload");
@@ -612,6 +612,57 @@ fn trailers_when_announced_then_forwarded_in_both_directions() {
     assert_eq!(String::from_utf8_lossy(&response.body), "had trailers");
     let sum = http1::find(&response.trailers, "x-sum");
     assert_eq!(sum, Some("down"), "{response:?}");
+}
+
+/// Waits until edgeshim has begun `total` requests that are still in progress.
+fn wait_in_flight(shim: &Shim, total: f64) {
+    shim.wait_metrics(|now| (now.sum("edgeshim_in_flight", &[]) - total).abs() < 0.5);
+}
+
+#[test]
+fn short_body_when_client_is_slow_then_request_reaches_the_origin_after_the_last_byte() {
+    for protocol in ["HTTP/1.1", "HTTP/2"] {
+        let origin = Origin::start(origin::echo());
+        let shim = Shim::start(one_worker(&origin));
+        let (more, rest) = channel();
+        let uploading = std::thread::spawn({
+            let addr = shim.addr;
+            move || slow_upload(protocol, addr, rest)
+        });
+        wait_in_flight(&shim, 1.0);
+        // Later requests use the connection to the origin, because the upload does not occupy it.
+        for _ in 0..3 {
+            assert_eq!(exchange(shim.addr, get("/other")).status, 200);
+        }
+        let requests = origin.requests();
+        assert!(
+            requests.iter().all(|request| request.method == "GET"),
+            "{protocol}: the origin got a part of the upload"
+        );
+        more.send(()).expect("the upload waits");
+        assert_eq!(uploading.join().expect("the upload"), "slow last", "{protocol}");
+        assert_eq!(origin.connections(), 1, "{protocol}: the upload needed a connection of its own");
+        let last = origin.last();
+        assert_eq!((last.field("content-length"), last.field("transfer-encoding")), (Some("9"), None), "{protocol}");
+    }
+}
+
+/// Sends the body `slow last`, whose length is known, in two pieces. Sends the second piece after a message. Returns
+/// the body that the origin got.
+fn slow_upload(protocol: &str, addr: SocketAddr, rest: Receiver<()>) -> String {
+    let body = if protocol == "HTTP/1.1" {
+        let mut client = Raw::connect(addr).patient(LONG);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nslow ");
+        rest.recv_timeout(LONG).expect("the message");
+        client.send("last");
+        client.response().expect("a response").json()
+    } else {
+        let frames = [Bytes::from_static(b"slow ")].into();
+        let body = Pieces { frames, later: Some(Arc::new(Mutex::new(rest))), ..Pieces::default() };
+        let response = H2::connect(addr).ask("POST", "/", &[("content-length", "9")], body);
+        serde_json::from_slice(&response.body).expect("JSON")
+    };
+    body["body"].as_str().expect("a body").to_owned()
 }
 
 #[test]

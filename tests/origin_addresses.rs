@@ -105,7 +105,7 @@ impl InProcess {
     }
 }
 
-/// An origin at one address. It can be taken down and brought up again, because its port stays the same.
+/// An origin at one address. It can be stopped, and started again at the same port.
 struct Site {
     state: Arc<State>,
     addr: SocketAddr,
@@ -212,7 +212,7 @@ fn serve(mut stream: TcpStream, state: &State, name: &str) {
     }
 }
 
-/// Each request makes a new connection.
+/// Keys with which each request needs a new connection and is never sent again.
 const NO_REUSE: &str = "max_idle = 0\nretries = 0\n";
 
 // ---- connections ----------------------------------------------------------------------------------------------------

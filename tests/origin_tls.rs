@@ -59,7 +59,7 @@ fn origin_over_tls_when_certificate_is_valid_then_serves_and_gets_the_server_nam
 }
 
 #[test]
-fn origin_certificate_when_invalid_then_fault_names_the_reason_and_request_is_not_retried() {
+fn origin_certificate_when_invalid_then_fault_names_the_reason_and_no_handshake_succeeds() {
     let (authority, foreign) = (Authority::new("right"), Authority::new("foreign"));
     for (identity, words) in [
         (authority.issue(&["origin.test"], Valid::Until9DaysAgo), "expired 9 days ago: renew the certificate"),
@@ -262,7 +262,7 @@ fn body_until_close_when_close_notify_is_missing_then_body_is_cut() {
 // ---- the configuration ----------------------------------------------------------------------------------------------
 
 #[test]
-fn certificate_files_when_changed_then_used_within_10_seconds_and_broken_files_are_ignored() {
+fn ca_file_when_changed_then_used_within_10_seconds_and_broken_file_is_ignored() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let identity = new.issue(&["origin.test"], Valid::Now);
     let origin = TlsOrigin::start(&Options::new(&identity));
@@ -299,7 +299,7 @@ fn ca_file_when_broken_then_change_counts_as_one_failed_reload() {
 }
 
 #[test]
-fn origin_when_reloaded_with_unchanged_keys_then_stays_and_changed_files_are_used() {
+fn origin_when_reloaded_with_unchanged_keys_then_stays_and_a_broken_file_makes_the_reload_fail() {
     let (authority, other) = (Authority::new("right"), Authority::new("other"));
     let identity = authority.issue(&["origin.test"], Valid::Now);
     let client = |name| other.issue(&[name], Valid::Now);

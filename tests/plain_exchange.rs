@@ -207,7 +207,7 @@ impl Seen {
     }
 }
 
-/// Sends a request for case `number` over a connection that the origin has already used, and then a usual request.
+/// Makes the shim open a connection to the origin, sends a request for case `number`, and then sends a usual request.
 fn seen(shim: &Shim, origin: &Origin, method: &str, number: usize) -> Seen {
     raw::fetch(shim.addr, "/usual", &[]);
     let before = faults(&shim.metrics());

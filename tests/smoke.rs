@@ -92,7 +92,7 @@ enum Defect {
     LaterError,
     /// From the second request on, the connection is reset in place of a response.
     LaterReset,
-    /// Some requests get an error, but not the first ones.
+    /// Every fifth request gets an error, beginning with the 16th request.
     SomeErrors,
     Loop,
 }
@@ -342,7 +342,7 @@ fn edge_when_nobody_listens_then_the_table_names_the_problem_and_one_line_has_al
 // ---- TLS ------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn certificate_when_not_trusted_or_expired_then_only_tls_fails() {
+fn certificate_when_expired_expiring_or_for_another_name_then_tls_fails_and_reach_passes() {
     let authority = Authority::new("smoke");
     let dir = temp_dir();
     let ca = dir.write("ca.pem", authority.pem());
@@ -417,7 +417,7 @@ fn ttfb_when_50_ms_above_the_baseline_of_a_file_or_url_then_fails() {
     assert_eq!((code, named(&json, "fail")), (1, ["ttfb"].into()), "{json:#}");
     let (code, json) = at(slow.addr, &["--baseline", &format!("http://{}", fast.addr)]);
     assert_eq!((code, named(&json, "fail")), (1, ["ttfb"].into()), "{json:#}");
-    // Against a slower baseline, any edge passes.
+    // An edge that is faster than the baseline passes.
     let (code, json) = at(fast.addr, &["--baseline", &format!("http://{}", slow.addr)]);
     assert_eq!((code, check(&json, "ttfb")["result"].as_str()), (0, Some("pass")), "{json:#}");
 }
@@ -516,13 +516,13 @@ fn argument_when_wrong_then_exits_with_2_and_says_what_to_write() {
 }
 
 #[test]
-fn junit_file_when_it_cannot_be_written_then_no_request_is_sent() {
+fn junit_file_when_not_openable_then_no_request_is_sent_and_when_disk_is_full_then_results_are_printed() {
     let edge = Site::start(Defect::None, Duration::ZERO);
     let output = smoke(&[URL, "--connect-to", &edge.addr.to_string(), "--junit", "/no/such/folder/x.xml"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((code(&output), out(&output).as_str(), edge.count()), (2, "", 0), "{message}");
     assert!(message.contains("cannot be written"), "{message}");
-    // The file can be opened, but no byte can be written. The results are printed in spite of that.
+    // The file can be opened, but no byte can be written. The results are printed nevertheless.
     let output = smoke(&[URL, "--connect-to", &edge.addr.to_string(), "--junit", "/dev/full"]);
     assert!(code(&output) == 2 && out(&output).contains("pass  reach"), "{}", out(&output));
 }

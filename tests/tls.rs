@@ -779,8 +779,8 @@ fn certificate_field_when_received_then_read_from_trusted_peer_and_otherwise_rem
 
         let untrusting = start("10.0.0.0/8");
         assert_eq!(exchange(untrusting.addr, pull(&[(field, &good)])).status, 403, "{field}: {good}");
-        // A request without a provider reaches the origin, without either field.
-        // An origin with CGI reads the spelling with underscores as the same field.
+        // A request without a provider reaches the origin, without either field. An origin with CGI reads the
+        // spelling with underscores as the same field.
         let names = ["Client-Cert", "X-Forwarded-Client-Cert", "Client_Cert", "X_Forwarded_Client_Cert"];
         let forged = names.map(|name| (name, good.as_str()));
         assert_eq!(exchange(untrusting.addr, request("GET", "/", &forged, b"")).status, 200);

@@ -34,7 +34,7 @@ fn config(origin: impl std::fmt::Display) -> Config {
     )
 }
 
-/// An origin that responds in many ways.
+/// An origin whose response depends on the path: complete, cut, status 503, 304, or no response at all.
 fn site() -> Origin {
     Origin::start(|request, conn| match request.target.as_str() {
         "/hang-up" => After::Close,
@@ -47,7 +47,7 @@ fn site() -> Origin {
     })
 }
 
-/// Sends one request of each kind. Returns the number of pulls.
+/// Sends requests with different outcomes, and requests that are not pulls. Returns the number of pulls.
 fn traffic(shim: &Shim, origin: &Origin) -> u64 {
     let fastly = ("X-CDN-Provider", "fastly");
     let html = ("Accept", "text/html");
@@ -58,7 +58,7 @@ fn traffic(shim: &Shim, origin: &Origin) -> u64 {
     exchange(shim.addr, request("HEAD", "/a.png", &[fastly], b""));
     fetch(shim.addr, "/unchanged.png", &[fastly, ("If-None-Match", "\"a\"")]);
     fetch(shim.addr, "/modified.png", &[fastly, ("If-None-Match", "\"a\"")]);
-    // A 304 that nobody asked for does not count as a revalidation.
+    // A 304 in response to a request without a condition does not count as a revalidation.
     fetch(shim.addr, "/unchanged.png", &[fastly]);
     fetch(shim.addr, "/hang-up", &[fastly, html, ("Accept-Language", "fr")]);
     fetch(shim.addr, "/own", &[fastly, html]);
@@ -109,7 +109,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn log_when_requests_are_of_every_kind_then_equals_the_counters() {
+fn log_when_requests_have_different_outcomes_then_equals_the_counters() {
     let origin = site();
     let shim = Shim::start(limited(config(origin.addr)));
     let pulls = traffic(&shim, &origin);
@@ -122,7 +122,7 @@ fn log_when_requests_are_of_every_kind_then_equals_the_counters() {
     assert_eq!((code, out.lines().count()), (0, 1), "{out}");
     let json: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((&json["equal"], json["lines"].as_u64()), (&Value::Bool(true), Some(pulls + 3)), "{out}");
-    // The test itself counts the lines once more, so that an error in both counts of the product would be found.
+    // The test also compares the sums with metrics that it read itself, because the command could compare wrongly.
     let metrics = shim.metrics();
     for (name, labels) in [
         ("edgeshim_pulls_total", "code"),
@@ -186,7 +186,7 @@ fn files_when_rotated_gzipped_or_piped_then_are_one_log() {
     shim.signal("USR1");
     assert!(wait_until(PATIENCE, || shim.dir.join("access.log").exists()), "the log was not opened again");
     let old = std::fs::read(shim.dir.join("old.log")).expect("the old log");
-    // Rotated logs are recognised by their first bytes: this gzip file has no ending `.gz`.
+    // A gzip file is recognised by its first bytes: this one has no ending `.gz`.
     shim.dir.write("access.log.1", gzip(&old));
     fetch(shim.addr, "/a.png", &[("X-CDN-Provider", "fastly")]);
     wait_pulls(&shim, pulls + 1);
@@ -318,7 +318,7 @@ fn line_when_damaged_then_is_counted_and_shown_without_control_characters() {
 }
 
 #[test]
-fn metrics_when_absent_or_hostile_then_exits_with_2_and_says_why() {
+fn metrics_when_foreign_denied_or_unreachable_then_exits_with_2_and_says_why() {
     let dir = temp_dir();
     dir.write("empty.log", "");
     let foreign = Origin::start(origin::fixed(200, &[], "up 1\n"));
@@ -369,7 +369,7 @@ fn file_when_it_has_no_newline_then_complete_line_counts_and_foreign_text_exits_
 }
 
 #[test]
-fn file_when_endless_or_no_regular_file_then_exits_with_2() {
+fn file_when_endless_truncated_or_no_regular_file_then_exits_with_2() {
     let dir = temp_dir();
     assert!(std::process::Command::new("mkfifo").arg(dir.join("fifo")).status().expect("mkfifo runs").success());
     for (name, part) in [("fifo", "but a pipe; name a regular file"), ("/dev/zero", "but a device")] {

@@ -231,7 +231,7 @@ fn accept_language_when_supported_then_overrides_host_language_and_default() {
 }
 
 #[test]
-fn retry_after_when_origin_value_is_invalid_then_configured_value_is_sent() {
+fn retry_after_when_valid_then_kept_and_otherwise_the_configured_value_is_sent() {
     let origin = obedient_origin();
     let shim = shim(&origin, "[whoopsie]\nretry_after = \"7s\"");
     for (retry_after, wanted) in [

@@ -21,7 +21,7 @@ pub(crate) fn runtime(origin: SocketAddr, further: &str) -> Runtime {
     Runtime::build(settings, metrics, &Arc::default()).unwrap()
 }
 
-/// The address of an origin that is never asked.
+/// The address of an origin that gets no requests.
 pub(crate) fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }
@@ -62,7 +62,8 @@ impl Client {
         Self { _server: server, stream, buffer: vec![0; 256 * 1024] }
     }
 
-    /// Sends a request and reads the complete response. `end` is the end of the response. Returns its size.
+    /// Sends a request and reads the complete response. `end` returns true if the bytes are a complete response.
+    /// Returns the size of the response.
     pub(crate) fn pull(&mut self, request: &[u8], end: impl Fn(&[u8]) -> bool) -> usize {
         self.stream.write_all(request).unwrap();
         let mut filled = 0;
@@ -84,7 +85,7 @@ pub(crate) fn has_length(response: &[u8]) -> bool {
     response.len() >= head + 4 + length
 }
 
-/// Whether a response is complete that has chunks or Content-Length.
+/// Whether a response with chunks or with Content-Length is complete.
 pub(crate) fn is_complete(response: &[u8]) -> bool {
     let chunked = b"transfer-encoding: chunked";
     if response.windows(chunked.len()).take(2048).any(|part| part == chunked) {

@@ -99,7 +99,7 @@ def is_open(connection):
 
 
 def handshakes(resumed):
-    """New connections with one request each. Each connection resumes the session of the one before, or none does."""
+    """New connections with one request each. If `resumed` is true, each connection resumes the session of the previous connection."""
 
     def run(proxy, options):
         context, session, requests, bad = proxy.bench.tls(), None, 0, 0
@@ -134,7 +134,7 @@ def idle_memory(tls):
                 expect(one_request(connection), f"{proxy.name}: a response is not the page of 1 KiB")
             time.sleep(options.settle)
             grown = proxy.memory_kib() - before
-            # If a proxy had closed the connection, its memory would not count.
+            # The memory of a connection that the proxy has closed would not count.
             bad = sum(not is_open(connection) for connection in connections)
             return {"requests": len(connections), "bad": bad, "value": grown / len(connections), "base_kib": before}
         finally:

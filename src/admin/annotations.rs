@@ -1,7 +1,7 @@
 //! The annotations: marks on the time axis of the admin page. They mark events, for example a deployment, the start of
-//! edgeshim, or the start of an outage. Annotations that were posted and annotations that edgeshim makes itself have
-//! separate lists, so that no number of posted annotations removes the mark of an outage. The last [`MOST`] annotations
-//! of each list stay in memory, also after a configuration swap.
+//! edgeshim, or the start of an outage. Posted annotations and annotations that edgeshim makes itself have separate
+//! lists, so that posted annotations never remove the mark of an outage. The last [`MOST`] annotations of each list
+//! stay in memory, also after a configuration swap.
 //!
 //! **Metrics:** `edgeshim_annotations_total`.
 

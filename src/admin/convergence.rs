@@ -8,8 +8,8 @@
 //! A step is announced with `POST /annotations`, or it is detected in the shares. An announcement names providers and
 //! their new weights. So each of these providers has a wanted share, and only the pulls of these providers count. The
 //! shares of a detected step are shares of all pulls, and its wanted share is the share at the end of its look. When a
-//! step is detected, a part of its change has arrived. The step begins at the moment when half of this part had
-//! arrived. This moment is some seconds late, so the times of the step are too short by these seconds.
+//! step is detected, a part of its change has arrived. The reported start of the step is the moment when half of this
+//! part had arrived. This moment is some seconds late, so the times of the step are too short by these seconds.
 //!
 //! **Method:** the middle is halfway between the old and the wanted share. If a share rises, t50 is the moment that
 //! best separates the seconds with a share below the middle from the seconds with a share above the middle. At this
@@ -86,9 +86,9 @@ struct Step {
 #[derive(Debug, Clone)]
 struct Member {
     provider: usize,
-    /// `None`: there were no pulls before the step.
+    /// The old share. `None`: there were no pulls before the step.
     before: Option<f64>,
-    /// `None`: the wanted share is not known, because the step was detected.
+    /// The wanted share. `None`: the wanted share is not known, because the step was detected.
     wanted: Option<f64>,
 }
 
@@ -334,7 +334,7 @@ mod tests {
     struct Clients {
         /// The times at which clients of Akamai change to Fastly, in seconds after the step. The times are sorted.
         changes: Vec<f64>,
-        /// All clients.
+        /// The number of clients.
         all: f64,
     }
 

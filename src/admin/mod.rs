@@ -42,6 +42,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// The number of attempts between two warnings. These attempts take a minute.
 const ATTEMPTS_PER_WARNING: u32 = 300;
+
 /// The running admin listener.
 pub(crate) struct Admin {
     /// The address as edgeshim prints it at its start: `http://…` or `unix:…`. If the address is still in use, the

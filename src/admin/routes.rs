@@ -1,6 +1,6 @@
 //! The paths of the admin listener. The probes, the metrics and a POST to `/log-in` need no token. If `admin.token` is
 //! configured, all other GET and HEAD requests and a POST to `/annotations` need the token or the cookie of a session.
-//! All other methods get a 405.
+//! All other requests get a 405.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -29,7 +29,7 @@ pub(super) struct Board {
     seen: Mutex<Seen>,
 }
 
-/// The history up to the newest sample.
+/// The history, the outages and the shares of the CDNs, up to the newest sample.
 struct Seen {
     history: History,
     outages: Outages,

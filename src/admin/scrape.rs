@@ -1,5 +1,5 @@
-//! Reads the text of the metrics, which has all numbers that the admin page shows, except the top list. So the workers
-//! need no further counters for the other numbers.
+//! Reads the numbers of the admin page, except the top list, from the text of the metrics. So the workers need no
+//! further counters for these numbers.
 
 use super::history::{BUCKETS, Column, Gauge, Names, Snapshot};
 use crate::ids::PullReason;

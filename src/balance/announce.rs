@@ -44,13 +44,13 @@ async fn post(
         caller.call_once(shim, (Method::POST, "/annotations"), fields, body.as_bytes(), left).await
     };
     let mut reply = post(with_share.unwrap_or(plain)).await?;
-    // A shim rejects shares that name a provider which the shim does not have. Then only the text is sent.
+    // If a shim does not have a provider of the shares, the shim responds with 400. Then only the text is sent.
     if with_share.is_some() && reply.status == 400 {
         reply = post(plain).await?;
     }
     match reply.status {
         200..300 => Ok(()),
-        401 => Err(format!("{shim} needs another shims_token (401)")),
+        401 => Err(format!("{shim} needs the right shims_token (401)")),
         status => Err(format!("{shim} did not accept the annotation ({status})")),
     }
 }

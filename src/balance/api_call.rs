@@ -1,4 +1,4 @@
-//! Calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
+//! Makes calls of HTTP APIs: one request per connection, with a time limit and a limit on the size of the response.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +81,8 @@ impl Caller {
     /// call, within `MAX_REPEATS` and `MAX_WAIT`. The time limit applies to each attempt.
     ///
     /// # Errors
-    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
+    /// Returns a message if the call is invalid, or if no complete response of at most `MAX_BODY_BYTES` arrives within
+    /// the time limit.
     pub(crate) async fn call(
         &self,
         url: &BaseUrl,
@@ -104,7 +105,8 @@ impl Caller {
     /// uses this function too.
     ///
     /// # Errors
-    /// Returns a message if the call is invalid, or if no complete response arrives within the time limit.
+    /// Returns a message if the call is invalid, or if no complete response of at most `MAX_BODY_BYTES` arrives within
+    /// the time limit.
     pub(crate) async fn call_once(
         &self,
         url: &BaseUrl,
@@ -146,7 +148,8 @@ enum Reading {
 /// Makes one GET. Returns the status of the response.
 ///
 /// # Errors
-/// Returns a message if the request is invalid, or if no complete response arrives within the time limit.
+/// Returns a message if the request is invalid, or if the response does not arrive within the time limit. Of a long
+/// body, only the first [`MAX_PROBE_BYTES`] must arrive.
 pub(super) async fn probe(url: &BaseUrl, target: &str, limit: Duration) -> Result<u16, String> {
     let request = request(url, &Method::GET, target, &HeaderMap::new(), b"")?;
     match timeout(limit, exchange(url, request, Reading::Beginning)).await {

@@ -20,7 +20,7 @@ pub(crate) fn mode(text: &str) -> Result<Mode, String> {
     })
 }
 
-/// Reads a percentage with at most one decimal. Returns thousandths.
+/// Reads a percentage in steps of 0.1. Returns thousandths.
 pub(crate) fn permille(text: &str) -> Result<u32, String> {
     let digits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentage_when_out_of_range_or_with_two_decimals_then_is_rejected() {
+    fn percentage_when_out_of_range_or_finer_than_a_tenth_then_is_rejected() {
         for (text, permille_) in
             [("0", 0), ("1", 10), ("100", 1000), ("12.5", 125), ("0.1", 1), ("33.30", 333), ("7.00", 70)]
         {

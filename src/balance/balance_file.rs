@@ -33,7 +33,7 @@ pub(crate) struct BalanceFile {
     pub journal: PathBuf,
     /// The value of the key `journal`, until the file is checked.
     pub(super) typed_journal: Option<PathBuf>,
-    /// The largest change of one provider's share, in percentage points.
+    /// The largest change of one provider's share that needs no `--force`, in percentage points.
     pub max_step: u32,
     /// The URLs of the admin listeners of all shims.
     pub shims: Vec<BaseUrl>,
@@ -117,7 +117,7 @@ pub(crate) struct ServiceKeys {
     pub secret: Option<Secret>,
     /// The id of the hosted zone in Route 53.
     pub zone_id: Option<String>,
-    /// The time limit of one call.
+    /// The time limit of one call, of one lookup and of one run of the program.
     pub timeout: Duration,
     /// The address to which the lookups after a change go. `None`: port 53 of the host of `url`.
     pub lookup: Option<SocketAddr>,
@@ -305,7 +305,7 @@ impl BalanceFile {
     }
 }
 
-/// Checks whether the values of different keys fit together, and sets `journal` and `prices`.
+/// Checks that no key is missing and that the values of different keys fit together. Sets `journal` and `prices`.
 fn check(file: &mut BalanceFile, root: &mut Section<'_>) {
     file.journal = file.typed_journal.take().unwrap_or_else(|| root.folder().join("balance.jsonl"));
     if let Some(keys) = &file.page {
@@ -408,7 +408,7 @@ fn check_services_of_target(file: &BalanceFile, keys: &TargetKeys, block: &Secti
         if !known.contains(&name.as_str()) {
             let hint = closest(name, &known).map(|meant| format!(" (did you mean {}?)", quote(meant)));
             let message =
-                format!("names no [[dns]] block{}; write one of {}", hint.unwrap_or_default(), known.join(", "));
+                format!("is not a [[dns]] block{}; write one of {}", hint.unwrap_or_default(), known.join(", "));
             block.reject_at("dns", at, message);
         } else if keys.services.iter().take(at).any(|before| before == name) {
             block.reject_at("dns", at, "is in the list twice; remove one of the two");
@@ -584,7 +584,7 @@ nodes = []
             "b.toml:20: dns[3].grid: 7 has no effect with this kind",
             "dns[3].key: is missing; write for example key = \"env:AWS_ACCESS_KEY_ID\"",
             "dns[3].secret: is missing; write for example secret = \"env:AWS_SECRET_ACCESS_KEY\"",
-            "b.toml:23: target[0].dns[0]: \"pdnss\" names no [[dns]] block (did you mean \"pdns\"?)",
+            "b.toml:23: target[0].dns[0]: \"pdnss\" is not a [[dns]] block (did you mean \"pdns\"?)",
             "target[0].nodes[2]: \"a b\" is not a name in DNS",
             "target[0].ttl: \"1m30s\" is not a duration",
             "target[0].providers.fastly.cnam: \"a\" is the value of an unknown key; did you mean \"cname\"?",

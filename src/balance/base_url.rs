@@ -20,7 +20,7 @@ pub(crate) const BASE_URL: Text<BaseUrl> =
     Text { example: "http://127.0.0.1:8081", read: |text, _| base_url(text), write: ToString::to_string };
 
 impl BaseUrl {
-    /// Returns the value of the header field Host. Like browsers, it leaves out the usual port of the scheme, because
+    /// Returns the value of the header field Host. The usual port of the scheme is left out, as in browsers, because
     /// services compare the value with their own names.
     pub(crate) fn host_field(&self) -> String {
         let authority = self.authority();

@@ -1,6 +1,6 @@
 //! The steps of a change: read the nodes, compute and check the plan, lock the journal, write the records, read the
-//! records back, write the result into the journal, and announce the change. Until the records are written, the caller
-//! decides after each step whether to go on.
+//! records again to check them, write the result into the journal, and announce the change. Until the records are
+//! written, the caller decides after each step whether to go on.
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,7 +14,7 @@ use super::refuse::refusals;
 use super::transaction::{Outcome, Services};
 use crate::wire::hex;
 
-/// A change of some targets, by a person or by `watch`.
+/// A change of some targets, by a person, by a ramp or by `watch`.
 #[derive(Debug)]
 pub(crate) struct Change<'f> {
     pub file: &'f BalanceFile,
@@ -56,7 +56,7 @@ pub(crate) struct Objections {
 /// A change that was made.
 #[derive(Debug)]
 pub(crate) struct Made {
-    /// The line of the journal.
+    /// The second line of the change in the journal.
     pub entry: Entry,
     /// The warnings: lookups that were not possible, shims that did not get the announcement, and services whose DNS
     /// servers may not have the change yet.
@@ -119,8 +119,8 @@ impl Change<'_> {
         Ok(made)
     }
 
-    /// Writes the plan, and then unlocks the journal. The next steps can take minutes: the announcement, and the wait
-    /// until Route 53 reports that its DNS servers have the change.
+    /// Writes the plan, and then unlocks the journal. After that, the caller announces the change, and waits until
+    /// Route 53 reports that its DNS servers have the change. This wait can take minutes.
     ///
     /// # Errors
     /// Returns why the change was not made, and the nodes that could not be put back.
@@ -139,7 +139,7 @@ impl Change<'_> {
             Outcome::PutBack(error) => return Err(put_back(vec![error], Vec::new())),
             Outcome::Split { error, differences } => return Err(put_back(vec![error], differences)),
         };
-        let not_looked_up = |text| format!("written and read back, but not looked up: {text}");
+        let not_looked_up = |text| format!("the new records are written, but not looked up: {text}");
         Ok(Made { entry, warnings: unknown.into_iter().map(not_looked_up).collect() })
     }
 

@@ -36,7 +36,7 @@ pub(crate) async fn read(file: &BalanceFile, caller: &Caller) -> Result<EdgeCoun
 }
 
 impl EdgeCounters {
-    /// Adds the counters in Prometheus' text format.
+    /// Adds the counters of one shim. `text` has the text format of Prometheus.
     fn add(&mut self, shim: &str, text: &str) {
         for line in text.lines() {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
@@ -60,7 +60,7 @@ impl EdgeCounters {
     }
 }
 
-/// Reads a number without its fraction.
+/// Reads a number. The fraction is dropped.
 fn whole(text: &str) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

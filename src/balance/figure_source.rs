@@ -13,7 +13,7 @@ use super::figures::{Growth, Shim, Snapshot, names};
 use super::side_by_side::all;
 use crate::keys::quote;
 
-/// The time limit of one call that a command makes.
+/// The time limit of one call to a shim or to Prometheus. The page has a shorter limit of its own.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether balance.toml says where the counters are.
@@ -60,7 +60,7 @@ pub(super) async fn metrics(
 /// minute.
 ///
 /// # Errors
-/// Returns a message if Prometheus fails, or if it does not have all counters.
+/// Returns a message if Prometheus fails, or if the growth is not known, for example after a restart of a shim.
 pub(crate) async fn last_minute(url: &BaseUrl, caller: &Caller) -> Result<Growth, String> {
     let before =
         from_prometheus(url, caller, " offset 1m", LIMIT).await.map_err(|error| format!("a minute ago: {error}"))?;

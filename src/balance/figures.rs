@@ -32,8 +32,7 @@ pub(crate) struct Shim {
     /// The start of the process, in seconds of Unix time.
     started: Option<f64>,
     providers: BTreeMap<String, Counts>,
-    /// The sources of beacons that this shim is configured to count. Empty if the shim counts beacons by country. Then
-    /// no series exists before the first beacon.
+    /// The sources of beacons that this shim is configured to count. Empty if the shim counts beacons by country.
     beacon_sources: Vec<String>,
 }
 
@@ -145,8 +144,8 @@ impl Shim {
 }
 
 impl Snapshot {
-    /// Whether a shim counts the beacons of this provider. True also if a shim counts beacons by country, because the
-    /// configured sources of this shim are unknown.
+    /// Whether a shim counts the beacons of this provider. True also if a shim counts beacons by country, because
+    /// `beacon_sources` is empty for such a shim.
     pub(crate) fn counts_beacons_of(&self, provider: &str) -> bool {
         let configured = |shim: &Shim| shim.beacon_sources.iter().any(|source| source == provider);
         self.shims.values().any(|shim| shim.beacon_sources.is_empty()) || self.shims.values().any(configured)
@@ -180,9 +179,10 @@ impl Snapshot {
 }
 
 impl Base {
-    /// Returns the growth since the base. The new snapshot becomes the base, unless it lacks a shim of the old base, or
-    /// unless none of `providers` has pulled anything. Prometheus can return the same counters at several looks. The
-    /// next growth then has the seconds of all these looks.
+    /// Returns the growth since the base. Then the new snapshot becomes the base. In two cases the old base stays: the
+    /// new snapshot lacks a shim of the old base, or none of `providers` has pulled anything since the old base. In the
+    /// second case, the next growth also has the seconds of this growth. Prometheus can return the same counters at
+    /// several looks.
     ///
     /// # Errors
     /// Returns why the growth is not known.
@@ -352,7 +352,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn growth_when_looks_before_had_no_pulls_then_has_the_seconds_of_these_looks() {
+    fn growth_when_earlier_looks_had_no_pulls_then_has_the_seconds_of_these_looks() {
         let mut base = Base::default();
         let mut seconds_at = |second: u64, pulls: u32| {
             let found = Ok(snapshot(&[("s", &text(1, pulls, 0))]));
@@ -387,7 +387,7 @@ pub(crate) mod tests {
         let plain =
             snapshot(&[("s", "edgeshim_start_timestamp_seconds 1\nedgeshim_beacons_total{source=\"other\"} 0\n")]);
         assert!(!plain.counts_beacons_of("a") && snapshot(&[("s", &text(1, 1, 1))]).counts_beacons_of("a"));
-        // With a country database, there is no series before the first beacon.
+        // A shim that counts beacons by country has no series without a country.
         let by_country = snapshot(&[("s", "edgeshim_start_timestamp_seconds 1\n")]);
         assert!(by_country.counts_beacons_of("a"));
     }

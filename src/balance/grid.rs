@@ -10,7 +10,7 @@ const MAX_ERROR_PERMILLE: u128 = 5;
 /// Which weights a DNS service accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grid {
-    /// The weights always add up to 1000, the number of places to which PowerDNS hashes its clients.
+    /// The weights add up to 1000, the number of places to which PowerDNS hashes its clients.
     Thousandths,
     /// Each weight is at most this number.
     AtMost(u32),

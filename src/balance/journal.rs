@@ -24,17 +24,18 @@ use crate::keys::quote;
 use crate::regular_file;
 use crate::wire::json::is_active;
 
-/// The largest number of changes that stay in memory. `history` and `rollback` use only these changes.
+/// The largest number of entries that stay in memory. `history` and `rollback` use only these entries.
 const MAX_ENTRIES: usize = 10_000;
 /// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 /// The longest result in a line, in bytes. In JSON, each quote and each backslash of the result needs two bytes.
-/// Control characters would need six bytes, and are replaced.
+/// Control characters would need up to six bytes, and are replaced.
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 /// The largest journal that is read and written, in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// How often the name of the process that has a lock is read, and the wait after each reading without a name.
+/// The largest number of attempts to read the name of the process that has a lock.
 const HOLDER_TRIES: u32 = 20;
+/// The wait after an attempt that finds no name.
 const HOLDER_WAIT: Duration = Duration::from_millis(5);
 /// The result of a change that succeeded. After a comma, the result can say what could not be checked.
 pub(crate) const DONE: &str = "done";
@@ -95,7 +96,7 @@ impl Entry {
     }
 
     /// Reads an entry. Messages show the id, the time and the targets. If one of them has characters that control a
-    /// terminal, the line is no change. edgeshim writes no such line.
+    /// terminal, the line is rejected. edgeshim writes no such line.
     fn from_json(value: &Value) -> Option<Self> {
         let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
         let optional = |key: &str| match value.get(key) {
@@ -131,7 +132,8 @@ impl Entry {
 pub(crate) struct Journal {
     /// The changes, and the lines that say why no change was made. The oldest is first.
     pub entries: VecDeque<Entry>,
-    /// The shares that the last change of each target left.
+    /// The shares of each target after its last change, without the change in `unfinished`. A target is missing if
+    /// these shares are unknown.
     pub last: BTreeMap<String, Shares>,
     /// The last change of each target, if the journal has no result of the change.
     pub unfinished: BTreeMap<String, Entry>,
@@ -197,8 +199,8 @@ impl Journal {
             };
             if entry.is_unfinished() {
                 if self.unfinished.insert(target.clone(), entry.clone()).is_some() {
-                    // The earlier change was interrupted. `from` of the new change has the shares that the earlier
-                    // change left.
+                    // The earlier change was interrupted. `from` of the new change has the shares after the
+                    // interruption.
                     left(entry.from.get(target).and_then(Option::as_ref));
                 }
                 continue;
@@ -231,8 +233,8 @@ fn shown(path: &Path) -> String {
 
 fn too_large(path: &Path) -> String {
     format!(
-        "the journal {} has more than {} MiB, which is the limit; rename the file, and keep it; the next change begins \
-         a new journal, and history and rollback then use only the changes in the new journal",
+        "the journal {} has no more room (the limit is {} MiB); rename the file, and keep it; the next change \
+         begins a new journal, and history and rollback then use only the changes in the new journal",
         shown(path),
         MAX_FILE_BYTES / 1024 / 1024
     )
@@ -299,8 +301,8 @@ impl Writer {
         lock_path.push(".lock");
         let failed = |path: &Path, error| {
             format!(
-                "{} cannot be written ({error}), so no change is made; name a file in balance.toml (journal) that this \
-                 user may write",
+                "{} cannot be written ({error}), so no change is made; in balance.toml, set journal to a file that \
+                 this user can write",
                 shown(path)
             )
         };

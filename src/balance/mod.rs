@@ -1,14 +1,14 @@
 //! How many clients each CDN gets: the weights of the CDNs in DNS.
 //!
-//! `edgeshim balance` is a process of its own with a file of its own (`balance.toml`), so that `run` never has the keys
-//! of DNS services. The modes and weights that apply are data in the records of the DNS services. The journal only says
-//! who changed what and why, and which shares each change left.
+//! `edgeshim balance` is a process of its own with a file of its own (`balance.toml`), so that `edgeshim run` never
+//! has the keys of DNS services. The modes and weights that apply are data in the records of the DNS services. The
+//! journal is only a record: who made a change and why, and the shares before and after the change.
 //!
-//! A change goes through these files: `balance_file` reads the keys, `dns` reads the records of the services, `plan`
-//! computes the new records, `refuse` lists what speaks against them, and `tables` shows the plan. `transaction` writes
-//! the records and reads them back, or puts everything back. `journal` stores the result, and `announce` sends the
-//! change to the shims (the edgeshim processes that serve requests). `change` has the steps from the first reading to
-//! the announcement.
+//! A change goes through these files: `balance_file` reads `balance.toml`, `dns` reads the records of the services,
+//! `plan` computes the new records, `refuse` lists the reasons not to write them, and `tables` shows the plan.
+//! `transaction` writes the records and reads them again to check them. If a write or a check fails, `transaction`
+//! restores the earlier records. `journal` stores the result, and `announce` sends the change to the shims (the
+//! edgeshim processes that serve requests). `change` has the steps from the reading of the records to the announcement.
 //!
 //! `share`, `grid` and `runs` have the arithmetic. `plan`, `refuse` and the arithmetic use neither sockets nor files.
 //!
@@ -16,7 +16,7 @@
 //! counters between two readings, and `observed_shares` has the shares that follow from this growth.
 //!
 //! `cost` computes what the CDNs bill, `price_keys` reads the prices of the CDNs, `plan_cost` warns about the cost of a
-//! plan, `cost_tables` shows bills, and `edge_counters` asks the shims for the traffic at the edges.
+//! plan, `cost_tables` shows bills, and `edge_counters` reads the traffic at the edges from the shims.
 //!
 //! `watch` makes changes when the probes of an edge fail or succeed again. `ramp` makes several changes, and reads the
 //! counters of the shims between two changes. `undo` computes the shares to which a rollback returns. `page` is the

@@ -9,7 +9,8 @@ use super::share::{Mode, Share, Shares, WEIGHTS};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub shares: Shares,
-    /// The weights as the service has them, in the service's order. Only served providers have an entry.
+    /// The weights as the service has them, in the service's order. Only served providers are in the list. A provider
+    /// can have several entries.
     pub weights: Vec<Run>,
 }
 
@@ -28,7 +29,8 @@ pub(crate) enum Holding {
     Cname(String),
     /// A record of edgeshim.
     Ours(Record),
-    /// A record that has edgeshim's data, but other parts of the record do not fit the data. The text says which parts.
+    /// A record that has edgeshim's data, but is not as edgeshim would write it, or has other records beside it. The
+    /// text says what is wrong.
     Edited(Record, String),
     /// Anything else, with a description.
     Foreign(String),

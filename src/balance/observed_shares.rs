@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::figures::{Counts, Growth};
 
-/// The time between two readings of the counters.
+/// The shortest time between the two readings of the counters from which the shares are computed.
 pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
 /// The observed shares, in per cent. They add up to 100, except for rounding.

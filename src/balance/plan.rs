@@ -12,10 +12,10 @@ use super::share::{Mode, PERMILLE, Share, Shares, WEIGHTS, apportion};
 /// The weight of each provider that gets clients, if no node of the target has shares before `init`.
 const FIRST_WEIGHT: u32 = *WEIGHTS.end();
 
-/// The end of the description of a ramp's first step. `--resume` finds the start of the ramp by it.
+/// The end of the description of a ramp's first step. With this text, `--resume` finds the start of the ramp.
 pub(crate) const FIRST_STEP: &str = ", first step";
 
-/// What a change does. A person, a ramp, a rollback or `watch` makes the change.
+/// What a change does. A person, a ramp or `watch` makes the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// A new setting of one provider.
@@ -326,8 +326,8 @@ fn set_permille(shares: &mut Shares, provider: &str, permille: u32) -> Result<()
         [_] => vec![rest],
         _ if sum == 0 && rest > 0 => {
             return Err(Trouble::Refused(format!(
-                "all other providers have the weight 0, so there is no ratio to keep; give one of them its \
-                 share instead, with -p PROVIDER --pct N: {}",
+                "all other enabled providers have the weight 0, so there is no ratio to keep; instead, set the \
+                 share of one of these providers with -p PROVIDER --pct N: {}",
                 others.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
             )));
         }

@@ -9,7 +9,8 @@ use super::cost::samples::Samples;
 use super::plan::Plan;
 use crate::clock;
 
-/// The largest file of samples that is read before a change, because a change must not wait.
+/// The largest file of samples that is read before a change or for the page, in bytes. A larger file would take too
+/// long.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Reads the samples of a month. The samples of a CDN must have the members that its price needs.
@@ -24,7 +25,7 @@ pub(crate) fn read_samples(file: &BalanceFile, path: &Path, month: Month) -> Res
     Samples::read(path, month, &needed)
 }
 
-/// Reads the samples of a month, unless the file is too large to be read before a change.
+/// Reads the samples of a month, unless the file has more than `MAX_FILE_BYTES`.
 ///
 /// # Errors
 /// Returns messages if the file is too large, or if the file or its lines are wrong.
@@ -37,7 +38,7 @@ pub(crate) fn read_small_samples(file: &BalanceFile, path: &Path, month: Month) 
     read_samples(file, path, month)
 }
 
-/// Returns the warning for samples that cannot be read.
+/// Returns a warning with the first of the messages about samples that cannot be read.
 pub(crate) fn unchecked(messages: Vec<String>) -> Vec<String> {
     messages.into_iter().take(1).map(|message| format!("the cost of this change is unknown: {message}")).collect()
 }

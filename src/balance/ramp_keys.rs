@@ -111,19 +111,23 @@ pub(super) fn check(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
         if value < least && !block.is_bad(name) && !block.is_bad("every") {
             let (least, every) = (duration_text(least), duration_text(keys.every));
             let message = format!(
-                "is shorter than two looks at the figures (every = {}); write at least {}, or a shorter every",
+                "is shorter than two times the value of every ({}); write at least {}, or a shorter every",
                 quote(&every),
                 quote(&least)
             );
-            if block.has(name) { block.reject(name, message) } else { block.reject("every", not_fitting(name, &every)) }
+            if block.has(name) {
+                block.reject(name, message)
+            } else {
+                block.reject("every", not_fitting(name, &duration_text(value)))
+            }
         }
     }
 }
 
-fn not_fitting(name: &str, every: &str) -> String {
+fn not_fitting(name: &str, value: &str) -> String {
     format!(
-        "is {}, but {name} must be at least two times every; write a longer {name}, or a shorter every",
-        quote(every)
+        "is more than half of {name}, which is {} by default; write a longer {name}, or a shorter every",
+        quote(value)
     )
 }
 
@@ -140,7 +144,10 @@ fn check_steps(keys: &RampKeys, max_step: u32, block: &Section<'_>) {
         if step <= before {
             return block.reject(
                 "steps",
-                format!("has {step} after {before}, but each step must be above the step before; sort the steps"),
+                format!(
+                    "has {step} after {before}, but each step must be above the step before; sort the steps, and write \
+                     each step once"
+                ),
             );
         }
         if step - before > max_step {
@@ -209,7 +216,7 @@ mod tests {
             ("steps = [1.5]", &["steps"]),
             ("every = \"0s\"", &["every", "zero"]),
             ("soak = \"29s\"", &["soak", "at least \"30s\""]),
-            ("every = \"6m\"", &["every", "soak must be at least two times every"]),
+            ("every = \"6m\"", &["every", "is more than half of soak, which is \"600s\" by default"]),
             ("arrive = \"20s\"", &["arrive", "at least \"30s\""]),
             ("on_breach = \"stay\"", &["on_breach", "start", "previous"]),
             ("guard = { error = 0.1 }", &["error", "did you mean \"errors\""]),

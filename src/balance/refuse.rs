@@ -33,7 +33,8 @@ pub(crate) fn refusals(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
     found
 }
 
-/// Returns the reasons that apply to every kind of change.
+/// Returns the reasons that do not depend on the size of the step. A change that was made at some targets only is no
+/// reason against a rollback, because a rollback shows which changes it undoes.
 pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Vec<Refusal> {
     let mut found = Vec::new();
     for target in &plan.targets {
@@ -42,7 +43,6 @@ pub(crate) fn problems(file: &BalanceFile, plan: &Plan, journal: &Journal) -> Ve
         other_records(file, target, &mut found);
         not_as_left(target, journal, &mut found);
     }
-    // A rollback shows which changes it undoes.
     if !matches!(plan.action, Action::Rollback { .. }) {
         let states =
             plan.targets.iter().filter_map(|target| Some((&*target.name, target.before.as_ref()?, &target.after)));
@@ -87,7 +87,7 @@ fn nobody_served(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     };
     if target.nodes.iter().any(served_before) {
         let text = format!(
-            "{}: this takes away the last provider that is served; its names would have no answer in DNS",
+            "{}: this takes away the last provider that is served; the target's names would have no answer in DNS",
             target.name
         );
         forced(found, text);
@@ -130,7 +130,7 @@ fn large_step(target: &TargetPlan, max_step: u32, counts: fn(&NodePlan) -> bool,
     }
 }
 
-/// Checks that all nodes of a target that have shares, at all services, have the same shares.
+/// Checks that all nodes with shares have the same shares, at all services of a target.
 fn disagreement(target: &TargetPlan, found: &mut Vec<Refusal>) {
     let mut with_shares = target.nodes.iter().filter_map(|node| Some((node, &node.node.found.record()?.shares)));
     let Some((first, shares)) = with_shares.next() else { return };
@@ -176,7 +176,7 @@ fn other_records(file: &BalanceFile, target: &TargetPlan, found: &mut Vec<Refusa
     }
 }
 
-/// Checks that each node with shares has the shares that the target's last change in the journal left. If the journal
+/// Checks that each node with shares has the shares of its target after the last change in the journal. If the journal
 /// has no result of this change, the node can have the shares before or after the change.
 fn not_as_left(target: &TargetPlan, journal: &Journal, found: &mut Vec<Refusal>) {
     let (left, what) = if let Some(entry) = journal.unfinished.get(&target.name) {

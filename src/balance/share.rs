@@ -125,7 +125,7 @@ impl Shares {
         present(self).agrees_with(&present(other))
     }
 
-    /// Returns the JSON that the DNS service, the journal and programs get.
+    /// Returns the JSON for the records of PowerDNS, for the journal and for the operator's programs.
     pub(crate) fn to_json(&self) -> Value {
         let share = |share: &Share| {
             let mut value = json!({ "mode": share.mode.name(), "weight": share.weight });
@@ -198,7 +198,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn percents_when_a_provider_is_away_then_only_served_percents_are_without_it() {
+    fn percents_when_a_provider_is_away_then_only_its_served_percent_is_0() {
         let mut three = shares(&[("a", Mode::Obey, 100), ("b", Mode::Obey, 500), ("c", Mode::Obey, 400)]);
         three.0.get_mut("b").expect("b").away = true;
         assert_eq!((three.percents()["a"], three.percents()["b"]), (1_000, 5_000));

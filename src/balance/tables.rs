@@ -43,7 +43,7 @@ fn number(hundredths: Option<u32>) -> f64 {
     f64::from(hundredths.unwrap_or(0)) / 100.0
 }
 
-/// Writes a table with the heading line of a target. The shares are those among the served providers.
+/// Writes the table of a target, below a heading line. The shares are those among the served providers.
 pub(crate) fn table(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) -> String {
     let percents = shares.served_percents();
     let mut rows = vec![["provider", "mode", "weight", "share"].map(str::to_owned).to_vec()];
@@ -81,8 +81,8 @@ pub(crate) struct Difference {
     pub points: String,
 }
 
-/// Returns the providers of a target before and after a change. If the nodes have different weights, the first node
-/// that changes stands for the others.
+/// Returns the providers of a target before and after a change. If the nodes have no common shares, the first
+/// changed node with shares stands for all nodes.
 pub(crate) fn differences(planned: &TargetPlan) -> Vec<Difference> {
     let mut changed = planned.nodes.iter().filter(|node| node.is_changed());
     let mut first = || changed.find_map(|node| node.node.found.shares());
@@ -171,7 +171,7 @@ fn points(hundredths: i64) -> String {
     }
 }
 
-/// Writes rows with columns. The first two columns begin at the left, all others end at the right.
+/// Writes rows as aligned columns. The texts of the first two columns begin at the left, all others end at the right.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

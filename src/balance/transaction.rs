@@ -1,5 +1,5 @@
-//! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives,
-//! puts back what was written.
+//! Reads all nodes of some targets, and writes and checks a plan. If a write or a check fails, or if a signal arrives
+//! before the last write, restores the earlier records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::plan::{NodePlan, Plan, TargetPlan};
 const UNDO_TRIES: u32 = 2;
 
 /// Whether a signal has arrived. After a signal, a change stops before its next write, and is put back. After the last
-/// write, a signal only ends the lookups.
+/// write, a signal only ends the lookups and the wait for the DNS servers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(watch::Sender<bool>);
 
@@ -42,7 +42,7 @@ pub(crate) enum Outcome {
     Done(Vec<String>),
     /// The change failed or was interrupted, and all nodes are as before.
     PutBack(String),
-    /// The change failed or was interrupted, and these nodes are not as before.
+    /// The change failed or was interrupted. These nodes are not as before, or their records are unknown.
     Split { error: String, differences: Vec<String> },
 }
 
@@ -111,7 +111,8 @@ impl<'f> Services<'f> {
         Ok(target.nodes.iter().filter_map(node).collect())
     }
 
-    /// Writes a plan and checks it. If a write or a check fails, or after a signal, puts back what was written.
+    /// Writes a plan and checks it. If a write or a check fails, or if a signal arrives before the last write, restores
+    /// the earlier records.
     pub(crate) async fn apply(&self, plan: &Plan) -> Outcome {
         let batches = self.batches(plan);
         let mut error = None;
@@ -168,7 +169,7 @@ impl<'f> Services<'f> {
     }
 
     /// Waits until the DNS servers of all services have the written records, or until a signal arrives. During this
-    /// wait, the journal need not be locked, because the records were read back before. Returns a text for each service
+    /// wait, the journal need not be locked, because the records were checked before. Returns a text for each service
     /// whose DNS servers may lack the records.
     pub(crate) async fn settle(&self) -> Vec<String> {
         let mut unknown = Vec::new();
@@ -179,7 +180,7 @@ impl<'f> Services<'f> {
                 () = self.interrupt.wait() => Err("a signal has ended the wait".to_owned()),
             };
             unknown.extend(settled.err().map(|error| {
-                format!("written and read back, but perhaps not all DNS servers of {name} have it yet: {error}")
+                format!("the new records are written, but perhaps not all DNS servers of {name} have them yet: {error}")
             }));
         }
         unknown
@@ -221,8 +222,9 @@ impl Batch<'_> {
         self.service.write(self.target, &writes).await
     }
 
-    /// Reads the nodes back and looks them up. Returns what could not be looked up. After a lookup without an answer,
-    /// or after a signal, makes no further lookup. So a silent DNS server does not hold the change for long.
+    /// Reads the nodes again to check them, and looks them up. Returns what could not be looked up. After a lookup
+    /// without an answer, or after a signal, makes no further lookup. If `is_silent` is set, makes no lookup. So a
+    /// silent DNS server does not hold the change for long.
     async fn verify(&self, interrupt: &Interrupt, is_silent: bool) -> Result<Option<String>, String> {
         let found = self.service.read(self.target).await?;
         for node in &self.nodes {
@@ -299,8 +301,8 @@ impl Batch<'_> {
         differences
     }
 
-    /// Returns a text for each node that is not as before, although nothing of this batch was written. If the service
-    /// cannot be read, no change of another person is known.
+    /// Returns a text for each node that is not as before. Nothing of this batch was written, so another person has
+    /// changed these nodes. If the service cannot be read, returns no text.
     async fn changed_by_others(&self) -> Vec<String> {
         self.service.read(self.target).await.map(|found| self.differences(&found)).unwrap_or_default()
     }

@@ -27,7 +27,7 @@ pub(crate) struct Undo<'j> {
 /// shares. A change that failed does not count.
 ///
 /// # Errors
-/// Returns a message if the journal has fewer changes, or if the shares before a change are not known.
+/// Returns a message if the journal does not have so many changes, or if the shares before a change are not known.
 pub(crate) fn undo<'j>(
     journal: &'j Journal,
     changes: usize,

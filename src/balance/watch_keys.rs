@@ -22,7 +22,8 @@ pub(crate) struct WatchKeys {
     pub timeout: Duration,
     /// How many probes in a row must fail before an edge is down.
     pub down_after: u32,
-    /// How many probes in a row must succeed before an edge is up.
+    /// How many probes in a row must succeed before an edge is up. More are needed if the edge has gone down several
+    /// times.
     pub up_after: u32,
 }
 

@@ -5,7 +5,7 @@
 //! are removed first, unless their field is essential (see below). Then the lines of each list field are joined into
 //! one line (RFC 9110 §5.3). This changes the number of lines, but not the meaning of the field. If the head is still
 //! too large, lines are removed, one group after the other, in the order below. Inside a group the last line is removed
-//! first. In the origin, a framework writes its fields before middleware adds more fields, so the fields of the
+//! first. In most origins, a framework writes its fields before middleware adds more fields. So the fields of the
 //! framework are removed last.
 //!
 //! 1. Cookies that a later line of the same response replaces. No browser keeps such a cookie.

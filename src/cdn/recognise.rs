@@ -134,8 +134,8 @@ impl Recogniser {
         found
     }
 
-    /// Returns which of the presets in `found` has the nearest CDN, as a position in the list of all presets. The
-    /// nearest CDN sent the pull. Returns `None` if the request does not show which CDN is the nearest.
+    /// Returns the preset in `found` whose CDN is the nearest, as a position in the list of all presets. The nearest
+    /// CDN sent the pull. Returns `None` if the request does not show which CDN is the nearest.
     pub(crate) fn nearest(&self, found: Presets, headers: &HeaderMap) -> Option<usize> {
         if found.0.is_power_of_two() {
             return found.positions().next();

@@ -1,5 +1,4 @@
-//! The access logs that a command line names: which of their lines can be read, and a clear error if a file is no log
-//! of edgeshim.
+//! Reads the access logs that a command line names. A file that is not a log of edgeshim causes an error with advice.
 
 use std::fs;
 use std::io;
@@ -14,7 +13,7 @@ use crate::access_log::reader::ncsa::NcsaLine;
 /// log of edgeshim.
 const FIRST_LINES: u64 = 10;
 
-/// One log.
+/// One access log.
 pub(super) struct LogFile {
     /// The path, without characters that control a terminal.
     pub(super) name: String,
@@ -28,7 +27,7 @@ pub(super) struct LogFile {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) lines: u64,
-    /// The lines that are not empty.
+    /// The number of lines that are not empty.
     filled: u64,
     pub(super) unreadable: u64,
     pub(super) first_unreadable: Option<Unreadable>,
@@ -81,10 +80,9 @@ pub(super) fn open_blocks(path: &Path) -> Result<(String, Blocks), String> {
     let name = shown(&path.display().to_string(), 4096);
     match Blocks::open(path) {
         Ok(blocks) => Ok((name, blocks)),
-        Err(error) => Err(format!(
-            "{name}: {error}; name a regular file that exists and that this user may read, or write - for standard \
-             input"
-        )),
+        Err(error) => {
+            Err(format!("{name}: {error}; name a regular file that this user may read, or - for standard input"))
+        }
     }
 }
 
@@ -148,7 +146,7 @@ impl LogFile {
                 *has_read_rest = true;
                 line(rest, &entry).map_err(|why| format!("{name}, line {}: {why}", tally.lines))?;
             }
-            // A line that is still being written begins like a line of edgeshim, and has no end.
+            // edgeshim is still writing this line: the line begins with `{` and does not end with `}`.
             Err(_) if rest.starts_with(b"{") && !rest.trim_ascii_end().ends_with(b"}") => {}
             Err(why) if tally.filled == tally.unreadable => {
                 tally.begin(true);

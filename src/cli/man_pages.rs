@@ -19,8 +19,8 @@ pub(super) fn man(arguments: &ManArguments, command: clap::Command) -> ExitCode 
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!(
-                "edgeshim man: cannot write the pages into {}: {error}; write --out and a folder that edgeshim may \
-                 create or change",
+                "edgeshim man: cannot write the pages into {}: {error}; name a folder with --out that this user may \
+                 create or write to",
                 out.display()
             );
             ExitCode::from(USAGE)

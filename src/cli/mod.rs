@@ -74,7 +74,7 @@ enum Command {
             edgeshim explain 0193a1b2c3 --log access.log access.log.1.gz\n  \
             edgeshim explain 0193a1b2c3 --json --log - < access.log")]
     Explain(explain::ExplainArguments),
-    /// Check through a CDN's edge that the CDN obeys the header fields of the origin.
+    /// Send requests to a CDN's edge, and check that the CDN obeys the header fields of the origin.
     #[command(after_help = "Each check passes, fails or is skipped with a reason. A failure names what to change.\n\
             Exit code: 0 if nothing failed, 1 if a check or a row of a score card failed, 2 if an argument is wrong\n\
             or the result cannot be written.\n\n\
@@ -89,8 +89,8 @@ enum Command {
     /// Write the evidence about an incident into one file, with a page to read it.
     #[command(
         after_help = "The file contains the configuration without secrets, the metrics, the history, the events,\n\
-            the top list, and with --log the log lines of the window. Addresses are cut, and values in queries\n\
-            are hidden.\n\n\
+            and the top list. With --log, it also contains the log lines of the window. The addresses of clients\n\
+            are cut to networks, and the values in queries are hidden.\n\n\
             Exit code: 0 if the bundle is complete, 1 if a part is missing; the file then says which part;\n\
             2 if no file was written.\n\n\
             Example:\n  \
@@ -127,11 +127,15 @@ enum Command {
     Man(man_pages::ManArguments),
 }
 
-/// Runs the command in the arguments. The exit code is 0 for success. The exit code is 1 if `check` finds a problem,
-/// `explain ID` finds no request, `verify-log` finds a difference or a damaged line, a check or a row of a score card
-/// of `smoke` fails, a part of a `bundle` is missing, or `balance` refuses a change, finds a problem or fails. The exit
-/// code is 3 if `balance ramp` has put the weights back. The exit code is 2 if the command line is wrong, if the
-/// configuration of a command other than `check` is wrong, or if another command fails.
+/// Runs the command in the arguments, and returns its exit code:
+///
+/// - 0: the command succeeded.
+/// - 1: `check` found a problem. `explain ID` found nothing. `verify-log` found a difference or a line that cannot be
+///   read. A check or a row of a score card of `smoke` failed. A part of a `bundle` is missing. `balance` refused a
+///   change, found a problem, failed or was interrupted.
+/// - 2: the command line is wrong, the configuration of a command other than `check` is wrong, or another command
+///   failed.
+/// - 3: `balance ramp` has put the weights back.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

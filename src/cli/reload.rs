@@ -117,8 +117,8 @@ impl Reload {
         let refused = settings.keep_until_restart(running.settings());
         let changes = running.settings().changes(&settings);
         let wanted = settings.server.listeners();
-        // The listeners come first, because building the runtime can make a new access log, and a reload that fails
-        // must not leave a file.
+        // The listeners come first: if an address cannot be bound, no runtime is built. Building the runtime can create
+        // a new access log, and a reload that fails must not leave its file.
         let listeners = self.server.prepare(&wanted)?;
         let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
         // From here on nothing can fail.

@@ -17,8 +17,8 @@ pub(super) const USAGE: u8 = 2;
 static IS_INCOMPLETE: AtomicBool = AtomicBool::new(false);
 
 /// Writes to standard output. A closed pipe is not a mistake, for example with `| head`. After any other error, for
-/// example on a full disk, [`exit_code`] returns [`USAGE`]. The command goes on, because it can be in the middle of a
-/// change.
+/// example on a full disk, [`exit_code`] returns [`USAGE`] in place of success. The command goes on, because it can be
+/// in the middle of a change.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

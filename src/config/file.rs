@@ -393,7 +393,8 @@ impl<'f> Section<'f> {
                     Some(meant) => format!("did you mean {}?", quote(meant)),
                     None => format!("write one of {}, or remove the key", known.join(", ")),
                 };
-                // The value can be a secret under a mistyped key, so the value is hidden if the meant key hides it.
+                // A mistyped key can have a secret as its value. So the value is hidden if messages hide the values of
+                // the key that was probably meant.
                 let as_meant = meant.map(|meant| shown(&self.path(meant), value.get_ref()));
                 let text = as_meant.filter(|text| text == HIDDEN).unwrap_or_else(|| shown(&key, value.get_ref()));
                 self.file.report(key, line, text, format!("is the value of an unknown key; {remedy}"));

@@ -76,7 +76,7 @@ pub(crate) fn parse_keys<K: Keys>(
 
 fn text_of(path: &Path, origin_name: &str) -> Result<String, Problems> {
     let bytes = regular_file::read(path, MAX_FILE_BYTES as u64).map_err(|error| {
-        let remedy = "with --config FILE, name a regular file that exists and that this user may read";
+        let remedy = "with --config FILE, name a regular file that this user may read";
         let message = format!("cannot be read ({error}); {remedy}");
         Problems::one(origin_name, Problem::of_file(quote(origin_name), message))
     })?;
@@ -109,7 +109,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// Returns the same problems as [`load`], except for the two problems that the file cannot be read or is not UTF-8.
+/// Returns the same problems as [`load`], but never that the file cannot be read or is not UTF-8.
 pub fn parse(text: &str, origin_name: &str, folder: &Path) -> Result<Settings, Problems> {
     read_root(text, origin_name, folder, |root| {
         let mut settings = Settings::default();

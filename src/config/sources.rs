@@ -1,7 +1,7 @@
 //! Finds the files that a configuration reads, for `server.watch`.
 //!
 //! Address lists, country files, and the files of `[server.tls]`, `[origin.tls]` and `client_cert.ca` are not in the
-//! list, because edgeshim always follows these files.
+//! list, because edgeshim always reads these files again after a change.
 
 use std::path::{Path, PathBuf};
 

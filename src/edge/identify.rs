@@ -3,9 +3,10 @@
 //! pulls of its CDN. If the header contradicts the signals, the provider is `other`.
 //!
 //! **Place:** inside `observe`, which has checked the head; outside of every layer that depends on the provider.
-//! **Reads:** the identity header (`identity.header`), the presets' signals, CDN-Loop and Via. This layer removes the
-//! identity header, because only the leaf sends the provider to the origin, in X-CDN-Provider. Exception: if the
-//! identity header is X-CDN-Provider, the leaf replaces or removes the header.
+//! **Reads:** the identity header (`identity.header`), the presets' signals, CDN-Loop, Via, and the fields by which the
+//! provider's preset recognises shield pulls and health checks. This layer removes the identity header, because only
+//! the leaf sends the provider to the origin, in X-CDN-Provider. Exception: if the identity header is X-CDN-Provider,
+//! the leaf replaces or removes the header.
 //! **Metrics:** none; `pulls` counts the pull under the provider.
 //! **Cost:** one pass over the names of the header fields, and one lookup for each signal by which a shield pull or a
 //! health check of the provider is recognised. **Can fail:** no.
@@ -100,8 +101,8 @@ pub(crate) struct Identifier {
     /// The configured providers, in the order of their ids.
     providers: Arc<[Known]>,
     recogniser: Option<Recogniser>,
-    /// For each preset, whether one or several configured providers have this preset. If it is one provider, the
-    /// signals of the preset select that provider.
+    /// For each preset, how many configured providers have this preset: none, one or several. If one provider has the
+    /// preset, the signals of the preset select this provider.
     by_preset: [Recognised; NAMES.len()],
 }
 

@@ -235,7 +235,8 @@ impl ObserveParts {
     }
 }
 
-/// Returns whether a head that hyper accepts can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113 §8.3).
+/// Returns whether a head that hyper accepts is invalid or can be read in two ways (RFC 9112 §3.2, §6.1; RFC 9113
+/// §8.3).
 fn is_ambiguous(head: &request::Parts, fields: Fields<'_>) -> bool {
     let host = match only_host(fields.headers()) {
         Ok(host) => Some(host.as_bytes()),
@@ -432,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn head_when_readable_in_two_ways_then_is_ambiguous() {
+    fn head_when_invalid_or_readable_in_two_ways_then_is_ambiguous() {
         let host = ("host", "a.test");
         for (method, target, version, fields, ambiguous) in [
             ("GET", "/", Version::HTTP_11, vec![host], false),

@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn types_of_a_request_when_measured_then_are_within_the_size_limits() {
-        // The future of the leaf is copied into its box, so a larger future costs more time.
+        // Each request allocates memory for the future of the leaf, so a larger future costs more.
         let size = future_size(send::<Client>);
         assert!(size <= 4608, "the future of the leaf has {size} bytes");
         let size = size_of::<StackBody>();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::signed_path::{is_report_mac, report_mac};
 use crate::wire::secret::Secret;
 
-/// The longest report that is read, in bytes. edgeshim writes at most about 4 KiB.
+/// The longest report that is read, in bytes. edgeshim writes less than 10 KiB.
 const MOST_BYTES: usize = 16 * 1024;
 /// The text between the signed part of a report and its MAC, and the text after the MAC.
 const BEFORE_MAC: &str = ",\"mac\":\"";

@@ -97,7 +97,7 @@ pub(crate) fn rejection(reason: RumReason) -> (StatusCode, &'static str) {
         ),
         RumReason::MediaType => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "this body is not a form: send application/x-www-form-urlencoded, or the same as text/plain\n",
+            "this body is not a form: send a form with the type application/x-www-form-urlencoded or text/plain\n",
         ),
         RumReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "this body is longer than 16 KiB\n"),
         RumReason::Late => (StatusCode::REQUEST_TIMEOUT, "this body did not arrive in time\n"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_when_sent_by_browsers_for_forms_then_accepted() {
+    fn content_type_when_sent_by_browsers_for_forms_then_accepted_else_rejected() {
         for form in
             ["application/x-www-form-urlencoded", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded ; a=b"]
         {

@@ -6,7 +6,7 @@
 //! remove a query or a header field.
 //!
 //! The response is a report ([`super::echo_report`]) that is signed with the same token and NONCE. So an edge can
-//! neither forge a report nor send the report as the response to another request.
+//! neither forge a report nor send the report of one request as the response to another request.
 //!
 //! edgeshim stores no used paths. A path is valid for [`WINDOW_SECONDS`] before and after its TIME. Within this time,
 //! anybody who sees a path can send the path again. The response then shows only how that new request arrived.
@@ -25,7 +25,7 @@ pub(crate) const PREFIX: &str = "/.edgeshim/smoke/";
 /// The largest accepted difference between TIME and this host's clock, in seconds. TIME can be before or after the
 /// clock.
 pub(crate) const WINDOW_SECONDS: u64 = 60;
-/// The number of seconds after TIME in which the task `error` leads to a 503. After that it leads to a 200.
+/// The number of seconds after TIME in which the task `error` leads to a 503. After that, the task leads to a 200.
 pub(crate) const ERROR_SECONDS: u64 = 2;
 /// The longest lifetime that the task `cache` can request, in seconds.
 pub(crate) const MOST_CACHE_SECONDS: u64 = 60;
@@ -94,8 +94,8 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Returns the parts of a path if its MAC is right and its time is inside the window. The comparison of the MAC takes
-/// constant time.
+/// Returns the parts of a path if its MAC is right, its parts are valid, and its time is inside the window. The
+/// comparison of the MAC takes constant time.
 pub(crate) fn verify(token: &Secret, path: &str, now_seconds: u64) -> Option<Signed> {
     let (signed, mac) = path.rsplit_once('/')?;
     let mut parts = signed.strip_prefix(PREFIX)?.split('/');

@@ -14,7 +14,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The result of checking a text: the value, or an error message such as "is not a duration; write …". The message that
-/// the operator sees is a sentence, which begins with the text that the operator wrote and continues with this part.
+/// the operator sees is a sentence, which begins with the text that the operator wrote and continues with this error
+/// message.
 pub(crate) type Checked<T> = Result<T, String>;
 
 /// Settings that are a block of the configuration file, or a part of a block. A block is a TOML table. A missing key

@@ -1,11 +1,11 @@
 //! When a change of a share has arrived: the arithmetic for the times t50, t90 and t99. The page of `admin` and
 //! `edgeshim balance ramp` use this arithmetic. `admin/convergence.rs` describes the method and its error.
 //!
-//! A look is the time after a step of the weights in which the change is measured. A look has one entry for each
+//! A look begins at a step of the weights. During the look, the change is measured. A look has one entry for each
 //! sample: the end of the sample in seconds after the step, the pulls of the provider, and the pulls of all providers.
 //! A ramp that has the requests at the edge uses these requests in place of the pulls.
 
-/// The parts of the change whose arrival is looked for.
+/// The parts of the change whose arrival is calculated.
 pub(crate) const PARTS: [(&str, f64); 3] = [("t50", 0.5), ("t90", 0.9), ("t99", 0.99)];
 /// The number of standard deviations that count as chance.
 const CHANCE: f64 = 2.0;

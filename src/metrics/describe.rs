@@ -151,7 +151,7 @@ metrics! {
     PROBE_PULLS: Counter("edgeshim_probe_pulls_total", [], Count, "Health checks by CDNs.");
     RETRY_PULLS: Counter("edgeshim_retry_pulls_total", [], Count, "Pulls that repeat a recent pull.");
     PULL_REASONS: Counter("edgeshim_pull_reasons_total", ["provider", "reason"], Count,
-        "Pulls, by why the CDN pulled; approximate, from a table of fixed size.");
+        "Pulls, by the reason why the CDN pulled; approximate, because the table of objects has a fixed size.");
     REFUSED: Counter("edgeshim_refused_total", ["provider", "reason"], Count,
         "Requests that edgeshim refused, by reason.");
 
@@ -221,7 +221,7 @@ metrics! {
     TLS_HANDSHAKES: Counter("edgeshim_tls_handshakes_total", ["result"], Count,
         "TLS handshakes with clients, by result.");
     CERTIFICATE_EXPIRY: Gauge("edgeshim_certificate_expiry_timestamp_seconds", ["name"], Seconds,
-        "Time at which a certificate expires, in seconds since 1970; the label is its path in the configuration.");
+        "Time at which a certificate expires, in seconds since 1970; the label is the path of the certificate's file.");
     ACCESS_LOG_DROPPED: Counter("edgeshim_access_log_dropped_total", [], Count,
         "Access log lines dropped because the queue was full or the output failed or was closed.");
     RANGES_AGE: Gauge("edgeshim_ranges_age_seconds", ["provider"], Seconds,
@@ -231,7 +231,7 @@ metrics! {
     START: Gauge("edgeshim_start_timestamp_seconds", [], Seconds,
         "Time at which the process started to count, in seconds since 1970.");
     CONFIG_RELOADS: Counter("edgeshim_config_reloads_total", ["result"], Count,
-        "Reloads of the configuration, by result; also counts followed files that could not be used.");
+        "Reloads of the configuration, by result; a changed file that cannot be used also counts as failed.");
     CONFIG_LOADED: Gauge("edgeshim_config_loaded_timestamp_seconds", [], Seconds,
         "Time at which the running configuration was loaded, in seconds since 1970.");
 }

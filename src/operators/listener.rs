@@ -135,7 +135,8 @@ where
     });
 }
 
-/// The place of one connection in the count of open connections. Dropping it frees the place, even after a panic.
+/// The place of one connection in the count of open connections. Dropping this value frees the place, even after a
+/// panic.
 struct Place(Arc<AtomicUsize>);
 
 impl Drop for Place {

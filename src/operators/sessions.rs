@@ -59,7 +59,7 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Creates the sessions of a listener. `cookie_name` must differ from the names of all other listeners.
+    /// Creates the sessions of a listener. `cookie_name` must differ from the cookie names of all other listeners.
     pub(crate) fn new(cookie_name: &'static str) -> io::Result<Self> {
         let mut key = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut key)?;

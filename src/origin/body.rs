@@ -23,7 +23,8 @@ pub struct OriginBody {
     deadline: clock::Deadline,
     client: Arc<Client>,
     bytes: u64,
-    /// For the body of a stand-in: the number of bytes that the origin sent before the stand-in got the request.
+    /// For the body of a stand-in (a static mirror of the site): the number of bytes that the origin sent before the
+    /// stand-in got the request.
     replaced_bytes: Option<u64>,
     fault: Option<Cause>,
 }

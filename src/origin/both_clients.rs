@@ -75,8 +75,8 @@ impl Script<'_> {
     /// Returns the cause of the fault.
     ///
     /// # Panics
-    /// The results differ. If the response arrives in pieces, the causes of faults may differ: if a head is
-    /// both invalid and truncated, the cause depends on the bytes that one read returns.
+    /// Panics if the results differ. Exception: if the response arrives in pieces, the causes of two faults may differ.
+    /// If a head is both invalid and truncated, the cause depends on the bytes that one read returns.
     pub fn compare(&self, metrics: &'static Metrics) -> Result<Answer, Cause> {
         let [found, wanted] = [false, true].map(|by_hyper| Script { by_hyper, ..*self }.run(metrics));
         let agree = match (&found, &wanted) {

@@ -68,6 +68,10 @@ impl Client {
         body: Received,
     ) -> Result<OriginResponse<OriginBody>, Fault> {
         let Outgoing { mut request, progress, replayable, client, is_head } = self.outgoing(head, added, body);
+        if let Some(length) = Upload::short_length(&request) {
+            // The future is boxed, because few requests have a body.
+            Box::pin(request.body_mut().gather(length)).await.inspect_err(|fault| self.count(fault))?;
+        }
         self.budget.earn();
         let response = match self.dispatch(&mut request, progress.as_deref(), replayable).await {
             Ok((response, connection)) => Arc::clone(&self).accept(response, connection, client, is_head),
@@ -79,7 +83,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Makes the request for `dispatch`. This function is not a part of `call`, because the future of `call` would have
+    /// Makes the request for `dispatch`. If this function were a part of `call`, the future of `call` would contain
     /// further copies of the head and the body.
     fn outgoing(&self, mut head: request::Parts, added: Option<AddedFields>, body: Received) -> Outgoing {
         let hold = head.extensions.remove::<Hold>();

@@ -38,8 +38,8 @@ pub struct OriginSettings {
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
-    /// Whether the files of `[origin.tls]` are only read, because another upstream uses the same files and reports
-    /// their problems. Always false for the origin. No key sets this value.
+    /// Whether the thread of `upkeep.rs` reports no problems of the files of `[origin.tls]`, because the origin uses
+    /// the same files and its thread reports their problems. Always false for the origin. No key sets this value.
     pub(super) shares_files: bool,
 }
 
@@ -89,8 +89,8 @@ impl OriginSettings {
         let mut all = problems(self, Role::Origin);
         let is_unused = |target: Option<&Target>| !matches!(target, Some(Target::Tcp { tls: true, .. }));
         let TlsSettings { ca, server_name, certificate, key } = &self.tls;
-        let unused = "has no effect, because origin.url does not start with https://; write an https:// URL there, or \
-                      remove this key";
+        let unused = "has no effect, because origin.url does not start with https://; write an https:// URL in \
+                      origin.url, or remove this key";
         let without_tls = is_unused(Some(&self.target));
         for (key, is_set, is_unused) in [
             ("ca", ca.is_some(), without_tls && is_unused(self.stand_in.as_ref())),

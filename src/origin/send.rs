@@ -232,7 +232,7 @@ impl Client {
         }
     }
 
-    /// Waits until no other request of this worker is opening an HTTP/2 connection, and returns the permit to open one.
+    /// Waits until no other request of this worker opens an HTTP/2 connection. Returns the permit to open a connection.
     async fn opening(&self) -> Result<SemaphorePermit<'_>, Fault> {
         match timeout(self.settings.upstream.origin.connect_timeout, self.opening.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),

@@ -68,7 +68,8 @@ impl Keys for TlsSettings {
 pub struct TlsProblem {
     /// The name of the key.
     pub key: &'static str,
-    /// What is wrong, and what to write instead. The message continues a sentence that begins with the key's value.
+    /// What is wrong, and what to write instead. The message continues a sentence that begins with the key's value, or
+    /// with the key if the key has no value.
     pub message: String,
 }
 

@@ -1,8 +1,8 @@
 //! A thread beside the workers. It updates the data in an [`Upstream`], which all workers share: the addresses of the
 //! origin's name, the health of these addresses, and the content of the files of `[origin.tls]`.
 //!
-//! The thread exists only if there is something to do. It ends when the last lease of its upstream is dropped, that is,
-//! after a reload that replaces the origin, even if responses of the old origin still continue.
+//! The thread exists only if there is something to do. It ends when the last lease of its upstream is dropped, for
+//! example after a reload that replaces the origin. Responses of the old origin can still continue at that time.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -75,8 +75,8 @@ async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
         drop(lease);
         let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
-            // A request got no connection. One possible reason: the name has other addresses now. If instead the last
-            // lease was dropped, the next round of this loop returns.
+            // There are two possible reasons. First: a request got no connection, for example because the name has
+            // other addresses now. Second: the last lease was dropped. Then the next round of this loop returns.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }
@@ -192,8 +192,9 @@ impl Files {
         Self { checked: read.clone(), read, next: Instant::now() }
     }
 
-    /// Reads the files again if they have changed since the most recent read but not since the previous check, about a
-    /// second before. A tool could still be writing a file that has changed since the previous check.
+    /// Reads the files again if they have changed since the most recent read. If they have also changed since the
+    /// previous check, which was about a second before, a tool could still be writing a file. Then the files are read
+    /// at a later check.
     fn check(&mut self, upstream: &Upstream) {
         let Some(tls) = &upstream.tls else { return };
         let now = Instant::now();

@@ -1,5 +1,6 @@
 //! The request body on its way to the origin: its size limit, its timeout and its progress.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -15,7 +16,12 @@ use super::options::MessageLimits;
 use crate::clock;
 use crate::fault::{Cause, Fault};
 use crate::wire::added_fields::AddedFields;
+use crate::wire::names::EXPECT;
 use crate::wire::received::Received;
+
+/// The largest body that is read completely before the request is sent to the origin, in bytes. nginx's default for
+/// `client_body_buffer_size` is the same size.
+const SHORT: u64 = 16 * 1024;
 
 /// The request body on its way to the origin. The body fails if it is longer than `server.max_request_body`. The body
 /// reports its progress.
@@ -96,6 +102,42 @@ impl Upload {
 
     pub(super) fn empty() -> Self {
         Self { added: None, incoming: None, left: None, progress: None, stalled: None, claims: None }
+    }
+
+    /// Returns the length of the body if [`Upload::gather`] should read the body: a short body of known length whose
+    /// client does not wait for a 100. The origin decides whether a client that waits for a 100 sends its body.
+    pub(super) fn short_length(request: &Request<Self>) -> Option<u64> {
+        let body = request.body();
+        body.incoming.as_ref()?;
+        body.size_hint().exact().filter(|length| *length <= SHORT && !request.headers().contains_key(EXPECT))
+    }
+
+    /// Reads a body of `length` bytes completely, so that a slow client does not occupy a connection to the origin, and
+    /// so that the origin gets the body in one piece.
+    pub(super) async fn gather(&mut self, length: u64) -> Result<(), Fault> {
+        let mut data = Bytes::new();
+        let mut pieces = Vec::new();
+        let mut trailers = None;
+        while !self.is_end_stream() {
+            let Some(frame) = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await.transpose()? else { break };
+            match frame.into_data() {
+                // A body that arrives in one piece is not copied.
+                Ok(piece) if piece.len() as u64 == length => data = piece,
+                Ok(piece) => pieces.extend_from_slice(&piece),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        if !pieces.is_empty() {
+            data = pieces.into();
+        }
+        if data.len() as u64 != length {
+            return Err(Fault::from_error(Cause::RequestCut, "the body is shorter than its Content-Length"));
+        }
+        self.incoming = Some(Received::complete(data, trailers));
+        // The limit was checked while the body was read.
+        self.left = None;
+        self.enter(Stage::Origin);
+        Ok(())
     }
 
     /// Inserts into the head the fields that the head still lacks. hyper needs all fields in the head.

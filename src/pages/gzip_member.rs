@@ -69,7 +69,7 @@ impl Deflater {
 
     /// Begins a new stream with `plain`. Drops the output of the last stream.
     fn begin(&mut self, plain: &[u8]) -> io::Result<()> {
-        // The reset ends the last stream in its output.
+        // The reset writes the end of the last stream to the old output, which is not needed.
         drop(self.0.reset(Vec::new())?);
         self.0.write_all(plain)
     }

@@ -2,9 +2,9 @@
 //! million have in the language. CLDR, the Unicode locale data, defines the categories. The crate `icu_plurals`
 //! contains that data.
 //!
-//! French, Spanish, Italian, Portuguese and some other languages have a category that only whole millions belong to.
-//! Locale files have no form for this category. The page shows the form `other` instead. The script in the page also
-//! uses `other` if `Intl.PluralRules` returns a category without a form.
+//! French, Spanish, Italian, Portuguese and some other languages have a category only for whole millions. Locale files
+//! have no form for this category. The page shows the form `other` instead. The script in the page also uses `other`
+//! if `Intl.PluralRules` returns a category without a form.
 
 pub(super) use icu_plurals::PluralCategory as Category;
 use icu_plurals::PluralRules;

@@ -1,8 +1,8 @@
 //! Pages in which only the values of a request are missing.
 //!
-//! [`Page::new`] fills the settings and the texts of a locale into a template. The text between two values of a request
-//! becomes one fixed text, which is stored with its deflated form (`gzip_member.rs`). So rendering a page for a request
-//! takes one allocation, one copy for each fixed text and one copy for each value.
+//! [`Page::new`] fills the settings and the texts of a locale into a template. The parts between the values of a
+//! request are then fixed texts. Each fixed text is stored with its deflated form (`gzip_member.rs`). So a page for a
+//! request takes one allocation, one copy of each fixed text and one copy of each value.
 
 use std::collections::HashMap;
 use std::io;

@@ -16,7 +16,7 @@
 //!   - A condition of the request: `retry` means that the page is allowed to reload itself. `wait` means that the page
 //!     is the wait page. `waiting` means that the page is the wait page and that the number of waiting requests is
 //!     known and not zero. `pop` means that the point of presence is known.
-//!   - A value, which is `status`, `id` or `time`: the section is always shown on pages that edgeshim serves. On an
+//!   - One of the values `status`, `id` and `time`: the section is always shown on pages that edgeshim serves. On an
 //!     exported page, the section is shown if the CDN can fill in the value (`export`).
 //! - `{{^NAME}} … {{/NAME}}`: a section with the opposite condition.
 //! - `{{words NAME …}}`: texts of every locale as JSON, for a script. The JSON has the texts that the page shows, and

@@ -65,7 +65,7 @@ impl fmt::Display for BuildError {
                 let open_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
                 let advice = match output {
                     _ if error.raw_os_error().is_some_and(|code| open_files.contains(&code)) => {
-                        "raise the limit of open files for this user (ulimit -n)"
+                        "raise the limit of open files for this process (ulimit -n) or for the system (fs.file-max)"
                     }
                     LogOutput::File(_) => {
                         "write the path of a file in an existing folder in which this user is allowed to create files"

@@ -108,8 +108,8 @@ impl fmt::Display for Socket {
 #[derive(Debug)]
 pub(crate) struct Passed {
     pub(crate) socket: Socket,
-    /// Whether an edgeshim has made the file of the unix socket. The last process that uses the socket removes the
-    /// file. The file of a socket from systemd belongs to systemd.
+    /// Whether edgeshim (this process or an earlier one) has made the file of the unix socket. The last process that
+    /// uses the socket removes the file. The file of a socket from systemd belongs to systemd.
     pub(crate) owns_file: bool,
 }
 

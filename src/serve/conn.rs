@@ -131,7 +131,7 @@ where
             Box::pin(drive_h2(connection, batch, &service.state, &service.worker)).await;
             return;
         }
-        // After the first wait for a request, the limits of the active configuration apply.
+        // When a parked connection gets bytes again, the limits of the configuration apply that is active at that time.
         let mut later = None;
         loop {
             let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
@@ -204,8 +204,8 @@ fn driven_h1<'a, S: Socket, E: EdgeService>(
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> Pin<Box<impl Future<Output = Option<S>> + 'a>> {
-    // The box exists before the future, and the future comes from a call. So the compiler can create the future in the
-    // box. Otherwise it would create the future, of more than a KiB, on the stack and copy it.
+    // The box exists before the future, and the future comes from a call. So the future can be created in the box.
+    // Otherwise the future, which has more than a KiB, would be created on the stack and copied to the box.
     let place = Box::new_uninit();
     Box::into_pin(Box::write(place, begin_h1(stream, prefix, limits, service)))
 }

@@ -26,7 +26,7 @@ pub(super) const FIRST_READ: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Lazy {
     stage: Stage,
-    /// False directly after the registration, until the runtime has found out whether the socket is writable.
+    /// Whether the runtime has found out if the registered socket is writable.
     is_known: bool,
 }
 
@@ -198,7 +198,7 @@ impl AsyncWrite for Lazy {
         true
     }
 
-    /// A socket has no bytes in memory.
+    /// Does nothing, because each write passes its bytes to the kernel.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

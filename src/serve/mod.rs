@@ -61,8 +61,8 @@ struct Open {
     state: Arc<ListenerState>,
     /// Disconnected when the first worker has closed its descriptor.
     closed: Receiver<()>,
-    /// Whether this process has to remove the file of the unix socket at its end. This is so if this process has made
-    /// the file, or if it has replaced a process that had to remove the file.
+    /// Whether this process has to remove the file of the unix socket at its end. A process has to remove a file that
+    /// it has made, and a file that the process before it had to remove.
     owns_file: bool,
 }
 

@@ -19,7 +19,7 @@ struct Known {
     peer: Arc<Peer>,
 }
 
-/// The peers of recent connections, each in the slot of its address. One thread uses the mutex.
+/// The peers of recent connections, each in the slot of its address. Only one thread uses the mutex.
 #[derive(Debug)]
 pub(super) struct Peers(Mutex<Vec<Option<Known>>>);
 

@@ -25,8 +25,8 @@ use crate::wire::names::{EXPECT, UPGRADE};
 use crate::wire::received::Received;
 use crate::wire::values;
 
-/// The number of fields for which each request head gets room. The layers and the leaf can add these fields: two ids,
-/// Via, CDN-Loop, Forwarded, and three fields `X-Forwarded-*`.
+/// The number of further fields for which each request head gets room. To most requests, the layers and the leaf add at
+/// most these fields: two ids, Via, CDN-Loop, Forwarded, and three fields `X-Forwarded-*`.
 const ADDED_FIELDS: usize = 8;
 
 /// hyper's service for one HTTP/1.1 connection. [`Streams`] passes the requests of an HTTP/2 connection to this

@@ -72,8 +72,8 @@ pub(super) async fn proxy_source<S: Socket>(
     }
 }
 
-/// Reads once. Fails if the deadline expires, or the peer closes the connection. During the drain, an empty `buffer`
-/// also makes the function fail if no byte arrives for [`LEAVE_AFTER`].
+/// Reads once. Fails if the deadline expires, or the peer closes the connection. If `buffer` is empty, the function
+/// waits at most [`LEAVE_AFTER`] for a byte during the drain, and then fails.
 pub(super) async fn read_more<S: Socket>(stream: &mut S, buffer: &mut BytesMut, state: &State) -> io::Result<()> {
     let deadline = &state.deadline;
     let silent = buffer.is_empty();

@@ -40,9 +40,8 @@ pub(super) enum Purpose {
 }
 
 /// The state that a connection (`conn.rs`), its stream (`watched.rs`) and its requests (`requests.rs`) share. All of
-/// them run on one thread, so no lock is ever contended. An uncontended lock costs two atomic instructions, and an
-/// update that reads and writes in one step costs as much. So the fields that each request needs are updated by a load
-/// and a store.
+/// them run on one thread, so no lock is ever contended. But even an uncontended lock, and an atomic update that reads
+/// and writes in one step, cost time. So the fields that each request needs are updated by a load and a store.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) deadline: Deadline,
@@ -52,7 +51,7 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
-    /// The phase of `framing`, so that its many readers need no lock.
+    /// A copy of the phase of `framing`. Most code reads this copy, because it needs no lock.
     phase: AtomicU8,
     /// The limits of the configuration that was active when the connection was accepted.
     pub(super) limits: Arc<Limits>,
@@ -286,8 +285,8 @@ impl State {
     }
 
     /// Returns whether the next read can be postponed: a complete request is in flight, and less than [`POSTPONE_READ`]
-    /// has passed. The first call arms the deadline. When the deadline has expired, or the request has ended, the
-    /// connection's task is woken, so that hyper reads again.
+    /// has passed since the first call, which arms the deadline. When the deadline has expired, or the request has
+    /// ended, the connection's task is woken, so that hyper reads again.
     pub(super) fn postpones_read(&self) -> bool {
         match self.purpose() {
             Purpose::None if self.is_busy() && !self.is_h2() && self.phase() == Phase::Boundary => {
@@ -366,8 +365,7 @@ impl State {
     }
 }
 
-/// Tracks the bytes that are read from the client. [`State`] asks the tracker whether a head, a body or nothing is in
-/// progress.
+/// Tracks the bytes that are read from the client. The phase shows whether a head, a body or nothing is in progress.
 #[derive(Debug)]
 enum Framing {
     Heads(HeadTracker),

@@ -46,8 +46,8 @@ impl<E: EdgeService> Worker<E> {
     }
 
     /// Drops the layers of an old configuration, so that a worker without requests does not keep these layers. If the
-    /// new configuration has other settings for the origin, also drops the old connections to the origin. Closes
-    /// connections to the origin that have been idle for too long.
+    /// new configuration needs another client for the origin, also closes the idle connections of the old client. In
+    /// the current client, closes the connections that have been idle for too long.
     pub(super) fn prune(&self) {
         let origin = Arc::clone(&self.current().origin);
         origin.prune();

@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Limits the messages about failed accepts of all listeners.
 static ACCEPT_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
 /// The number of regular sweeps of the clock between two calls of [`Worker::prune`]. The worker also calls this
-/// function before each rest.
+/// function before each rest (see `clock.rs`).
 const SWEEPS_PER_PRUNE: u32 = 10;
 
 /// The number of tasks that a worker polls before it asks the kernel for new events. One request needs about four

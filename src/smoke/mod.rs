@@ -84,7 +84,7 @@ pub(crate) async fn smoke(
     reports
 }
 
-/// Calls `check` for all targets, for [`AT_ONCE`] of them at the same time. Calls `done` for each report. Returns the
+/// Calls `check` for each target, at most [`AT_ONCE`] times in parallel. Calls `done` for each report. Returns the
 /// reports in the order of the targets.
 async fn all<F>(targets: &[Target], check: impl Fn(Target) -> F, mut done: impl FnMut(&mut Report)) -> Vec<Report>
 where

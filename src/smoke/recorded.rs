@@ -21,7 +21,7 @@ const MOST_INFLATED_BYTES: u64 = 4 * MOST_BODY_BYTES as u64;
 /// The length to which a text from the network is cut before it is shown.
 const MOST_SHOWN_BYTES: usize = 160;
 
-/// A response.
+/// A response, as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
     pub status: StatusCode,

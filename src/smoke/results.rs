@@ -21,7 +21,7 @@ pub(crate) enum Check {
     Gzip,
     /// The edge sends no coding to a client that accepts none, and the body is right.
     Identity,
-    /// A range is a part of the body.
+    /// The edge sends the requested range of the body, or the whole body.
     Range,
     /// The response to HEAD agrees with the response to GET.
     Head,

@@ -40,7 +40,7 @@ pub(crate) struct Row {
     /// The values with their unit. `None`: not measured.
     pub candidate: Option<String>,
     pub incumbent: Option<String>,
-    /// The deviation of the candidate.
+    /// The deviation of the candidate from the incumbent, as a text.
     pub difference: String,
     /// Whether the candidate is good enough. `None`: the row only informs, a value was not measured, or the value is
     /// good but other requests to the candidate failed.

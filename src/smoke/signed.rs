@@ -66,9 +66,9 @@ impl<'a> Signer<'a> {
     /// Uses the clock of edgeshim from now on. `timeout` is the longest time for which the report was on its way.
     ///
     /// # Errors
-    /// edgeshim accepts only paths that were signed at most [`WINDOW_SECONDS`] before or after its clock. So if the
-    /// difference is larger, the report is wrong, and the time in the report is not used. The error is the result of
-    /// the check `provider`.
+    /// The path was signed with the clock of this host. edgeshim accepts such a path only if its clock differs by at
+    /// most [`WINDOW_SECONDS`]. So a report with a larger difference is wrong, and its time is not used. The error is
+    /// the result of the check `provider`.
     fn follow(&mut self, now_ms: u64, timeout: Duration) -> Result<(), Verdict> {
         let ahead_ms = i128::from(now_ms).saturating_sub(our_ms());
         let most = MOST_CLOCK_DIFFERENCE.saturating_add(timeout);

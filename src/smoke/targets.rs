@@ -28,7 +28,7 @@ pub(crate) struct Target {
     pub edge: Server,
 }
 
-/// What all targets share.
+/// The options that apply to all targets.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// The origin: a URL without a path.
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     pub timeout: Duration,
 }
 
-/// Reports what smoke does at the moment.
+/// A function that reports what smoke does at the moment.
 pub(crate) type Note = Arc<dyn Fn(&Target, &'static str) + Send + Sync>;
 
 impl Target {

@@ -1,8 +1,9 @@
 //! The fields about the way of a request that edgeshim adds for the origin: X-Forwarded-For, Forwarded,
 //! X-Forwarded-Proto, X-Forwarded-Host, Via and CDN-Loop.
 //!
-//! Most requests of a peer without a proxy in front of it have none of these fields. Then the plain exchange with the
-//! origin writes these fields after the other fields of the head. This costs a quarter of inserting them into the head.
+//! Most requests that passed no other proxy have none of these fields. If `origin/plain` sends such a request, it
+//! writes these fields after the other fields of the head. This takes a quarter of the time of inserting the fields
+//! into the head.
 
 use std::sync::Arc;
 
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_when_request_has_one_or_peer_is_trusted_then_are_not_added_separately() {
+    fn added_fields_when_request_has_a_field_or_trail_is_not_usual_then_are_none() {
         let peer = Arc::new(Peer::new([192, 0, 2, 1].into(), Scheme::Http));
         for name in
             [&FORWARDED, &VIA, &X_FORWARDED_FOR, &X_FORWARDED_HOST, &X_FORWARDED_PROTO, &super::super::names::CDN_LOOP]

@@ -205,7 +205,7 @@ impl<'a> CacheControl<'a> {
     /// If no-store is present, only no-store, no-transform and unknown directives stay. private and no-cache remove
     /// lifetimes, because Fastly would obey the lifetimes. private and no-cache also remove immutable. private removes
     /// public and proxy-revalidate. no-cache, private and must-revalidate remove stale-while-revalidate and
-    /// stale-if-error, because some caches would still serve stale responses.
+    /// stale-if-error, because some caches would still serve stale responses. All times are limited to [`MAX_SECONDS`].
     pub fn settle(&mut self) {
         if self.no_store {
             *self = Self {

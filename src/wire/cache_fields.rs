@@ -40,7 +40,7 @@ pub(crate) static TARGETED: [&HeaderName; 7] = [
     &names::X_ACCEL_EXPIRES,
 ];
 
-/// The names that [`CacheField::of`] knows.
+/// The names that [`CacheField::of`] recognises.
 pub(crate) const NAMES: Names = Names::of_list(&[
     "age",
     "akamai-cache-control",
@@ -63,8 +63,8 @@ pub(crate) const NAMES: Names = Names::of_list(&[
 pub(crate) struct CacheFields(u16);
 
 impl CacheFields {
-    /// Finds the fields in one pass over the names. If the filter shows that all of them are absent, the pass is not
-    /// necessary.
+    /// Finds the fields in one pass over the names of the head. If [`Fields::can_have_any`] is false, all cache fields
+    /// are absent, and the pass is skipped.
     pub(crate) fn of<'a>(fields: impl Into<Fields<'a>>) -> Self {
         let fields = fields.into();
         if !fields.can_have_any(NAMES) {

@@ -272,7 +272,7 @@ mod tests {
             format!("Hash={hash};Subject=\"open"),
             format!("Hash={hash};Subject=\"a\"b"),
             format!("Hash={hash},"),
-            // An attack: the client sent the first element. The quote of this element ends inside the proxy's element.
+            // An attack: the client sent `A="`. This quoted string ends inside the element that the proxy appended.
             format!("A=\",Hash={hash};Subject=\"CN=a\";DNS=a.example"),
         ] {
             let found = read(CertificateField::XForwardedClientCert, &[&line]);

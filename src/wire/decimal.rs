@@ -1,6 +1,6 @@
 //! Whole numbers as decimal digits.
 
-/// Reads a text that consists only of digits, as a number. Returns `None` for any other text and for a number above
+/// Reads a number from a text that consists only of digits. Returns `None` for any other text and for a number above
 /// `u64::MAX`. `parse` of the standard library would also accept a sign.
 pub(crate) fn read(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {

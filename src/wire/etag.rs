@@ -1,8 +1,8 @@
 //! Entity tags (RFC 9110 §8.8.3) and lists of entity tags (If-Match, If-None-Match).
 //!
 //! A compressed body is another representation, and two representations must not share a strong tag. Therefore the gzip
-//! layer makes the tags of compressed responses weak. When a CDN sends such a tag back in a request, the layer makes
-//! the tag strong again, if the origin needs the strong form ([`strengthen`]). Reading allocates nothing.
+//! layer makes the tags of compressed responses weak. A CDN can send such a weak tag back in a request. If the origin
+//! needs the strong form, the layer makes the tag strong again ([`strengthen`]). Reading allocates nothing.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};

@@ -249,8 +249,8 @@ impl Reported {
     }
 }
 
-/// Returns new values of X-Forwarded-For and Forwarded. Each value lists the client that a CDN reported with a valid
-/// proof, if there is one, then the entries that edgeshim forwards, from left to right, then the peer.
+/// Returns new values of X-Forwarded-For and Forwarded. From left to right, each value lists the client (only if a CDN
+/// with a valid proof reported the client), the entries that edgeshim forwards, and the peer.
 fn chain(headers: &HeaderMap, peer: &Peer, trail: Trail, scheme: Scheme) -> (HeaderValue, HeaderValue) {
     let mut kept = [peer.address; MOST_HOPS];
     let mut count = 0;

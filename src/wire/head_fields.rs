@@ -6,8 +6,8 @@
 //! be present, because several names share a bit.
 //!
 //! A filter may contain names of fields that have been removed, but it must contain all names of the head. So code that
-//! adds a field to a head must also add the name of the field to the filter of the head. Debug builds check this in
-//! each look-up.
+//! adds a field to a head must also add the name of the field to the filter of the head. Debug builds check the filter
+//! in each look-up.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
 

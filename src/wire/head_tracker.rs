@@ -120,9 +120,9 @@ enum State {
 
 /// Tracks the bytes of one connection.
 ///
-/// A head is flawed if hyper or the tracker refuses the head. A flawed head ends the tracking, because its connection
-/// closes and no later head needs a verdict. So a count of clear heads and one flag suffice for any number of pipelined
-/// requests.
+/// A head is flawed if the tracker has found a reason to refuse the head. A flawed head ends the tracking, because its
+/// connection closes and no later head needs a verdict. So a count of clear heads and one flag suffice for any number
+/// of pipelined requests.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each field is one fact about a head, and the facts are independent")]
 pub struct HeadTracker {

@@ -1,8 +1,8 @@
 //! Fields that apply to one connection only, such as Connection and Upgrade, and fields to which each proxy appends an
 //! entry: CDN-Loop and Via (RFC 9110 §7.6.1, RFC 9110 §7.6.3, RFC 9110 §7.8, RFC 8586).
 //!
-//! For a message without these fields the cost is one pass over the names. [`strip_hop_by_hop`] allocates only if there
-//! are several Connection lines.
+//! For a message without these fields, the cost is at most one pass over the names. [`strip_hop_by_hop`] allocates only
+//! if there are several Connection lines.
 
 use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -61,10 +61,10 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 ///
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
 /// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
-/// or a directive that forbids caching. Therefore the fields of this list stay. These fields identify the client and
-/// the request, describe the content, decide which caches are allowed to store the response, or protect the browser.
-/// All other fields that Connection names are removed, as the RFC demands, except the identity header and the fields
-/// with the arms of experiments.
+/// or a directive that forbids caching. Therefore the fields of this list stay. For example, these fields identify the
+/// client, contain a condition, describe the content, decide which caches are allowed to store the response, or protect
+/// the browser. All other fields that Connection names are removed, as the RFC demands, except the identity header and
+/// the fields with the arms of experiments.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -226,7 +226,7 @@ pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: HeaderValue) {
 
 /// Returns the entry of edgeshim in Via. `version` is the version of the received message.
 pub(super) fn via(version: Version) -> HeaderValue {
-    // In a constant, the values are checked when edgeshim is compiled.
+    // The constants are checked when edgeshim is compiled.
     match version {
         Version::HTTP_2 => const { HeaderValue::from_static(PSEUDONYM_2_0) },
         Version::HTTP_09 | Version::HTTP_10 => const { HeaderValue::from_static(PSEUDONYM_1_0) },

@@ -16,7 +16,8 @@ use super::values::{Lines, only_line};
 /// The longest valid host name, in bytes, without the port. No name in DNS is longer (RFC 1035 §2.3.4).
 const LONGEST_NAME: usize = 255;
 
-/// Whether a host name can contain a byte. The table is faster than comparisons, and each request needs it.
+/// Whether a host name can contain a byte. The host of each request is checked, and the table is faster than
+/// comparisons.
 static IS_NAME_BYTE: [bool; 256] = {
     let mut all = [false; 256];
     let mut byte = 0_u8;

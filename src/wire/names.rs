@@ -35,7 +35,7 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The default name of the identity header, in which a CDN sends its configured provider name. edgeshim sends the
-/// provider to the origin in this field, whatever name is configured for the identity header.
+/// provider to the origin in this field, even if another name is configured for the identity header.
 pub static X_CDN_PROVIDER: HeaderName = HeaderName::from_static("x-cdn-provider");
 /// RFC 9209: how an intermediary handled a response, for example why it generated the response itself.
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

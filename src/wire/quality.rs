@@ -76,8 +76,8 @@ pub(crate) fn coding_acceptance(members: Members<'_>) -> Acceptance {
     Acceptance { gzip: gzip > 0 && gzip >= identity, br: br > 0 && br >= gzip && br >= identity }
 }
 
-/// Returns the form of an error body that the client can use. `accept` is the complete Accept, as one line. It is empty
-/// if the field is missing.
+/// Returns the form of an error body that the client can use. `accept` is the complete Accept, as one line. `accept` is
+/// empty if the field is missing.
 ///
 /// Almost every Accept of a browser ends with `*/*`, so only the *named* types show whether the browser loads a page or
 /// an image. A type that is not named has the weight of the wildcard that covers the type, or 0 if no wildcard covers

@@ -12,8 +12,8 @@ pub(crate) fn values<'t>(target: &'t str, name: &'t str) -> impl Iterator<Item =
     pairs.filter(move |(found, _)| is_name(found, name)).map(|(_, value)| percent_decode_str(value).collect())
 }
 
-/// Removes the parameters with one of `names` from the query of `target`. If no parameter remains, the `?` is removed
-/// too. Returns `None` if the query has no such parameter.
+/// Removes the parameters whose name is in `names` from the query of `target`. If no parameter remains, the `?` is
+/// removed too. Returns `None` if the query has no parameter to remove.
 pub(crate) fn without<N: AsRef<str>>(target: &str, names: &[N]) -> Option<String> {
     let (path, rest) = target.split_once('?')?;
     let (query, fragment) = without_fragment(rest);
@@ -30,8 +30,8 @@ pub(crate) fn without<N: AsRef<str>>(target: &str, names: &[N]) -> Option<String
     Some(kept)
 }
 
-/// Returns the target of a request without the parameters with one of `names`, or `None` if the target has none of
-/// them.
+/// Returns the target of a request without the parameters whose name is in `names`, or `None` if the target has none of
+/// these parameters.
 pub(crate) fn uri_without(uri: &Uri, names: &[String]) -> Option<Uri> {
     let target = uri.path_and_query().filter(|target| target.query().is_some())?;
     let target = PathAndQuery::try_from(without(target.as_str(), names)?).ok()?;
@@ -40,8 +40,8 @@ pub(crate) fn uri_without(uri: &Uri, names: &[String]) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Removes the parameters with one of `names` from a field value that is a URL. Returns `None` if the URL has none of
-/// these parameters.
+/// Removes the parameters whose name is in `names` from a field value that is a URL. Returns `None` if the URL has none
+/// of these parameters.
 pub(crate) fn url_without(line: &HeaderValue, names: &[String]) -> Option<HeaderValue> {
     // Bytes that are not UTF-8 are not allowed in a URL, so they may be replaced.
     HeaderValue::try_from(without(&String::from_utf8_lossy(line.as_bytes()), names)?).ok()

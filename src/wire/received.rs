@@ -27,11 +27,12 @@ use super::values;
 #[derive(Debug)]
 pub struct Received {
     /// The body from hyper. `None` means that nothing is read from a connection: the message has no content, even if
-    /// the head declares content, or the body was made by [`Received::unread`].
+    /// the head declares content, or the body was made by [`Received::unread`] or [`Received::complete`].
     incoming: Option<Incoming>,
     is_h2: bool,
-    /// The last frames of an HTTP/2 body, while they wait for `END_STREAM`. The box keeps [`Received`] small, because
-    /// each layer moves the body and few bodies need this field.
+    /// The last frames of an HTTP/2 body, while they wait for `END_STREAM`, or the frames of a body from
+    /// [`Received::complete`]. The box keeps [`Received`] small, because each layer moves the body and few bodies need
+    /// this field.
     held: Option<Box<Held>>,
     /// Called with the body from hyper if this value is dropped before the end of the body.
     discard: Option<fn(Incoming)>,
@@ -43,6 +44,21 @@ struct Held {
     last: Bytes,
     /// The trailers that arrived after `last`.
     trailers: Option<HeaderMap>,
+}
+
+impl Held {
+    /// Takes the next frame out. Returns `None` if no frame is left.
+    fn release(held: &mut Option<Box<Self>>) -> Option<Frame<Bytes>> {
+        let ready = held.as_mut()?;
+        let last = std::mem::take(&mut ready.last);
+        if last.is_empty() {
+            return held.take().and_then(|held| held.trailers).map(Frame::trailers);
+        }
+        if ready.trailers.is_none() {
+            *held = None;
+        }
+        Some(Frame::data(last))
+    }
 }
 
 /// The reason why a body is incomplete.
@@ -100,9 +116,16 @@ impl Received {
         Self { incoming: None, is_h2: false, held: Some(Box::default()), discard: None }
     }
 
+    /// Returns a body that has been read completely.
+    pub(crate) fn complete(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let is_empty = data.is_empty() && trailers.is_none();
+        let held = (!is_empty).then(|| Box::new(Held { last: data, trailers }));
+        Self { incoming: None, is_h2: false, held, discard: None }
+    }
+
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Self { incoming, is_h2, held, .. } = self;
-        let Some(incoming) = incoming else { return Poll::Ready(None) };
+        let Some(incoming) = incoming else { return Poll::Ready(Held::release(held).map(Ok)) };
         if *is_h2 {
             return poll_h2(incoming, held, cx);
         }
@@ -142,9 +165,9 @@ impl Body for Received {
 
     fn size_hint(&self) -> SizeHint {
         match (&self.incoming, &self.held) {
-            (None, _) => SizeHint::with_exact(0),
+            (None, None) => SizeHint::with_exact(0),
             (Some(incoming), None) => incoming.size_hint(),
-            (Some(_), Some(held)) => SizeHint::with_exact(held.last.len() as u64),
+            (_, Some(held)) => SizeHint::with_exact(held.last.len() as u64),
         }
     }
 }
@@ -155,17 +178,8 @@ fn poll_h2(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
     loop {
-        if let Some(ready) = held.as_mut().filter(|_| incoming.is_end_stream()) {
-            let last = std::mem::take(&mut ready.last);
-            let frame = if last.is_empty() {
-                held.take().and_then(|held| held.trailers).map(Frame::trailers)
-            } else {
-                if ready.trailers.is_none() {
-                    *held = None;
-                }
-                Some(Frame::data(last))
-            };
-            return Poll::Ready(frame.map(Ok));
+        if held.is_some() && incoming.is_end_stream() {
+            return Poll::Ready(Held::release(held).map(Ok));
         }
         let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
             Some(frame) => frame.map_err(Broken::Transport)?,

@@ -20,7 +20,7 @@ struct Traffic {
     is_broken: bool,
     /// Whether the second shim restarts before each look.
     restarts: bool,
-    /// Whether the clients stay where they were.
+    /// Whether all clients stay at akamai, whatever the weights are.
     is_stuck: bool,
     looks: usize,
     /// How many queries to Prometheus had an offset.
@@ -125,7 +125,7 @@ const TARGET: &str = "[[target]]\nname = \"html\"\ndns = [\"pdns\"]\nzone = \"ex
                       fastly = { cname = \"f.fastly.example\" } }\n";
 
 impl Stage {
-    /// fastly has no traffic at the start.
+    /// Starts two shims and a DNS service. At the start, akamai has all traffic.
     fn new(ramp: &str) -> Self {
         let dns = Dns::start();
         let traffic = Arc::new(Mutex::new(Traffic::default()));
@@ -258,7 +258,7 @@ fn ramp_when_all_providers_fail_then_goes_on() {
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
 }
 
-/// The guards whose figures are not the 5xx, each with the beginning of its figures if fastly is `BAD`.
+/// The guards that read other figures than the 5xx, and the beginning of these figures if fastly is `BAD`.
 const FURTHER_GUARDS: [(&str, &str); 3] = [
     ("beacons_per_minute = 50.0", "beacons "),
     ("p95_ratio = 1.2", "p95 of the pull time "),
@@ -369,7 +369,7 @@ fn ramp_when_share_does_not_arrive_then_stops_with_1_and_weights_stay() {
     assert!(ended.err.contains("--resume") && ended.err.contains("rollback 1"), "{ended:?}");
 }
 
-/// Starts a ramp that stays in its first step, and waits until it has looked a few times.
+/// Starts a ramp that stays in its first step, and waits until the ramp has looked a few times.
 fn soaking(stage: &Stage) -> Child {
     let config = std::fs::read_to_string(stage.desk.dir.join("balance.toml")).expect("the configuration");
     stage.desk.dir.write("balance.toml", config.replace("soak = \"150ms\"", "soak = \"1h\""));

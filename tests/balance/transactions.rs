@@ -51,7 +51,8 @@ impl Stage {
     }
 }
 
-/// Each kind of failure, with its name and a part of its message. A write that is cut can have been made.
+/// Each kind of failure, with its name and a part of its message. With the failure `cut`, the write is made, but the
+/// response is missing.
 fn failures() -> Vec<(&'static str, Plant, &'static str)> {
     vec![
         ("401", Plant::Status(401), "the API rejects the key (401)"),

@@ -5,8 +5,8 @@ use super::*;
 /// How long a test waits for several acts.
 const LONG: std::time::Duration = PATIENCE.saturating_mul(4);
 
-/// One target for each service, with the names a, b, …, and the node NAME.example.com. Its provider fastly has the
-/// probe. Each call of a service may take very long.
+/// One target for each service, with the names a, b, …, and the node NAME.example.com. The provider fastly of each
+/// target has the probe. Each call of a service may take very long.
 fn desk_of_targets(services: &[&Dns], edge: &Edge) -> Desk {
     let mut config = KEYS.to_owned();
     for (name, dns) in ["a", "b"].iter().zip(services) {
@@ -74,7 +74,7 @@ fn act_when_dns_service_of_another_target_hangs_then_is_made() {
 }
 
 #[test]
-fn act_when_edge_is_up_before_its_turn_to_write_then_is_not_made() {
+fn act_when_edge_is_up_again_before_the_act_may_be_written_then_is_not_made() {
     let (one, other, edge) = (Dns::start(), Dns::start(), Edge::start());
     let desk = desk_of_targets(&[&one, &other], &edge);
     let (arrived, go_on) = (Gate::default(), Gate::default());
@@ -115,10 +115,10 @@ fn act_when_shims_do_not_answer_then_next_act_does_not_wait() {
         edge.set(status);
         let made = || watch.text().matches(&format!("html: fastly {part}")).count() == acts.div_ceil(2);
         assert!(wait_until(LONG, made), "{acts}: {}", watch.text());
-        // If an act waited for the announcement of the act before, one announcement for each earlier act had begun.
+        // If this act had waited for the announcement of the previous act, each earlier announcement would have begun.
         shim.count() + 1 < acts
     };
-    // Each announcement takes 3 seconds, so some of these acts are made before the announcement of the act before.
+    // Each announcement takes 3 seconds, so some of these acts are made before the previous act is announced.
     let acts = (1..9).find(|&acts| is_late(acts)).expect("an act that does not wait");
     let text = watch.stop();
     assert_eq!(text.matches(" is made, but not announced: ").count(), acts, "{text}");
@@ -150,7 +150,7 @@ fn act_when_route_53_is_never_in_sync_then_next_act_does_not_wait_and_a_signal_e
     assert!(wait_until(LONG, || state().looks > looks));
     signal(&person, "INT");
     let ended = ended(person);
-    let part = "perhaps not all DNS servers of aws have it yet: a signal has ended the wait";
+    let part = "perhaps not all DNS servers of aws have them yet: a signal has ended the wait";
     assert!(ended.code == 0 && ended.out.contains("Done (") && ended.err.contains(part), "{ended:?}");
     let text = watch.stop();
     assert!(text.matches(part).count() == 1 && text.contains("stopped; no provider is away\n"), "{text}");

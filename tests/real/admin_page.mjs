@@ -113,7 +113,8 @@ async function incident() {
   await page.context().close()
 }
 
-// Everything is reachable by Tab, and the arrow keys read a chart.
+// The controls, the providers and the charts are reachable by Tab. Home moves to the start of a chart and reads it, and Enter on a
+// provider hides its lines.
 async function keyboard() {
   const page = await open('incident')
   await live(page)
@@ -146,7 +147,8 @@ async function keyboard() {
   await page.context().close()
 }
 
-// An event that is posted shows on another open page within two seconds, also as a line on a chart.
+// An event that is posted shows on another open page within two seconds, also as a line on a chart. Another site can neither post an event
+// nor read the page.
 async function event() {
   const [page, other] = [await open('quiet'), await open('quiet')]
   await live(page)
@@ -180,7 +182,7 @@ async function event() {
   await other.context().close()
 }
 
-// The form, then the page of a process without a history.
+// The form refuses a wrong token and accepts the right one. Then the page of a process without a history shows a posted event.
 async function logIn() {
   const page = await open('locked', 'phone')
   problems.splice(0, problems.length, ...problems.filter((text) => !text.includes('401')))

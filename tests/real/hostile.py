@@ -107,7 +107,7 @@ def continuation(port, _count):
 
 
 def empty_continuation(port, _count):
-    """A header block of empty CONTINUATION frames that does not end."""
+    """An endless header block of empty CONTINUATION frames."""
 
     def frames():
         yield frame(HEADERS, 0, 1, HEAD)

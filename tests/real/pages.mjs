@@ -70,7 +70,7 @@ async function looksRight(page, tag, words) {
   assert.ok(!wide, `${tag}: the page is wider than the window`)
 }
 
-// Checks all rules of axe-core, including target-size, a rule of WCAG 2.2 that is off by default.
+// Checks the default rules of axe-core and target-size, a rule of WCAG 2.2 that is off by default.
 async function accessible(page, what) {
   const { violations } = await page.evaluate(() => axe.run({ rules: { 'target-size': { enabled: true } } }))
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`)
@@ -292,7 +292,7 @@ async function reloadsByItself() {
   await context.close()
 }
 
-// A page that is the response to a form is never reloaded automatically, because the form would be sent again.
+// A page that is the response to a form has no countdown, because a reload would send the form again.
 async function asksNothingTwice() {
   const context = await reader({ locale: 'en-US' })
   const page = await timed(context)
@@ -334,7 +334,7 @@ async function livesWithLess() {
   await context.close()
 }
 
-// The printed page has no buttons, and shows the targets of the links.
+// The printed page has no buttons, and shows the targets of the links. With reduced motion, the bar is hidden.
 async function prints() {
   const context = await reader({ locale: 'en-US' })
   const page = await context.newPage()

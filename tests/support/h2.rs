@@ -1,6 +1,5 @@
 //! HTTP/2 clients, which use hyper. `connect` and `H2` use no TLS (prior knowledge). `handshake` uses any open stream,
-//! for example a TLS stream. The module `frames` sends frames that
-//! hyper would not send.
+//! for example a TLS stream. The module `frames` sends frames that hyper would not send.
 
 use super::PATIENCE;
 use super::http1::{self, Fields};

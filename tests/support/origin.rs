@@ -62,8 +62,7 @@ pub enum After {
     Keep,
     /// The origin closes the connection normally (FIN).
     Close,
-    /// The origin resets the connection (RST). A Unix socket has no reset, so the origin closes the
-    /// socket normally.
+    /// The origin resets the connection (RST). A Unix socket has no reset, so the origin closes the socket normally.
     Reset,
 }
 

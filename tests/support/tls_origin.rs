@@ -77,7 +77,7 @@ impl Authority {
 /// What the origin sends after the handshake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// A 200 with the version of HTTP as the body, on HTTP/1.1 or HTTP/2.
+    /// A 200 on HTTP/1.1 or HTTP/2. The body has the version of HTTP and the target.
     Version,
     /// A body that ends with the connection. The connection ends with `close_notify`.
     UntilClose,
@@ -87,7 +87,7 @@ pub enum Reply {
     Echo,
 }
 
-/// A connection as the origin saw it.
+/// What the origin saw in a handshake that has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
     /// The protocol that ALPN chose.

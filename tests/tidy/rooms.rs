@@ -21,8 +21,8 @@ const FLOORS: &[&[&str]] = &[
     &["fault", "ids", "wire", "clock", "regular_file"],
 ];
 
-/// The required order of the `mod` lines in `lib.rs`. `clock` and `regular_file` are not in this list, because
-/// they are allowed anywhere among the other rooms of their floor.
+/// The required order of the `mod` lines in `lib.rs`. `clock` and `regular_file` are not in this list: they are
+/// allowed anywhere among the other rooms of their floor.
 const READING_ORDER: &[&str] = &[
     "cli",
     "serve",

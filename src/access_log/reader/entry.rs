@@ -40,8 +40,8 @@ pub(crate) struct Entry<'l> {
     pub(crate) why: Text<'l>,
 }
 
-/// The number of keys without which a line is rejected. In the set of the keys of a line, each key has a bit. These
-/// necessary keys have the lowest bits.
+/// The number of necessary keys. A line that lacks a necessary key is rejected. In the set of the keys of a line, each
+/// key has a bit, and the necessary keys have the lowest bits.
 const NEEDED: u32 = 7;
 
 /// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty

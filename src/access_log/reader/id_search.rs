@@ -13,8 +13,8 @@ use super::ncsa::NcsaLine;
 pub(crate) enum Found<'l> {
     /// The request with this id.
     Request(Entry<'l>),
-    /// A line of a local endpoint whose query has this id, which is usually a beacon. A beacon shows that a browser
-    /// displayed the page with this id.
+    /// A line of a local endpoint, usually of a beacon. The query has this id as a parameter. A beacon shows that a
+    /// browser displayed the page with this id.
     Beacon(Entry<'l>),
     /// A beacon in the format combined or etsy.
     NcsaBeacon(NcsaLine<'l>),

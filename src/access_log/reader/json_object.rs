@@ -7,8 +7,8 @@ use memchr::memchr2;
 
 use crate::wire::json::is_active;
 
-/// The deepest nesting of lists and objects that the reader skips. edgeshim writes none; a program that ships logs can
-/// add some.
+/// The deepest nesting of lists and objects that the reader skips. edgeshim writes no lists and no nested objects, but
+/// a program that ships logs can add them.
 const DEEPEST: u32 = 64;
 
 /// A JSON value.

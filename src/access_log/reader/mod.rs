@@ -1,4 +1,4 @@
-//! Reads access logs of edgeshim in the format json. In the formats combined and etsy, it finds only beacons.
+//! Reads access logs of edgeshim in the format json. In the formats combined and etsy, the reader finds only beacons.
 //! [`explain ID`](crate::cli), `verify-log` and `bundle` use this reader. The writer of the format is
 //! [`formats`](super::formats), and a test reads what the writer writes.
 //!
@@ -27,8 +27,8 @@ use self::entry::Entry;
 use self::id_search::{Found, IdSearch};
 use crate::wire::trace_context::valid_request_id;
 
-/// Counts the requests with an id in a log in two ways: by the search, and by reading every line. Returns both numbers.
-/// `None`: the id is not valid. The fuzz target uses this function.
+/// Counts the requests in a log that have the id `id`. Returns two numbers: the number that the search finds, and the
+/// number after a read of every line. `None`: the id is not valid. The fuzz target uses this function.
 pub fn outcome(log: &[u8], id: &str) -> Option<[usize; 2]> {
     if !valid_request_id(id.as_bytes()) {
         return None;

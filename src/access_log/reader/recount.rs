@@ -14,7 +14,7 @@ use crate::metrics::describe::{self, Handle, Metric};
 use crate::wire::decimal;
 
 /// The largest number of cells, and the largest size of their keys in bytes. edgeshim has far fewer combinations of
-/// labels, so a log with more of them is not from edgeshim.
+/// labels, so a log that exceeds a limit is not from edgeshim.
 const MOST_CELLS: usize = 100_000;
 const MOST_KEY_BYTES: usize = 32 << 20;
 
@@ -203,7 +203,8 @@ impl Recount {
 pub(crate) enum Exactness {
     /// The counter and the line are written at the same moment, at the end of a request.
     AtEnd,
-    /// The counter is increased before the end of the request, so requests in flight can be counted without a line.
+    /// The counter is increased before the end of the request. So it can already include requests in flight, which have
+    /// no line yet.
     Early,
     /// The log does not contain everything that the counter counts.
     Approximate,
@@ -269,8 +270,8 @@ const SHIELD_PULLS: Counted = Counted::new(&describe::SHIELD_PULLS, Exactness::E
 const PROBE_PULLS: Counted = Counted::new(&describe::PROBE_PULLS, Exactness::Early);
 const RETRY_PULLS: Counted = Counted::new(&describe::RETRY_PULLS, Exactness::Early);
 const BEACONS: Counted = Counted { labels: &[], ..Counted::new(&describe::BEACONS, Exactness::AtEnd) };
-/// A line has at most one fault, but a request can have two faults. After the first fault, the stand-in can fail too. A
-/// body that a page has replaced can also fail while its rest is read.
+/// A line has at most one fault, but a request can have two faults. After a fault of the origin, the body of the
+/// stand-in can fail too. A body that a page has replaced can also fail while its rest is read.
 const ORIGIN_FAULTS: Counted = Counted::new(&describe::ORIGIN_FAULTS, Exactness::Approximate);
 /// A line has only the first guard that applied.
 const CACHE_GUARDS: Counted = Counted::new(&describe::CACHE_GUARDS, Exactness::Approximate);

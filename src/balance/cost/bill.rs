@@ -46,7 +46,7 @@ impl Tariff {
     }
 }
 
-/// Returns the bills of all CDNs that have a price or samples, by name.
+/// Returns the bills of all CDNs that have a price or samples, sorted by name.
 pub(crate) fn bills(tariffs: &[Tariff], samples: &Samples) -> Vec<Bill> {
     let mut names: Vec<&String> = tariffs.iter().map(|tariff| &tariff.provider).collect();
     names.extend(samples.providers.keys());
@@ -60,8 +60,8 @@ pub(crate) fn unusable(tariff: &Tariff, outlook: &Outlook) -> Option<String> {
     let step = outlook.step.filter(|step| *step != SLOT_SECONDS)?;
     matches!(tariff.meter, Meter::P95(_)).then(|| {
         format!(
-            "{}: the bill is unknown, because its samples are {step} seconds apart, but the meter p95 needs a sample \
-             for each 5 minutes, also for 5 minutes without traffic",
+            "{}: the bill is unknown, because the samples are {step} seconds apart, but the meter p95 needs a \
+             sample for each 5 minutes, also for 5 minutes without traffic",
             tariff.provider
         )
     })
@@ -114,10 +114,10 @@ fn coverage(provider: &str, month: Month, outlook: &Outlook) -> Vec<String> {
         ));
     }
     if outlook.step.is_none() {
-        notes.push(format!("{provider}: the forecast is unknown, because there is only one sample"));
+        notes.push(format!("{provider}: the forecast is unknown, because all samples begin in the same 5 minutes"));
     } else if outlook.missing() > 0 && outlook.days() < 2 {
         notes.push(format!(
-            "{provider}: the forecast has no range, because its samples cover only {} days, and fewer than 2 complete \
+            "{provider}: the forecast has no range, because the samples cover only {} days, and fewer than 2 complete \
              days",
             days(outlook.covered)
         ));
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn p95_bill_when_samples_are_hourly_then_is_unknown() {
         let bill = only(tariff(Meter::P95(Price(1)), None), &samples((0..48).map(|hour| (hour * 12, GB))));
-        assert!(bill.so_far.is_none() && bill.notes[0].contains("its samples are 3600 seconds apart"), "{bill:?}");
+        assert!(bill.so_far.is_none() && bill.notes[0].contains("the samples are 3600 seconds apart"), "{bill:?}");
     }
 
     #[test]
@@ -278,6 +278,6 @@ mod tests {
         let few = only(by_bytes(None), &samples((0..36).map(|slot| (slot, GB))));
         assert!(few.notes[0].contains("cover only 0.125 days"), "{:?}", few.notes);
         let one = only(by_bytes(None), &samples([(3, GB)].into_iter()));
-        assert!(one.forecast.is_none() && one.notes.iter().any(|note| note.contains("only one sample")), "{one:?}");
+        assert!(one.forecast.is_none() && one.notes.iter().any(|note| note.contains("the same 5 minutes")), "{one:?}");
     }
 }

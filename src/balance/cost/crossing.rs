@@ -10,9 +10,9 @@ use super::forecast::Outlook;
 use super::samples::{Samples, Series, Volume};
 use super::tariff::Tariff;
 
-/// Returns a sentence for each CDN whose forecast for the month of the samples crosses its commit or the end of a tier.
-/// If a forecast is unknown, the sentence says why. `before` and `after` are the weights of the CDNs
-/// that DNS gives to clients, before and after the change.
+/// Returns a sentence for each CDN whose forecast for the month of the samples crosses its commit or the end of a tier
+/// because of the change. If a forecast is unknown, a sentence says why. `before` and `after` have the CDNs that are
+/// served before and after the change, with their weights.
 pub(crate) fn crossings(
     tariffs: &[Tariff],
     samples: &Samples,
@@ -41,8 +41,8 @@ pub(crate) fn crossings(
     let total = total(samples, before);
     let Some(all) = Outlook::new(&total, samples.month).filter(|all| all.step.is_some()) else {
         return vec![format!(
-            "whether this change crosses a commit or a tier is unknown, because there are fewer than two times \
-             in {} for which all served CDNs have samples",
+            "whether this change crosses a commit or a tier is unknown, because there are fewer than two periods \
+             of {} for which all served CDNs have samples",
             samples.month
         )];
     };
@@ -196,7 +196,7 @@ mod tests {
         let mut apart = half(&[("a", 2), ("b", 2)]);
         apart.providers.entry("b".to_owned()).and_modify(|series| series.0.retain(|slot, _| *slot > 5_000));
         let texts = crossings(&tariffs, &apart, &before, &after);
-        assert!(texts.len() == 1 && texts[0].contains("fewer than two times in 2026-11"), "{texts:?}");
+        assert!(texts.len() == 1 && texts[0].contains("fewer than two periods of 2026-11"), "{texts:?}");
         // Hourly samples have no 95th percentile of 5 minutes.
         let mut hourly = half(&[("a", 2)]);
         hourly.providers.entry("a".to_owned()).and_modify(|series| series.0.retain(|slot, _| slot % 12 == 0));

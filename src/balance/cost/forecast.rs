@@ -37,7 +37,7 @@ impl Usage {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filling {
     volume: Volume,
-    /// How long the time with this traffic is, in seconds.
+    /// The length of the time with this traffic, in seconds.
     covered: u64,
     /// The bytes of each slot.
     slots: Vec<u128>,
@@ -68,7 +68,7 @@ pub(crate) struct Outlook {
     month: Month,
     known: Volume,
     slots: Vec<u128>,
-    /// The length of the period of a sample, in seconds. `None`: there is only one sample.
+    /// The length of the period of a sample, in seconds. `None`: all samples are in one slot.
     pub step: Option<u64>,
     /// The time with samples, in seconds.
     pub covered: u64,
@@ -155,8 +155,8 @@ impl Outlook {
         if self.days.is_empty() { self.all.clone() } else { self.days.iter().fold(Filling::default(), Filling::plus) }
     }
 
-    /// Returns the forecast of the traffic of the whole month. `None`: there is only one sample, so the length of its
-    /// period is unknown.
+    /// Returns the forecast of the traffic of the whole month. `None`: all samples are in one slot, so the length of
+    /// the period of a sample is unknown.
     pub(crate) fn forecast(&self) -> Option<Forecast> {
         self.step?;
         if self.missing() == 0 {
@@ -177,8 +177,8 @@ impl Outlook {
 /// are dropped. The number of dropped slots is rounded down. `missing` is the number of slots without samples. These
 /// slots have the distribution of `filling`.
 fn percentile(known: &[u128], filling: &[u128], missing: u128) -> u128 {
-    // A known slot has the weight 1. Each slot of the filling has an equal part of the number of missing slots as its
-    // weight. All weights are multiplied by the length of the filling, so that they are whole numbers.
+    // A known slot has the weight 1. The weight of each slot of the filling is the number of missing slots, divided by
+    // the length of the filling. All weights are multiplied by this length, so that they are whole numbers.
     let missing = if filling.is_empty() { 0 } else { missing };
     let each = filling.len().max(1) as u128;
     let dropped = (known.len() as u128 + missing) / 20 * each;

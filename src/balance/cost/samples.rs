@@ -187,9 +187,7 @@ impl Samples {
 
     fn add(&mut self, provider: &str, slot: u32, volume: Volume) -> Result<(), String> {
         if !self.providers.contains_key(provider) && self.providers.len() == MAX_PROVIDERS {
-            return Err(format!(
-                "has a provider more than the limit; write samples of at most {MAX_PROVIDERS} providers"
-            ));
+            return Err(format!("has one provider too many; write samples of at most {MAX_PROVIDERS} providers"));
         }
         let sum = self.providers.entry(provider.to_owned()).or_default().0.entry(slot).or_default();
         let mut after = sum.plus(volume);

@@ -61,7 +61,7 @@ impl Charges {
 }
 
 impl Tariff {
-    /// Returns what must be paid for a month. Every part is rounded once.
+    /// Returns what must be paid for a month.
     pub(crate) fn charges(&self, quantity: u128, volume: Volume) -> Charges {
         let commit = self.commit.unwrap_or(0);
         let above = quantity.saturating_sub(commit);

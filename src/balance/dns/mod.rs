@@ -150,8 +150,8 @@ impl Service {
     }
 }
 
-/// Checks whether the weights in DNS follow from the modes and weights in the record. If they do not, someone has
-/// changed the record without edgeshim, and the result is `Edited`.
+/// Checks whether the weights in DNS follow from the modes and weights in the record. If they do not, for
+/// example because someone has changed the record without edgeshim, the result is `Edited`.
 fn with_checked_weights(grid: Grid, target: &TargetKeys, holding: Holding) -> Holding {
     let Holding::Ours(record) = holding else { return holding };
     let served = record.shares.served();

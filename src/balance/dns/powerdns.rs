@@ -67,8 +67,8 @@ impl PowerDns {
         let (name, status, zone) = (&self.name, reply.status, &target.zone);
         match status {
             401 | 403 => format!(
-                "{name}: the API rejects the key ({status}); set key of this DNS service to the value of api-key in \
-                 pdns.conf"
+                "{name}: the API rejects the key ({status}); in balance.toml, the key of this DNS service must be the \
+                 value of api-key in pdns.conf"
             ),
             404 => {
                 format!("{name}: there is no zone {zone}{said}; create the zone, or correct the key zone of the target")
@@ -162,8 +162,8 @@ impl PowerDns {
             };
             let expected = if expected.is_empty() { "no CNAME" } else { &expected };
             return Answers::Wrong(format!(
-                "a lookup at {address} answers {wrong} instead of {expected}; if it is SERVFAIL, set \
-                 enable-lua-records=yes in pdns.conf"
+                "a lookup at {address} answers {wrong} instead of {expected}; if the answer is SERVFAIL, \
+                 set enable-lua-records=yes in pdns.conf"
             ));
         }
         Answers::Right
@@ -209,7 +209,10 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
         return match lua {
             Some(Holding::Ours(record) | Holding::Edited(record, _)) => Holding::Edited(
                 record,
-                format!("another record is beside it ({}), which a change deletes", described(LUA)),
+                format!(
+                    "the name also has records that edgeshim did not write ({}); a change deletes them",
+                    described(LUA)
+                ),
             ),
             _ if rrsets.is_empty() => Holding::Nothing,
             _ => foreign(),
@@ -225,7 +228,7 @@ fn holding(target: &TargetKeys, rrsets: &[&Value]) -> Holding {
                 Holding::Edited(record, "the record is disabled in PowerDNS, so clients get no answer".to_owned())
             }
             Holding::Ours(record) if rrset.get("ttl").and_then(Value::as_u64) != Some(target.ttl.as_secs()) => {
-                Holding::Edited(record, format!("its TTL is not {} s, as in balance.toml", target.ttl.as_secs()))
+                Holding::Edited(record, format!("its TTL is not {} s, the ttl in balance.toml", target.ttl.as_secs()))
             }
             holding => holding,
         },

@@ -1,6 +1,6 @@
 //! The record sets of Route 53: a weighted CNAME for each provider of a node.
 //!
-//! The identifier of a weighted record has the provider, its mode and the weight that a person set, for example
+//! The identifier of a weighted record has the provider, its mode and its weight, for example
 //! `edgeshim fastly obey 15`. If `watch` has taken the provider away, ` away` follows. The element `Weight` has the
 //! weight in DNS, which is 0 for a provider that is not served.
 
@@ -132,17 +132,24 @@ pub(super) fn holding(target: &TargetKeys, sets: &[RecordSet]) -> Holding {
         }
         let cname = target.providers.get(provider).map(|keys| keys.cname.as_str());
         if set.kind != "CNAME" || set.weight.is_none() || !set.others.is_empty() {
-            wrong = Some(format!("the record of {provider} is not a weighted CNAME ({})", set.describe()));
+            wrong = Some(format!(
+                "the record of {provider} is not the weighted CNAME that edgeshim writes ({})",
+                set.describe()
+            ));
         } else if set.ttl != Some(target.ttl.as_secs()) {
-            wrong = Some(format!("the TTL of {provider} is not {} s, as in balance.toml", target.ttl.as_secs()));
-        // If balance.toml no longer has the provider, `refuse` reports the provider by its name.
+            wrong = Some(format!("the TTL of {provider} is not {} s, the ttl in balance.toml", target.ttl.as_secs()));
+        // If balance.toml no longer has the provider, and the provider is served, `refuse` reports the provider by its
+        // name.
         } else if cname.is_some_and(|cname| set.values != [cname]) {
             wrong = Some(format!("the record of {provider} is {}, not the cname in balance.toml", set.describe()));
         }
     }
     let beside: Vec<&RecordSet> = sets.iter().filter(|set| share_of(set).is_none()).collect();
     if !beside.is_empty() {
-        wrong = Some(format!("another record is beside it ({}), which a change deletes", list(&beside)));
+        wrong = Some(format!(
+            "the name also has records that edgeshim did not write ({}); a change deletes them",
+            list(&beside)
+        ));
     }
     let weight = |(set, provider, _): &(&RecordSet, String, Share)| {
         set.weight.filter(|weight| *weight > 0).map(|weight| (provider.clone(), weight))
@@ -203,10 +210,10 @@ mod tests {
     fn record_sets_when_changed_by_hand_then_are_edited() {
         for (name, text, part) in [
             ("TTL", "61", "the TTL of a is not 60 s"),
-            ("Type", "A", "is not a weighted CNAME (A \"a.example.net\")"),
-            ("Weight", "x", "is not a weighted CNAME"),
+            ("Type", "A", "is not the weighted CNAME that edgeshim writes (A \"a.example.net\")"),
+            ("Weight", "x", "is not the weighted CNAME that edgeshim writes"),
             ("SetIdentifier", "edgeshim b obey 5", "b has two records"),
-            ("SetIdentifier", "of another program", "another record is beside it (CNAME \"a.example.net\")"),
+            ("SetIdentifier", "of another program", "records that edgeshim did not write (CNAME \"a.example.net\")"),
         ] {
             let Holding::Edited(_, what) = holding(&target(), &changed(name, text)) else { panic!("{name}") };
             assert!(what.contains(part), "{name}: {what}");

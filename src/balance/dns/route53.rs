@@ -26,7 +26,7 @@ use crate::keys::quote;
 use crate::wire::names::{AUTHORIZATION, CONTENT_TYPE, X_AMZ_DATE};
 use crate::wire::secret::Secret;
 
-/// The region in which Route 53 expects signatures.
+/// The region that signatures for Route 53 must have.
 const REGION: &str = "us-east-1";
 const VERSION: &str = "/2013-04-01";
 const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
@@ -105,9 +105,11 @@ impl Trouble {
         let text = if text.is_empty() { String::new() } else { format!(": {}", quote(text)) };
         let name = if code.is_empty() { status.to_string() } else { format!("{status} {}", quote(code)) };
         let (what, remedy) = match code.as_str() {
-            "InvalidClientTokenId" | "UnrecognizedClientException" => ("AWS does not know the key", "correct key"),
+            "InvalidClientTokenId" | "UnrecognizedClientException" => {
+                ("AWS does not know the key", "correct the value of key")
+            }
             "SignatureDoesNotMatch" | "IncompleteSignature" => {
-                ("AWS rejects the signature", "correct secret, and check the clock of this machine")
+                ("AWS rejects the signature", "correct the value of secret, and check the clock of this machine")
             }
             "RequestExpired" => ("AWS rejects the time of the request", "check the clock of this machine"),
             "AccessDenied" | "AccessDeniedException" => (
@@ -116,7 +118,8 @@ impl Trouble {
             ),
             "NoSuchHostedZone" => {
                 return format!(
-                    "there is no hosted zone {zone_id} ({name}{text}); correct zone_id, for example \"Z148QEXAMPLE8V\""
+                    "there is no hosted zone {zone_id} ({name}{text}); correct the value of zone_id, for example \
+                     \"Z148QEXAMPLE8V\""
                 );
             }
             "InvalidChangeBatch" => (
@@ -285,8 +288,8 @@ impl Route53 {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all DNS servers of Route 53 have the changes. The caller may drop the future, and call this function
-    /// again.
+    /// Waits until all DNS servers of Route 53 have the changes. Returns an error if a call fails, or after
+    /// `IN_SYNC_LIMIT`. The caller may drop the future, and call this function again.
     pub(super) async fn settle(&self) -> Result<(), String> {
         let end = Instant::now() + IN_SYNC_LIMIT;
         loop {
@@ -297,7 +300,7 @@ impl Route53 {
         }
     }
 
-    /// Waits until all DNS servers of Route 53 have a change.
+    /// Waits until all DNS servers of Route 53 have a change. Returns an error if a call fails, or if `end` is near.
     async fn in_sync(&self, id: &str, end: Instant) -> Result<(), String> {
         // The identifier becomes a part of a path, so only letters and digits are accepted.
         let short = id.strip_prefix("/change/").unwrap_or(id);
@@ -344,8 +347,8 @@ fn changes(target: &TargetKeys, writes: &[Write<'_>]) -> Result<Vec<Element>, St
     let (count, bytes) = (old.0 + 2 * new.0, old.1 + 2 * new.1);
     if count > MAX_RECORDS || bytes > MAX_VALUE_BYTES {
         return Err(format!(
-            "for Route 53, the change has {count} records with {bytes} bytes, and one batch can have {MAX_RECORDS} \
-             records with {MAX_VALUE_BYTES} bytes; divide the nodes of {} among several targets",
+            "for Route 53, the change counts as {count} records with {bytes} bytes, and one batch can have \
+             {MAX_RECORDS} records with {MAX_VALUE_BYTES} bytes; divide the nodes of {} among several targets",
             target.name
         ));
     }
@@ -444,7 +447,7 @@ mod tests {
                      <RequestId>1</RequestId></InvalidChangeBatch>";
         for (status, body, part) in [
             (403, error("InvalidClientTokenId"), "AWS does not know the key (403 \"InvalidClientTokenId\": \"why\")"),
-            (403, error("SignatureDoesNotMatch"), "correct secret, and check the clock"),
+            (403, error("SignatureDoesNotMatch"), "correct the value of secret, and check the clock"),
             (403, error("RequestExpired"), "check the clock"),
             (403, error("AccessDenied"), "it needs route53:ListResourceRecordSets"),
             (404, error("NoSuchHostedZone"), "there is no hosted zone Z1"),

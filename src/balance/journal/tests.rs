@@ -239,7 +239,7 @@ fn lock_file_when_a_symbolic_link_then_is_refused_and_link_target_is_unchanged()
 }
 
 #[test]
-fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open() {
+fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_unfinished() {
     let folder = Folder::new();
     for entry in [entry("1", Some(4), 5, "done"), entry("2", Some(5), 6, STARTED), entry("3", Some(5), 5, KEPT)] {
         append(&folder.journal(), &entry);
@@ -251,7 +251,7 @@ fn note_when_no_change_was_made_then_is_listed_and_interrupted_change_stays_open
 }
 
 #[test]
-fn lock_when_its_process_has_not_written_its_name_then_message_says_so_or_has_the_later_name() {
+fn lock_when_taken_then_message_has_the_name_of_its_process_or_says_that_the_name_is_missing() {
     let folder = Folder::new();
     let path = folder.0.join("lock");
     let mut other = appending().open(&path).expect("a new file");

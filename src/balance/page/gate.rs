@@ -1,4 +1,4 @@
-//! Decides who uses the page: the user whom a trusted proxy names, or a person with the token.
+//! Decides who may use the page: the user whom a trusted proxy names, or a person with the token.
 
 use std::io;
 use std::net::IpAddr;

@@ -28,7 +28,7 @@ use super::month_bills::{Stamp, stamp};
 const MAX_AGE: Duration = Duration::from_secs(3);
 /// The time over which the observed shares are measured.
 const WINDOW: Duration = Duration::from_mins(1);
-/// The largest number of looks (readings of the counters) in this time.
+/// The largest number of looks (readings of the counters) in `WINDOW`.
 const MAX_LOOKS: usize = 32;
 /// The largest number of changes that the page shows.
 const HISTORY: usize = 20;
@@ -173,7 +173,7 @@ impl Page {
         let reply = self.caller.call_once(shim, call, &token_field(self.file), b"", PATIENCE).await?;
         match reply.status {
             200 => {}
-            401 => return Err(format!("{shim} needs another shims_token (401)")),
+            401 => return Err(format!("{shim} needs the right shims_token (401)")),
             status => return Err(format!("{shim}/api/summary answers {status}")),
         }
         let summary: Value = serde_json::from_slice(&reply.body).map_err(|_| format!("{shim} sends no JSON"))?;

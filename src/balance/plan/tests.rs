@@ -100,7 +100,7 @@ fn percent_when_set_then_other_providers_keep_their_ratio() {
 }
 
 #[test]
-fn percent_when_others_have_no_ratio_then_is_refused_unless_one_provider_can_get_the_rest() {
+fn percent_when_provider_is_disabled_or_alone_or_several_others_have_weight_0_then_is_refused() {
     let refused = |before: &Shares, providers: &[&str]| {
         plan(&file(providers), &[node(0, ours(before))], permille("a", 500)).expect_err("no plan is possible")
     };

@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
     Fine,
     /// There is no figure. The text says why.
     Unknown(&'static str),
-    /// The figure is above the limit, and worse than the figure of the other providers.
+    /// The figure is beyond the limit. If there is a figure of the other providers, that figure is better.
     Breach {
         /// Whether the numbers exclude chance. If they do not, a breach counts only at two looks in a row.
         is_certain: bool,
@@ -43,13 +43,14 @@ pub(crate) struct Compared<'p> {
     pub has_beacons: bool,
 }
 
-/// Returns the reading of each guard that is on.
+/// Returns the reading of each guard that is on. If there are no other providers, `p95_ratio` and `offload_drop` have
+/// no reading.
 pub(crate) fn read(guard: &GuardKeys, compared: Compared<'_>, growth: &Growth) -> Vec<Reading> {
     let (own, others) = (growth.of(compared.provider), growth.sum(compared.others.iter()));
     let mut readings = Vec::new();
     readings.extend(guard.errors.map(|limit| errors(limit, &own, &others)));
     readings.extend(guard.beacons_per_minute.map(|limit| beacons(limit, growth.seconds, compared, &own, &others)));
-    // Without other providers, these two figures have no meaning.
+    // `p95_ratio` and `offload_drop` only compare the provider with the other providers.
     let has_others = !compared.others.is_empty();
     readings.extend(guard.p95_ratio.filter(|_| has_others).map(|limit| p95(limit, &own, &others)));
     readings.extend(guard.offload_drop.filter(|_| has_others).map(|limit| offload(limit, &own, &others)));

@@ -22,8 +22,8 @@ pub(crate) struct Stopped {
     pub steps: usize,
 }
 
-/// Finds the last change of these targets, which must be part of a ramp of this provider. Changes of `watch` do not
-/// count.
+/// Finds the last change of these targets, which must be part of a ramp of this provider. Changes of `watch` and
+/// failed changes do not count.
 ///
 /// # Errors
 /// Returns a message if the last change is not part of such a ramp, or if the journal does not have the shares before
@@ -62,7 +62,7 @@ pub(crate) fn stopped(journal: &Journal, targets: &[&str], provider: &str) -> Re
 }
 
 /// Returns the end of the ramp to which a change belongs, and what the change does. `None`: the change is not part of a
-/// ramp of these targets.
+/// ramp of this provider and of exactly these targets.
 fn part<'e>(entry: &'e Entry, targets: &[&str], provider: &str) -> Option<(u32, &'e str)> {
     let (end, what) = entry.action.strip_prefix("ramp to ")?.split_once(" %: ")?;
     let has_same_targets = entry.to.len() == targets.len() && targets.iter().all(|name| entry.to.contains_key(*name));

@@ -41,7 +41,7 @@ pub(crate) struct Step<'k> {
     provider: String,
     /// The other providers that are served.
     others: Vec<String>,
-    /// All providers of the target.
+    /// All providers of the targets.
     all: Vec<String>,
     /// The share before the step, in per cent. `None`: an earlier process made the step.
     before: Option<f64>,
@@ -55,7 +55,7 @@ pub(crate) struct Step<'k> {
     looks: Vec<(f64, [f64; 2], [f64; 2])>,
     arrived: Option<Duration>,
     soaked: Duration,
-    /// When the last figures arrived.
+    /// The time of the last look with figures. During the soak, the provider must also have requests at this look.
     seen: Duration,
     /// The guards that the last look showed as broken. Some of these breaches can be chance.
     suspects: Vec<&'static str>,
@@ -73,7 +73,7 @@ pub(crate) struct Parties {
 }
 
 impl<'k> Step<'k> {
-    /// Begins to watch a step that was just made.
+    /// Begins to watch a step.
     pub(crate) fn new(keys: &'k RampKeys, parties: Parties, before: Option<f64>, share: f64, now: Duration) -> Self {
         Self {
             keys,
@@ -94,7 +94,8 @@ impl<'k> Step<'k> {
         }
     }
 
-    /// Takes the growth of the counters since the last look, or the reason why the growth is unknown.
+    /// Takes the growth of the counters since the last look, or the reason why the growth is unknown. Returns what the
+    /// ramp does next.
     pub(crate) fn look(&mut self, now: Duration, growth: Result<&Growth, &str>, has_beacons: bool) -> Next {
         let growth = match growth {
             Ok(growth) if growth.sum(self.all.iter()).pulls > 0.0 => growth,
@@ -167,7 +168,7 @@ impl<'k> Step<'k> {
         Next::Look
     }
 
-    /// Waits for the share to arrive.
+    /// Checks whether the share has arrived. Stops the ramp if the share has not arrived in time.
     fn arriving(&mut self, now: Duration, observed: Option<f64>) -> Next {
         let (wanted, since) = (self.share, now.saturating_sub(self.began));
         let own = self.total.of(&self.provider);
@@ -238,8 +239,8 @@ impl<'k> Step<'k> {
     }
 }
 
-/// Returns the figures of all guards for people: the figures of the recent looks. If the figures of a guard are
-/// unknown, returns the guard's figures of the whole step.
+/// Returns the figures of all guards for people: for each guard the figures of the recent looks or, if these are
+/// unknown, the figures of the whole step.
 fn figures(last: &[Reading], total: &[Reading]) -> String {
     let of = |(last, total): (&Reading, &Reading)| match last.verdict {
         Verdict::Unknown(_) => format!("; {}", total.figures),

@@ -7,8 +7,9 @@ use super::progress::time;
 use crate::balance::ramp_keys::{OnBreach, RampKeys};
 use crate::balance::tables::aligned;
 
-/// Writes the timetable, the weights that a breach puts back, and the guards. `inside` is the share of a step that an
-/// earlier process has made. The soak of this step is repeated. A step takes at least one look and the soak. If figures
+/// Writes the timetable, the weights that a breach puts back, and the guards. `made` is the number of steps that
+/// earlier processes have made. If a ramp is resumed, `inside` is the share of the last of these steps, whose soak is
+/// repeated. `remaining` has the shares of the further steps. A step takes at least one look and the soak. If figures
 /// are missing, a step can take longer than the timetable says.
 pub(crate) fn timetable(keys: &RampKeys, made: usize, inside: Option<&str>, remaining: &[u32]) -> String {
     let (shortest, longest) = (keys.every + keys.soak, keys.arrive + keys.soak);

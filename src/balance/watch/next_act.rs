@@ -7,7 +7,7 @@ use crate::balance::share::{Mode, Shares};
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Everything is as the modes say.
+    /// No act is needed.
     Nothing,
     /// Bring this provider back: its edge is up again.
     Back(String),

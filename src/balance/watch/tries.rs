@@ -1,13 +1,13 @@
-//! Decides when a target is read again, and which troubles are reported. A trouble is reported when it begins and when
-//! it has ended, but not in each round. This file uses no clock: the time since the start is an argument.
+//! Decides when a target is read again, and which troubles are reported. A trouble that lasts several rounds is not
+//! reported in each round. This file uses no clock: the time since the start of the watch is an argument.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The time between two readings of a target if nothing happens. A person can have changed a mode meanwhile.
 const READ_EVERY: Duration = Duration::from_mins(1);
-/// The longest pause after a failed change. If half of `watch.every`, the time between two rounds, is longer, then that
-/// half is the pause. Each try adds two lines to the journal.
+/// The longest pause after a failed change. The pauses grow, because each try adds two lines to the journal. If half of
+/// `watch.every` (the time between two rounds) is longer than this constant, each pause is this half.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// How many rounds in a row must have the trouble `Busy` before this trouble is reported.
 const BUSY_ROUNDS: u32 = 3;
@@ -17,11 +17,12 @@ const BUSY_ROUNDS: u32 = 3;
 pub(crate) enum Trouble {
     /// A DNS service cannot be read.
     Unreadable,
-    /// No edge of the target is down, and the target needs no act now, but each act would be refused.
+    /// No edge of the target is down, but each act would be refused.
     Unfit,
     /// The act that the target needs is refused, or an edge of the target is down and each act would be refused.
     Refused,
-    /// Someone else changes the weights, or the journal cannot be locked or written.
+    /// The watch cannot write now: someone else changes the weights, the nodes cannot be read again, or the journal
+    /// cannot be locked, read or written.
     Busy,
     /// A change failed. The report lists the nodes that could not be put back.
     Failed,
@@ -44,7 +45,7 @@ impl Tries {
     }
 
     /// Makes the target due at once, because an edge of the target has changed its state. If the edge is down now, a
-    /// trouble is reported again.
+    /// trouble that was reported before is reported again.
     pub(crate) fn hurry(&mut self, is_down: bool) {
         self.next = Duration::ZERO;
         if is_down {

@@ -132,7 +132,8 @@ impl<'f> Edges<'f> {
             let last = results.first().map(ToString::to_string).unwrap_or_default();
             self.complain(format!(
                 "all probes fail, and the edges that were not down before belong to several providers; the likely \
-                 cause is the network of this machine, so these probes do not count; the first: {last}"
+                 cause is the network of this machine, so the probes of these edges do not count; the first \
+                 probe: {last}"
             ));
         } else if self.is_blind && !is_blind {
             self.say("the probes count again".to_owned());

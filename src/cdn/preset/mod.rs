@@ -94,7 +94,7 @@ pub(crate) struct Preset {
 /// Whether a CDN requests bodies in br from an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Br {
-    /// The preset does not say.
+    /// The preset does not say whether the CDN requests br.
     Unknown,
     /// The CDN always requests br.
     Yes,

@@ -42,8 +42,7 @@ pub enum Proof {
     Failed(Failure),
 }
 
-/// The reason why a proof failed. If several proofs failed, the reason is that of the failed proof that was checked
-/// first.
+/// The reason why a proof failed. If several proofs failed, this is the reason of the first failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The request does not have the field of the secret.
@@ -136,7 +135,7 @@ pub struct CertificateRule {
     /// must be in this list.
     pub sha256: Vec<[u8; 32]>,
     /// The field in which a trusted proxy reports the certificate. If it is set, the certificate of the connection is
-    /// not read, because the connection is that of the proxy.
+    /// not read, because the connection comes from the proxy.
     pub field: Option<CertificateField>,
 }
 

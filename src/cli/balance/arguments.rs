@@ -13,8 +13,8 @@ use crate::balance::share::Mode;
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 #[command(
-    after_help = "Modes: always (served whatever a probe reports), obey (not served while away), remove (away until \
-        it is set again), no (never served).\n\
+    after_help = "Modes: always (served whatever a probe reports), obey (not served while away), remove (as obey, \
+        but away until the mode or the weight is set again), no (never served).\n\
         Exit code: 0 done or nothing to do, 1 refused or failed, 2 wrong usage or configuration, 3 a ramp was \
         put back.\n\n\
         Examples:\n  \
@@ -68,8 +68,8 @@ pub(super) enum BalanceCommand {
     Cost(CostFlags),
     /// Probe the edges of the CDNs, take a CDN away while its edge is down, and bring it back.
     #[command(
-        after_help = "Modes: always (stays whatever a probe reports), obey (away while the edge is down), remove (away \
-            until it is set again), no (never served).\n\
+        after_help = "Modes: always (stays whatever a probe reports), obey (away while the edge is down), remove (as \
+            obey, but away until the mode or the weight is set again), no (never served).\n\
             Exit code: 0 after a signal, 1 if another watch with this journal runs, 2 if no provider has a probe; with \
             --once 1 if a probe fails.\n\n\
             Examples:\n  \

@@ -137,8 +137,8 @@ fn without_command(flags: Flags) -> Result {
     make_change::run(&file, &flags.way, &targets, request)
 }
 
-/// Returns the targets that have the provider. Each target must have it. With `--all`, one target must have it, and the
-/// other targets are reported.
+/// Returns the targets that have the provider. Without `--all`, each target must have the provider. With `--all`, at
+/// least one target must have the provider, and the targets without the provider are reported.
 fn with_provider<'f>(targets: Vec<&'f TargetKeys>, provider: &str, all: bool) -> Result<Vec<&'f TargetKeys>> {
     let (with, without): (Vec<_>, Vec<_>) =
         targets.into_iter().partition(|target| target.providers.contains_key(provider));

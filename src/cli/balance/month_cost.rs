@@ -39,7 +39,7 @@ pub(super) fn cost(file: &BalanceFile, flags: &CostFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the warnings about the cost of a change: for each commit and each tier limit that the forecast crosses
+/// Prints the warnings about the cost of a change: for each commit and each end of a tier that the forecast crosses
 /// because of the change, and for an unknown cost.
 pub(super) fn warn_about_cost(file: &BalanceFile, plan: &Plan) {
     for warning in warnings(file, plan) {

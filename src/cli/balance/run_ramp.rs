@@ -205,7 +205,7 @@ impl Ramp<'_> {
         }
     }
 
-    /// Prints warnings about causes of misleading figures.
+    /// Warns about two causes of misleading figures: other targets, and beacons that are not counted.
     fn warn(&self, snapshot: &Snapshot) {
         let file = self.change.file;
         let is_other = |target: &&TargetKeys| !self.change.targets.iter().any(|one| one.name == target.name);
@@ -380,7 +380,7 @@ impl Ramp<'_> {
                         complain!("warning: {warning}");
                     }
                     complain!(
-                        "the weights are back ({}); when the fault is mended, go on with: edgeshim balance ramp -t {} \
+                        "the weights are back ({}); when the cause is mended, go on with: edgeshim balance ramp -t {} \
                          -p {} --resume",
                         made.entry.id,
                         self.targets(),

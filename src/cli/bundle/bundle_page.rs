@@ -16,7 +16,7 @@ use crate::access_log::reader::entry::shown;
 use crate::access_log::reader::recount::Counters;
 use crate::admin;
 
-/// The largest numbers of rows in the tables of the page. The files of the bundle have more rows.
+/// The largest numbers of rows in the tables of the page. The files of the bundle can have more rows.
 const MOST_FAILURES: usize = 200;
 const MOST_COUNTS: usize = 100;
 const MOST_ROWS: usize = 50;
@@ -235,7 +235,7 @@ fn outages(collected: &Collected) -> Vec<Outage> {
     list.into_iter().flatten().take(MOST_ROWS).filter_map(outage).collect()
 }
 
-/// Unites times that overlap, so that the areas of a chart do not overlap.
+/// Unites periods that overlap, so that the areas of a chart do not overlap.
 fn united(mut times: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     times.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut united: Vec<(f64, f64)> = Vec::new();
@@ -277,7 +277,7 @@ fn providers(page: &mut Html, collected: &Collected) {
 /// The lines of a chart. A number that is not known is `None`.
 type Lines = Vec<Vec<Option<f64>>>;
 
-/// Returns a number as a text, with its unit if it has a unit.
+/// A function that writes a number as a text, with a unit if the number has one.
 type Unit = fn(Option<f64>) -> String;
 
 fn history(page: &mut Html, about: &About<'_>, collected: &Collected) {

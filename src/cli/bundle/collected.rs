@@ -26,7 +26,7 @@ pub(super) struct Collected {
     pub(super) problems: Vec<String>,
 }
 
-/// The ranges of the history. Each file with a history has the name of its range in its own name.
+/// The ranges of the history. Each range has a file of its own, for example `series-2m.json`.
 pub(super) const RANGES: [&str; 3] = ["2m", "15m", "1h"];
 
 /// Collects all parts.

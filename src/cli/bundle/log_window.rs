@@ -14,7 +14,7 @@ use crate::cli::log_files::LogFile;
 const LINES_BYTES: usize = 32 << 20;
 const FAILURES_BYTES: usize = 4 << 20;
 
-/// The lines of the window.
+/// The lines of the window, their counters, and the problems of the logs.
 pub(super) struct LogWindow {
     /// The newest lines.
     pub(super) lines: Newest,

@@ -87,7 +87,7 @@ fn write(arguments: &BundleArguments) -> Result<(String, Vec<String>), String> {
     Ok((format!("{name}: {} files, {bytes} bytes; unpack it and open {folder}/index.html\n", items.len()), problems))
 }
 
-/// Checks what exists at this path. `--force` replaces only a regular file, so that `--force` does not remove a device.
+/// Checks what exists at the path `out`. `--force` replaces only a regular file, so that it does not remove a device.
 fn check_out(out: &Path, force: bool) -> Result<(), &'static str> {
     match (fs::symlink_metadata(out), fs::metadata(out)) {
         (Err(_), _) => Ok(()),
@@ -213,7 +213,7 @@ fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
-/// Returns the counters of the log as lines, like those of the metrics.
+/// Returns the counters of the log as lines in the format of the metrics.
 fn counters(log: &LogWindow) -> Vec<u8> {
     let mut text = String::new();
     for (series, count) in &log.counters {

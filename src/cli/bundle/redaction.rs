@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::access_log::reader::entry::{Entry, rewritten};
 use crate::wire::trace_context::valid_request_id;
 
-/// The text in place of a value.
+/// The text that replaces a hidden value.
 const HIDDEN: &str = "***";
 /// The parameters of a beacon. The values of these parameters are not personal.
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];
@@ -108,8 +108,8 @@ fn is_word(value: &str) -> bool {
     value.len() <= 128 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Appends a part of a path. The part can have parameters such as `;v=1`, or be a parameter, such as `token=a`. The
-/// values of the parameters are hidden, and names and pieces that can be secrets.
+/// Appends a part of a path. The part can have parameters such as `;v=1`, or be a parameter, such as `token=a`. Hides
+/// the values of the parameters, and also names and pieces that can be secrets.
 fn push_part(part: &str, shown: &mut String) {
     for (position, piece) in part.split(';').enumerate() {
         if position > 0 {

@@ -79,7 +79,7 @@ fn start(arguments: &DemoArguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Returns a token for the pushed logs. Others cannot guess the token, because the keys of a `RandomState` come from
+/// Returns a token for the pushed logs. Nobody can guess the token, because the keys of a `RandomState` come from
 /// random numbers of the operating system.
 fn random_token() -> String {
     [0, 1].map(|number: u8| format!("{:016x}", RandomState::new().hash_one(number))).concat()

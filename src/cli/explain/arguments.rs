@@ -29,7 +29,7 @@ pub(in crate::cli) struct ExplainArguments {
     /// The request's path, with its query.
     #[arg(long, required_unless_present = "id")]
     pub(super) path: Option<String>,
-    /// The value of the identity header. Without this option, the other fields of the request decide the provider.
+    /// The value of the identity header. Without this option, the fields of --request-header decide the provider.
     #[arg(long)]
     pub(super) provider: Option<String>,
     /// The IP address of the peer, which sends the request to edgeshim.

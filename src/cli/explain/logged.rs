@@ -38,8 +38,9 @@ struct Findings {
     other_formats: Vec<String>,
     /// The names of the files that are not logs of edgeshim.
     foreign: Vec<String>,
-    /// The number of lines that contain the id but cannot be read. For the first of them: the file and the reason.
+    /// The number of lines that contain the id but cannot be read.
     unreadable: u64,
+    /// The file of the first such line, and why the line cannot be read.
     first_unreadable: Option<String>,
     bytes: u64,
     elapsed: Duration,
@@ -113,8 +114,8 @@ fn search(id: &str, logs: &[PathBuf]) -> Result<Findings, String> {
 }
 
 impl Findings {
-    /// Checks the first lines of a file. Notes the name of the file if it has another format, or is not a log of
-    /// edgeshim.
+    /// Checks the first lines of a file. Notes the name of the file if the file has the format combined or etsy, or is
+    /// not a log of edgeshim.
     fn judge<'l>(&mut self, name: &str, lines: impl Iterator<Item = &'l [u8]>) {
         let mut first = lines.filter(|line| !line.trim_ascii().is_empty()).take(FIRST_LINES).peekable();
         if first.peek().is_some_and(|line| NcsaLine::read(line).is_some()) {

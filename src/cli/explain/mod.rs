@@ -221,7 +221,8 @@ impl Explainer<'_> {
         for passed in &self.run.recording.requests {
             let mut fields = passed.head.headers.clone();
             if passed.layer != "observe" {
-                // No layer below `identify` reads the identity header, and the leaf replaces or removes it.
+                // No layer below `identify` reads the identity header, and the leaf replaces or removes it. The report
+                // shows this as a change by `identify`.
                 fields.remove(&self.parts.identify.header);
             }
             trace.pass(passed.layer, &fields);

@@ -92,7 +92,7 @@ impl Incoming<'_> {
             }
             Some("observe") if *name == TRACESTATE => "there is no valid traceparent".into(),
             Some("observe") => "replaced: there is not exactly one valid line".into(),
-            Some("identify") => "read by edgeshim; the origin gets the decision".into(),
+            Some("identify") => "read by edgeshim; the origin gets the provider that edgeshim decided on".into(),
             Some("verify") => "secrets and signatures are never passed on".into(),
             Some("assign") if *name == REFERER => REWRITTEN.into(),
             Some("assign") => "sent by the client, so not trusted".into(),

@@ -11,7 +11,7 @@ use crate::ids::{ProviderId, PullReason, Reason};
 /// The longest value that is shown, in characters.
 const LONGEST: usize = 2_048;
 
-/// A request that was found.
+/// A request that was found in a log.
 pub(super) struct Told {
     pub(super) time: String,
     log: String,
@@ -39,7 +39,7 @@ impl Told {
             summary: summary(entry),
             advice: advice(entry),
             pairs: shown_pairs(line, LONGEST),
-            // Text that is not UTF-8 is no JSON. edgeshim writes only UTF-8.
+            // edgeshim writes only UTF-8. In a line of another program, each invalid byte is replaced.
             line: serde_json::from_str(&String::from_utf8_lossy(line)).unwrap_or(Value::Null),
         }
     }

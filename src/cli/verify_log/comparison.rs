@@ -27,7 +27,7 @@ pub(super) struct Difference {
 }
 
 impl Row {
-    /// Returns whether the metric must equal the log exactly.
+    /// Returns whether the log must agree with this metric. The log shows only a part of an approximate metric.
     pub(super) fn is_exact(&self) -> bool {
         self.metric.exactness != Exactness::Approximate
     }

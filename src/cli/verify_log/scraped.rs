@@ -50,8 +50,8 @@ impl Scraped {
                 scraped.dropped = whole()?;
             } else if name == describe::START.name() {
                 let since = Duration::try_from_secs_f64(float()?).map_err(|_| broken())?;
-                // The number has a fraction that is not exact in binary, so half a millisecond is added before the
-                // stamp cuts the rest.
+                // The fraction of the number is not exact in binary. So half a millisecond is added before the stamp
+                // cuts off all digits after the milliseconds.
                 let started =
                     since.checked_add(Duration::from_micros(500)).and_then(|since| UNIX_EPOCH.checked_add(since));
                 scraped.started = Some(Stamp::of_time(started.ok_or_else(broken)?));

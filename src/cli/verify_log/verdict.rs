@@ -31,7 +31,7 @@ pub(super) struct Compared {
     pub(super) dropped: u64,
 }
 
-/// The result.
+/// The result of `verify-log`.
 pub(super) struct Verdict {
     pub(super) files: Vec<FileLines>,
     pub(super) recount: Recount,
@@ -65,7 +65,7 @@ impl Verdict {
         (self.all_lines() as f64 / self.elapsed.as_secs_f64().max(1e-6)).round()
     }
 
-    /// Returns the sentences that explain a difference, or that a reader of the numbers must know.
+    /// Returns the notes about lines that do not count and about possible causes of a difference.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for file in &self.files {

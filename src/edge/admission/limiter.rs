@@ -2,11 +2,11 @@
 //! arrival. If the queue is full, a new request is shed: it fails at once and does not reach the origin.
 //!
 //! The semaphore of the async runtime is not enough, because it has no bounded queue, does not report the length of its
-//! queue, and cannot lower its limit while all permits are in use. When a permit becomes free, the limiter assigns the
-//! permit to the first request in the queue under the lock, before the task of that request wakes. So no later request
-//! can take the permit, and one permit wakes one task. A [`Ticket`] represents a request from its arrival to its end.
-//! Dropping the ticket removes the request from the queue or releases its permit. So if a request ends at the moment
-//! when it gets a permit, the permit goes to the next request.
+//! queue, and cannot lower its limit while all permits are in use. When a permit becomes free, the limiter takes its
+//! lock, assigns the permit to the first request in the queue, and then wakes the task of that request. So no later
+//! request can take the permit, and one permit wakes one task. A [`Ticket`] represents a request from its arrival to
+//! its end. Dropping the ticket removes the request from the queue or releases its permit. So if a request ends at the
+//! moment when it gets a permit, the permit goes to the next request.
 //!
 //! **Cost:** a request takes the lock once when it arrives and once when its ticket is dropped, each time for a few
 //! instructions. A request in the queue also takes the lock each time it is polled, and once when it has waited too

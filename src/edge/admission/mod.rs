@@ -8,9 +8,8 @@
 //! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
 //! **Cost:** none without a limit and in classes without `admission`. Otherwise each request that gets a permit at once
 //! locks the limiter twice and updates a reference count. Each queued request also allocates memory, and locks the
-//! limiter each time it is polled. **Can fail:** with the
-//! cause `overload`. If the queue is full, a new request fails at once. A request that waits in the queue fails after
-//! `origin.response_timeout`. A fault of the leaf is passed on.
+//! limiter each time it is polled. **Can fail:** with the cause `overload`. If the queue is full, a new request fails
+//! at once. A request that waits in the queue fails after `origin.response_timeout`. A fault of the leaf is passed on.
 //!
 //! A request keeps its permit until the body of the response has ended or was dropped. An upgraded connection returns
 //! its permit with the 101, because the connection can stay open for hours without another response. If the client

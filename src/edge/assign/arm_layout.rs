@@ -2,9 +2,8 @@
 //! owns as many places as its share says.
 //!
 //! Apart from rounding, the places are divided into lanes of equal width, one lane for each arm in the order of the
-//! arms' names. An arm
-//! first owns places of its own lane, from the lane's beginning. An arm whose share is larger than its lane also owns
-//! places at the end of other lanes, if the arms of these lanes do not own these places. Therefore:
+//! arms' names. An arm first owns places of its own lane, from the lane's beginning. An arm whose share is larger than
+//! its lane also owns places at the end of other lanes, if the arms of these lanes do not own these places. Therefore:
 //!
 //! - If only one arm gets a larger share, this arm keeps all of its places and gets more places. If only one arm gets a
 //!   smaller share, this arm only loses places.

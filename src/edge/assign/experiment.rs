@@ -35,8 +35,8 @@ impl Why {
             Self::Override => "by the parameter of experiment.override".to_owned(),
             Self::User => "the id is in experiment.users".to_owned(),
             Self::Group => "the group is in experiment.groups.arms".to_owned(),
-            Self::Share(place) => format!("the place of the id is {} per cent, which the arm owns", per_cent(place)),
-            Self::Rest(place) => format!("the place of the id is {} per cent, which no arm owns", per_cent(place)),
+            Self::Share(place) => format!("the arm owns the place of the id ({} per cent)", per_cent(place)),
+            Self::Rest(place) => format!("no arm owns the place of the id ({} per cent)", per_cent(place)),
             Self::NoId => "the request has no id".to_owned(),
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_when_override_matches_then_beats_lists_else_is_from_user_or_group_or_share() {
+    fn arm_when_override_matches_then_is_from_override_else_is_from_user_or_group_or_share() {
         let experiment = experiment();
         let (user, staff) = (Some(&b"4711"[..]), Some(&b"staff"[..]));
         assert_eq!(experiment.choose(Some(0), user, staff), (Some(0), Why::Override));

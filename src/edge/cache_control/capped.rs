@@ -29,8 +29,9 @@ pub(super) fn policy(policy: &CachePolicy) -> CachePolicy {
 }
 
 /// Limits the lifetimes in the stand-in's Cache-Control, and removes its stale windows and `immutable`. Removes Expires
-/// and the fields that only CDNs read. A prohibition or a lifetime of 0 in a removed field moves to Cache-Control, even
-/// if the pulling CDN does not read the removed field. Expires and X-Accel-Expires are removed without a replacement.
+/// and the fields that only CDNs read. Prohibitions in a removed field move to Cache-Control, even if the pulling CDN
+/// does not read the removed field: no-store and private become `private`, no-cache and a lifetime of 0 become
+/// `s-maxage=0`. Expires and X-Accel-Expires are removed without a replacement.
 pub(super) fn cap(headers: &mut HeaderMap, most: u64) {
     let lines: Vec<_> = headers.get_all(CACHE_CONTROL).iter().cloned().collect();
     let mut directives = CacheControl::parse(lines.iter().map(HeaderValue::as_bytes));
@@ -71,8 +72,8 @@ mod tests {
     use super::*;
     use crate::cdn::dialect::Dialect;
 
-    /// Returns the largest lifetime in a response of the stand-in, or `None` if shared caches must not store
-    /// the response.
+    /// Returns the largest lifetime in a response of the stand-in, or `None` if shared caches must not store the
+    /// response.
     fn longest(class: &CachePolicy, dialect: Dialect, sent: &[(&'static str, &'static str)]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {

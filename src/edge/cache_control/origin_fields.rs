@@ -26,8 +26,8 @@ pub(super) fn cache_control(
         resolve_field_lists(&mut directives, headers, status);
     }
     // In a response with Cache-Control, Pragma has no meaning (RFC 9111 §5.4). Without Cache-Control, Pragma is an old
-    // way to set no-cache, which some caches still obey. `policy.rs` removes Pragma, so the no-cache of Pragma moves to
-    // Cache-Control.
+    // way to set no-cache, which some caches still obey. `decision.rs` removes Pragma, so the no-cache of Pragma moves
+    // to Cache-Control.
     if present.has(CacheField::Pragma) && directives.is_empty() {
         directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
     }

@@ -28,9 +28,10 @@ label! {
         SetCookie = "set_cookie",
         /// A shared response has Set-Cookie. Set-Cookie is removed.
         CookieStripped = "cookie_stripped",
-        /// Shared caches can store the response, the request has Authorization, and neither the class nor the origin's
-        /// directives permit shared caches to store responses to such a request. The response is made private (RFC 9111
-        /// §3.5).
+        /// The request has Authorization, shared caches can store the response, and there is no permission for storing
+        /// it (RFC 9111 §3.5). The class's `allow_authorization` is a permission. A directive of the origin such as
+        /// `public` is also a permission, unless the class's rule replaces the directives. The response is made
+        /// private.
         Authorization = "authorization",
         /// The status is 5xx, and the response has neither no-store nor private. The response gets no-store. A fault
         /// counts under this guard too, unless the client caused the fault.

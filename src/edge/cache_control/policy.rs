@@ -20,14 +20,15 @@
 //!
 //! Guards check the directives that the pulling CDN obeys. Guards also check Cache-Control, because another cache may
 //! read only that field. If the CDN's directives are unsafe, the guard adds `private` to Cache-Control and removes the
-//! targeted field. The reason: if the response has their targeted field, most CDNs ignore Cache-Control. The guard
+//! targeted field. The reason: most CDNs ignore Cache-Control in a response with their targeted field. The guard
 //! `error` sets no-store in both fields instead.
 //!
 //! Akamai's Edge-Control is read like a targeted field, but is never added to a response. In the modes `keep` and
 //! `default` the origin's Edge-Control is forwarded unchanged. Exception: if a guard or a 5xx status forbids storing,
 //! every directive that can allow storing is removed from the field. In the modes `override` and `never` Edge-Control
-//! is removed. If the class has no rule for the response's status or for the request's method, no-store or
-//! bypass-cache in the removed field becomes no-store in Cache-Control, and a lifetime of 0 becomes `s-maxage=0`.
+//! is removed. If the class has no rule for the response's status or for the request's method, the prohibitions in the
+//! removed field move to Cache-Control: no-store and bypass-cache become no-store, a lifetime of 0 becomes
+//! `s-maxage=0`.
 
 use std::time::SystemTime;
 
@@ -172,8 +173,8 @@ impl Prepared {
     }
 
     fn decide(&self, headers: &HeaderMap, present: CacheFields, status: StatusCode, facts: &Facts<'_>) -> Decision {
-        // Shared caches store only responses to these two methods. So only these responses get lifetimes. Each guard
-        // but `assignment` makes only these responses private.
+        // Shared caches store only responses to these two methods. So only these responses get lifetimes, and all
+        // guards except `assignment` make only these responses private.
         let fetched = matches!(*facts.method, Method::GET | Method::HEAD);
         let origin = self.origin_fields(headers, present, status, facts);
         let origin_allows = allows_authorization(origin.obeyed());
@@ -252,7 +253,7 @@ impl Prepared {
             }
         }
 
-        // The passed field has another syntax. If Vary has very many names, `gzip` can replace it with `*`.
+        // The passed field has another syntax. If Vary has very many names, `gzip` can replace the names with `*`.
         let is_usual = passed_field.is_none() && vary.members < MOST_VARY_MEMBERS;
         let grant = is_usual.then(|| self.grant(&emitted, status, vary));
         let vary = match &self.vary {

@@ -15,10 +15,10 @@ pub(super) fn allows_authorization(directives: &CacheControl<'_>) -> bool {
         && (directives.public || !directives.no_cache && (directives.s_maxage.is_some() || directives.must_revalidate))
 }
 
-/// Whether shared caches would serve the response without revalidation. If the response has neither no-store nor
-/// private, shared caches do so in three cases. First: the response has a lifetime or a stale window above 0 for shared
-/// caches. Second: the response is `public`. Third: the response has no lifetime and no no-cache, and caches store its
-/// status by default.
+/// Whether shared caches would serve the response without revalidation. The result is false if the response has
+/// no-store or private. Otherwise the result is true in three cases. First: the response has a lifetime or a stale
+/// window above 0 for shared caches. Second: the response is `public`. Third: the response has no lifetime and no
+/// no-cache, and caches store its status by default.
 pub(super) fn is_shared(directives: &CacheControl<'_>, status: StatusCode) -> bool {
     if directives.is_unshared() {
         return false;

@@ -36,7 +36,7 @@ pub(super) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
-/// Changes the head of a response, and the filter of its names, as the verdict requires.
+/// Changes the head of a response, and the filter of its field names, as the verdict requires.
 pub(super) fn applied<B>(verdict: Verdict, response: &mut EdgeResponse<B>) {
     apply(verdict, &mut response.head);
     if !matches!(verdict, Verdict::Leave(_)) {
@@ -62,7 +62,8 @@ pub(super) fn apply_br<B>(response: &mut EdgeResponse<B>) {
 /// A 304 updates a stored response. If Vary were removed from a stored response with a coding, Akamai would send its
 /// body to clients that cannot decode it. So Vary is removed only if the stored response has no coding. The kind
 /// (`known`) and the form of the tag show whether the stored response has a coding. If the kind does not show this, the
-/// stored response counts as coded in two cases: the tag is not strong, or the request accepts gzip and has no range.
+/// stored response counts as coded in two cases: the 304 has a tag that is not strong, or the request accepts gzip and
+/// has no range.
 pub(crate) fn vary_for_akamai(request: RequestFacts, known: Option<TagKind>, head: &mut response::Parts) {
     let headers = &mut head.headers;
     if !vary::is_only(headers, ACCEPT_ENCODING.as_str()) || headers.contains_key(CONTENT_ENCODING) {

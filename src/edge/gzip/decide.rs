@@ -86,7 +86,9 @@ pub(crate) fn decide(
     if head.status == StatusCode::NOT_MODIFIED {
         return not_modified(settings, request, fields, known);
     }
-    // A 206 is never compressed or inflated, but a 206 has the same Vary as the 200 (RFC 9110 §15.3.7).
+    // A 206 is never compressed or inflated. Its Vary must be the Vary of the 200 (RFC 9110 §15.3.7), so most checks
+    // are the same. The length of the complete body is not checked. So a part of a short body gets Vary, but the 200
+    // does not.
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
         head.status,
@@ -133,13 +135,16 @@ pub(crate) fn decide(
 /// stored response that the 304 updates. Some caches find that stored response by Accept-Encoding and not by the tag in
 /// the request.
 ///
-/// If the origin is known to send the tag strong, the kind of the tag and Accept-Encoding decide. Otherwise the type,
-/// the coding and `no-transform` in the head of the 304 decide, together with Accept-Encoding. Many origins send a 304
-/// without a type. Then the extension of the path replaces the type. The forms (weak or strong) in which the client
-/// sent the tag decide if the origin sends the tag for several bodies, if the body can have been inflated, or if the
-/// request accepts br but not gzip. For Akamai, a tag that the client sent in only one form keeps this form
-/// ([`RequestFacts::repeats_form`]). Exception: the tag is not changed if this layer never compresses or inflates the
-/// body of that tag.
+/// If `known` is a kind other than `Weak`, this kind and Accept-Encoding decide. Otherwise the type, the coding and
+/// `no-transform` in the head of the 304 decide, together with Accept-Encoding. Many origins send a 304 without a type.
+/// Then the extension of the path replaces the type. If this layer never compresses or inflates the body, the tag is
+/// not changed. If this layer can change the body, the forms (weak or strong) of the tag in If-None-Match also count:
+///
+/// - The kind is `Mixed`, and the client sent only one form: the tag gets this form.
+/// - The kind is unknown or `Weak`, and `gzip.inflate` is on: if the client sent only the weak form, the body counts as
+///   inflated, so the tag is weak.
+/// - The request accepts br but not gzip: see [`RequestFacts::gets_weak_tag`].
+/// - The CDN is Akamai, and the client sent only one form: the tag gets this form ([`RequestFacts::repeats_form`]).
 fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'_>, known: Option<TagKind>) -> Verdict {
     let (named_weak, named_strong) = tag(fields).map_or((false, false), |tag| request.named_forms(tag.opaque));
     let weak = match known {
@@ -149,8 +154,7 @@ fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'
         Some(TagKind::Mixed) if named_weak != named_strong => named_weak,
         Some(TagKind::Compressed | TagKind::Mixed) => request.gets_weak_tag(named_weak, named_strong),
         Some(TagKind::Weak) | None => {
-            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated. The body counts
-            // as inflated if `gzip.inflate` is on and the client sent only the weak form of the tag.
+            // Inflating does not depend on `gzip.types`, so a body of any type can have been inflated.
             let inflated = settings.inflate && named_weak && !named_strong;
             let compressible =
                 if fields.has(&CONTENT_TYPE) { has_type(settings, fields) } else { !request.has_packed_extension };

@@ -141,7 +141,7 @@ impl Deflater {
         self.output.split().freeze()
     }
 
-    /// Runs the compressor over `input`, growing the output as needed.
+    /// Runs the compressor over `input`. The output buffer grows as needed.
     fn run(&mut self, mut input: &[u8], flush: FlushCompress) {
         let Some(deflate) = &mut self.deflate else { return };
         loop {

@@ -38,8 +38,8 @@ pub(super) fn is_fixed(fields: Fields<'_>) -> bool {
 }
 
 /// Whether Cache-Control contains the text of `directive`. A text search is enough, because `cache_control` has written
-/// one canonical line. If the text is a part of a quoted string or of a longer name, the result is wrong. But then the
-/// body is only not compressed or inflated, or the twin of the body is not stored.
+/// one canonical line. If the text is a part of a quoted string or of a longer name, the result is wrong. A wrong
+/// result does little harm: the body is not compressed or inflated, or its twin is not stored.
 fn has_directive(fields: Fields<'_>, directive: &[u8]) -> bool {
     let [first, rest @ ..] = directive else { return true };
     fields.lines(&CACHE_CONTROL).map(HeaderValue::as_bytes).any(|line| {

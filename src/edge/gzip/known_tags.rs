@@ -2,10 +2,12 @@
 //! has a fixed size and no lock. All workers share the table.
 //!
 //! The table is needed for two reasons. First: a 304 seldom has a type or a coding. Second: a weak tag in a request
-//! does not show whether the origin or this layer made the tag weak. A tag is missing in the table if no response since
-//! the start or the most recent swap of the configuration has shown the kind of the tag, or if another tag has replaced
-//! the tag. For a missing tag, `decide.rs` and `request_facts.rs` guess. After a wrong guess a client gets, at worst, a
-//! 200 in place of a 304.
+//! does not show whether the origin or this layer made the tag weak.
+//!
+//! After a start or a swap of the configuration, a tag is missing in the table until a response shows the kind of the
+//! tag. A tag is also missing after another tag has replaced the tag. For a missing tag, `decide.rs` and
+//! `request_facts.rs` guess. After a wrong guess a client gets, at worst, a 200 in place of a 304. For Akamai,
+//! `vary_for_akamai` in `apply.rs` also guesses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

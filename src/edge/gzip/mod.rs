@@ -7,7 +7,8 @@
 //! If-Range, If-Match, If-None-Match and If-Modified-Since. Of the response: class, status, type, length, entity tag,
 //! Vary, Content-Encoding, Content-Range, Cache-Control and X-Accel-Buffering.
 //! **Metrics:** `edgeshim_gzip_input_bytes_total`, `edgeshim_gzip_output_bytes_total`, `edgeshim_gzip_skipped_total`,
-//! `edgeshim_gzip_twins_total`, `edgeshim_twins_ripened_total`.
+//! `edgeshim_gzip_twins_total`, `edgeshim_twins_ripened_total`; `edgeshim_origin_faults_total{cause="cut"}` if
+//! inflating fails.
 //! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host
 //! and target. A compressed response also costs the compression. The compressor's memory is reused for the next
 //! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression. A thread in
@@ -364,9 +365,8 @@ impl Shared {
         fields::tag(&head.headers).and_then(|tag| self.memory.tags.kind(request.target, tag.opaque))
     }
 
-    /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. If a response to
-    /// HEAD has no Content-Length, it is unknown whether the body is long enough to be compressed, so the kind is
-    /// unknown too.
+    /// Stores the kind of the response's entity tag in [`KnownTags`], except for a response to HEAD. A response to HEAD
+    /// can lack Content-Length. Then it is unknown whether the body is long enough to be compressed.
     fn note<B>(&self, request: RequestFacts, verdict: Verdict, response: &EdgeResponse<B>, length: Option<u64>) {
         let fields = response.fields();
         if !request.is_head

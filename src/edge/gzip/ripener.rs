@@ -1,6 +1,6 @@
 //! The thread that makes twins ripe: it compresses the body of a twin again, to brotli and to the smallest gzip. No
 //! pull waits for this work. The first pull that gets its body from a twin puts the twin's key into the queue of the
-//! thread. So does a pull that accepts br but not gzip and finds a twin without br.
+//! thread. A pull that accepts br but not gzip also puts the key into the queue if the twin has no br.
 //!
 //! The thread gets the body from the twin, so the queue contains only keys. The thread decompresses its own output and
 //! compares length and checksum with the twin before it stores the output. `benches/README.md` has the figures by which
@@ -37,8 +37,8 @@ use crate::metrics::Table;
 const NICE: i32 = 19;
 /// The largest number of keys in the queue. If the queue is full, a further twin stays as it is until a later pull.
 const QUEUE: usize = 256;
-/// For each second of CPU time, the thread then sleeps for this number of seconds. So the thread uses at most a quarter
-/// of one core.
+/// After each second of its own CPU time, the thread sleeps for this number of seconds. So the thread uses at most a
+/// quarter of one core.
 const SLEEP: u32 = 3;
 /// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
@@ -174,7 +174,8 @@ enum Early {
     Stopped,
     /// The rest of the process was busy for longer than [`LONGEST_PAUSE`].
     Busy,
-    /// The work on the twin has reached [`LONGEST_WORK`], or the compressor has failed.
+    /// The work on the twin has reached [`LONGEST_WORK`], the compressor has failed, or the form does not decode to the
+    /// body.
     GivenUp,
 }
 
@@ -567,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_when_handle_is_dropped_then_ends_during_the_work() {
+    fn thread_when_handle_is_dropped_during_the_work_then_ends_before_the_twin_is_ripe() {
         let twins = Arc::new(Twins::new(SIZE));
         let ripener = without_thread(&twins);
         let body = text(4 << 20, 1);

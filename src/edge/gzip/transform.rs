@@ -138,8 +138,8 @@ struct Held {
 
 impl Held {
     /// Returns whether the output or the head has been held back for longer than `patience`. If not, the worker wakes
-    /// the task at its first check of deadlines after that time. If the task is polled earlier for another reason, the
-    /// wait continues.
+    /// the task at its first check of deadlines after `patience` has passed. If the task is polled earlier for another
+    /// reason, the wait continues.
     fn poll_long(&mut self, cx: &Context<'_>, patience: Duration) -> bool {
         let deadline = self.deadline.get_or_insert_with(Deadline::new);
         if deadline.is_due() {
@@ -271,7 +271,7 @@ impl<B: EdgeBody + Unpin> GzipBody<B> {
 impl<B: EdgeBody + Unpin> GzipBody<B> {
     /// Makes the first piece of the inflated body. A fault is stored for [`take_fault`](Self::take_fault), because
     /// nothing has been sent yet. The function waits at most until the worker's next check of its deadlines, because
-    /// the head waits too.
+    /// the wait delays the head.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut *self).poll_frame(cx);
         let work = self.work.get_or_insert_default();

@@ -127,8 +127,8 @@ pub(crate) trait Origin {
         None
     }
 
-    /// Makes a body of the stand-in report `origin_bytes` in its tally. These are the bytes that the origin sent before
-    /// the stand-in responded.
+    /// Sets the bytes in the tally of a stand-in's body to `origin_bytes`. The origin sent these bytes before the
+    /// stand-in responded.
     fn replaces(_body: &mut Self::Body, _origin_bytes: u64) {}
 }
 

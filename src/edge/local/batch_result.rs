@@ -26,7 +26,8 @@ label! {
         TooLarge = "too_large",
         /// The gzip of the body is damaged or truncated.
         Gzip = "gzip",
-        /// The JSON array or the envelope of the body is damaged or truncated.
+        /// The JSON array or the envelope in the body is damaged or truncated. Or Firehose sent the body, and the body
+        /// is not an envelope.
         Json = "json",
         /// No byte of the body arrived for `server.body_timeout`, or the body arrived too slowly.
         Late = "late",

@@ -1,6 +1,6 @@
 //! The endpoint for `edgeshim smoke` (`[smoke]`): responds to a signed path with what arrived through the CDN.
 //!
-//! A request with another path, with a query, without a valid signature or with another method than GET and HEAD goes
+//! A request with another path, with a query, without a valid signature, or with a method other than GET and HEAD goes
 //! to the origin, as if this endpoint did not exist. So nobody without the token can find out whether the endpoint is
 //! on.
 
@@ -42,7 +42,7 @@ impl Keys for SmokeSettings {
     }
 }
 
-/// A token of at least [`LEAST_TOKEN_BYTES`] characters.
+/// A token of at least [`LEAST_TOKEN_BYTES`] bytes.
 const TOKEN: Text<Secret> = Text { example: "env:SMOKE_TOKEN", read: token, write: SECRET.write };
 
 /// Reads a token from the text, an environment variable or a file.

@@ -5,13 +5,14 @@
 //! **Place:** outside of `verify` and `pulls`, because these requests do not come from a cache that needs an object.
 //! They come from browsers, log services and `edgeshim smoke`. So the requests are not counted as pulls and are never
 //! refused because of their identity or Host. edgeshim also responds to these requests while the origin is down.
-//! **Reads:** path, query and method; for RUM, a form of at most 16 KiB that arrives within `server.body_timeout`; for
-//! logs, the token and the body; for all requests except logs, the proofs of the CDN that forwards the request. The
-//! proofs decide under which provider a load time is counted, and whether the client address that the CDN reports is
-//! trusted.
-//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`, and the metrics of the
-//! logs: `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
-//! `edgeshim_edge_log_batches_total`.
+//! **Reads:** path, query and method. For RUM: type and length of the body, and a form of at most 16 KiB that arrives
+//! within `server.body_timeout`. For logs: the token, the request id of Firehose, and type, coding, length and content
+//! of the body. For a signed path: the fields that the report repeats. For all requests except logs: the proofs of the
+//! CDN that forwards the request. The proofs decide under which provider a load time is counted, and whether the client
+//! address that the CDN reports is trusted.
+//! **Metrics:** `edgeshim_beacons_total`, `edgeshim_rum_seconds`, `edgeshim_rum_rejected_total`. From the logs:
+//! `edgeshim_edge_requests_total`, `edgeshim_edge_bytes_total`, `edgeshim_edge_log_lines_total`,
+//! `edgeshim_edge_log_batches_total`, `edgeshim_edge_log_lag_seconds`, and the requests in `edgeshim_offload_ratio`.
 //! **Cost:** for each request, a few comparisons of paths; for a signed path, also a message authentication code (MAC).
 //! **Can fail:** no.
 //!
@@ -347,8 +348,8 @@ pub(crate) struct Form {
 }
 
 pin_project! {
-    /// Waits for the response of the next layer, for a form or for a batch of log lines, or has the response of this
-    /// layer.
+    /// Waits for the response of the next layer, or for a form, or for a batch of log lines. In the variant `Done`, the
+    /// response of this layer is ready.
     #[project = Projected]
     pub enum LocalFuture<F> {
         Inner {

@@ -1,4 +1,4 @@
-//! Detects retries by recent request ids, because a CDN gives a retry the request id of the first attempt.
+//! Detects retries of pulls: a CDN gives a retry the request id of the first attempt.
 //!
 //! A table has a fixed number of slots, and each slot stores the hash of one pull. The hash of a new pull decides which
 //! slot the pull uses. If that slot has the same hash already, the pull is a retry; otherwise the new hash replaces the

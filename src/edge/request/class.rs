@@ -42,8 +42,8 @@ pub struct CachePolicy {
     pub stale_if_error: Option<u64>,
     /// Whether browsers skip revalidation within the lifetime (RFC 8246 §2).
     pub immutable: bool,
-    /// Whether Set-Cookie is removed so that a response can be shared. Otherwise a response with Set-Cookie becomes
-    /// private.
+    /// Whether Set-Cookie is removed from a response that shared caches would store and serve. If not, such a response
+    /// becomes private.
     pub strip_cookies: bool,
     /// The field names to which Vary is reduced. If it is `None`, Vary stays unchanged.
     pub vary: Option<Vec<String>>,

@@ -32,13 +32,13 @@ impl<S, I> Layer<S> for InspectLayer<I> {
     }
 }
 
-/// A service whose requests are inspected first.
+/// A service that passes each request to the inspector first.
 pub(crate) struct Inspected<S, I> {
     inner: S,
     inspector: Arc<I>,
 }
 
-// This is not derived, because a derived `Clone` would require `I: Clone`.
+// `Clone` is not derived, because the derived implementation would require `I: Clone`.
 impl<S: Clone, I> Clone for Inspected<S, I> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), inspector: Arc::clone(&self.inspector) }

@@ -106,8 +106,8 @@ impl Objects {
         }
     }
 
-    /// Returns the reason of a pull that has ended. If the provider can store the response, also stores in the table
-    /// that the provider holds the object from the time `now`.
+    /// Returns the reason of a pull that has ended. If the provider can store the whole object, or if the response is a
+    /// 304, also stores the end of the object's lifetime in the table. The lifetime begins at the time `now`.
     pub(crate) fn reason(&self, pulled: &Pulled, now: Instant) -> PullReason {
         let seconds = now.saturating_duration_since(self.start).as_secs();
         // The number of the first second is 1, because 0 marks a free entry.

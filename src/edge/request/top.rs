@@ -3,8 +3,8 @@
 //!
 //! Each worker has a list of bounded size, so that a pull never waits for another worker. The list is a Misra-Gries
 //! summary: when the list is full, the median of the counts is subtracted from all counts, and entries whose count
-//! becomes 0 are removed. Each subtraction removes at least the median from at least half of the entries. So the count
-//! of a URL lacks at most one pull for every [`HALF`] pulls of the list. [`Generation::error`] is the exact bound.
+//! becomes 0 are removed. Each subtraction takes the whole median from at least half of the entries. So the count of a
+//! URL lacks at most one pull for every [`HALF`] pulls of the list. [`Generation::error`] is the exact bound.
 //! Counts are kept for two generations: the current ten minutes and the ten minutes before. So while pulls arrive, a
 //! list covers the last 10 to 20 minutes.
 //!
@@ -46,8 +46,8 @@ pub(crate) struct TopUrl {
     pub providers: u32,
     /// The number of pulls with the reason `early`: the provider still held the object.
     pub early: u64,
-    /// An estimate of the number of different queries. A URL without a query counts as one more query. The estimate is
-    /// at most 311.
+    /// An estimate of the number of different queries. Pulls without a query count as one query. The estimate is at
+    /// most 311.
     pub queries: u32,
 }
 
@@ -179,8 +179,8 @@ impl Tops {
         list
     }
 
-    /// Returns at most `most` URLs, those with the most pulls first. Also returns the error: the largest number of
-    /// pulls that each count can lack.
+    /// Returns at most `most` URLs. The URLs with the most pulls come first. Also returns the error: the largest number
+    /// of pulls that each count can lack.
     pub(crate) fn top(&self, most: usize) -> (Vec<TopUrl>, u64) {
         let lists: Vec<_> = {
             let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);

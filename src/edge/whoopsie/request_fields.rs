@@ -14,7 +14,7 @@ use crate::wire::tokens;
 pub(super) struct RequestFields {
     pub(super) ctx: Ctx,
     pub(super) is_head: bool,
-    /// Whether the page is allowed to repeat the request automatically, because the method is safe.
+    /// Whether the page is allowed to repeat the request automatically: the method is GET or HEAD.
     pub(super) is_repeatable: bool,
     pub(super) is_grpc: bool,
     accept: Option<HeaderValue>,

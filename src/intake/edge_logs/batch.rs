@@ -18,7 +18,7 @@ use crate::metrics::offload::{AHEAD_SECONDS, Seconds, WINDOW_SECONDS};
 const MOST_INFLATED: u64 = 10;
 /// The number of bytes at the start of a body that decide whether the body is an array, an envelope or lines.
 const SHAPE_BYTES: usize = 256;
-/// The largest number of bytes that decide the shape of a body, together with the whitespace at the start of the body.
+/// The largest number of bytes that are read to decide the shape of a body, including the whitespace at its start.
 const SHAPE_AND_SPACE_BYTES: usize = 16 * 1024;
 
 /// The reason why a batch is not counted.
@@ -28,7 +28,8 @@ pub(crate) enum BatchError {
     TooLarge,
     /// The body is not gzip, or its gzip is truncated or damaged.
     Gzip,
-    /// The body begins like a JSON array or an envelope, or must be an envelope, but is not valid or is truncated.
+    /// The JSON array or the envelope in the body is damaged or truncated. Or Firehose sent the body, and the body is
+    /// not an envelope.
     Json,
     /// The thread that reads batches has failed.
     Aborted,
@@ -117,8 +118,8 @@ impl Batch {
     }
 
     /// Reads a part of `input`, and removes this part from `input`. The part has at most [`STEP_BYTES`], before and
-    /// after inflating. Returns 0 if more input is needed. Otherwise returns the cost of the step: the number of bytes
-    /// before and after inflating, and at least 1.
+    /// after inflating. Returns 0 if more input is needed. Otherwise returns the cost of the step, which is at least 1:
+    /// the number of bytes before inflating plus the number of bytes after inflating.
     pub(crate) fn step(&mut self, input: &mut Bytes) -> Result<usize, BatchError> {
         if let (Coding::Unknown, Some(first)) = (&self.coding, input.first()) {
             self.coding = match *first {

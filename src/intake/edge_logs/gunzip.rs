@@ -7,7 +7,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 /// The largest number of bytes that one step makes.
 pub(super) const STEP_BYTES: usize = 16 * 1024;
-/// The size of zlib's largest window, as a power of two.
+/// The size of zlib's largest window, as an exponent of 2.
 const WINDOW_BITS: u8 = 15;
 
 /// The error that the bytes are not gzip, or that the gzip is truncated or damaged.

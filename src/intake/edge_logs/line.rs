@@ -87,8 +87,8 @@ impl LineForm {
         missing.filter_map(|(_, name)| name.as_deref()).collect()
     }
 
-    /// Reads a line. Also returns which fields the line has. Instead of the line, the result is `None` if the line is
-    /// damaged, has no valid time, or has a value that is out of range.
+    /// Reads a line. Returns `None` in place of the line if the line is damaged, has no valid time, or has a value that
+    /// is out of range. Also returns which fields the line has.
     pub(super) fn read(&self, line: &[u8]) -> (Option<Line>, Present) {
         let mut slots = Slots::default();
         let is_intact = if line.trim_ascii_start().first() == Some(&b'{') {

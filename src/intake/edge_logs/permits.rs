@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn warning_when_several_workers_ask_then_allowed_once_per_provider() {
+    fn warning_when_repeated_then_allowed_once_for_each_provider() {
         let intake = Intake::default();
         assert_eq!(intake.messages("fastly").pass(), Some(1));
         assert_eq!(intake.messages("fastly").pass(), None);

@@ -6,8 +6,8 @@ use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 /// Returns the cryptography of all TLS connections with clients. The suites with AES-128 come first, before AES-256 and
-/// `ChaCha20`. Suites with AES-128 use SHA-256, for which CPUs have instructions. Suites with AES-256 use SHA-384. This
-/// hash takes a third of the instructions of a handshake.
+/// `ChaCha20`. Suites with AES-128 use SHA-256, which CPUs support in hardware. Suites with AES-256 use SHA-384, which
+/// takes a third of the instructions that a handshake executes.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| {

@@ -1,9 +1,9 @@
 //! The certificates and keys of `[server.tls]`, and the CAs of client certificates. The files can be replaced at any
 //! time.
 //!
-//! A thread checks the files every second. If a new pair of certificate and key has an error, the previous pair stays
-//! in use, and the change counts as a failed reload. An error is, for example, a key that does not match. The same
-//! applies to the files of CAs. A handshake loads the active certificates and CAs without a lock.
+//! A thread checks the files every second. If a new pair of certificate and key has an error, for example because the
+//! key does not match, the previous pair stays in use, and the change counts as a failed reload. The same applies to
+//! the files of CAs. A handshake loads the active certificates and CAs without a lock.
 
 mod choice;
 mod clients;
@@ -81,8 +81,8 @@ impl Keys for PairPaths {
 /// The files of `[server.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// The default pair. A client that names no host, or a host for which there is no certificate, gets this pair,
-    /// unless the client accepts only the key of another pair.
+    /// The default pair, for a client that names no host, or a host for which there is no certificate. If such a client
+    /// accepts only the key of another pair, the client gets that pair.
     pub first: PairPaths,
     /// The CAs whose client certificates are accepted. `None`: edgeshim asks for no client certificate.
     pub client_ca: Option<TypedPath>,

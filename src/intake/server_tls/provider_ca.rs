@@ -18,8 +18,8 @@ pub(crate) struct ProviderCa {
     path: TypedPath,
     followed: Followed,
     authorities: Arc<Authorities>,
-    /// The CAs in the new content of the file, as long as some of them are not in `server.tls.client_ca`. If both files
-    /// change, the file of `server.tls.client_ca` can change later.
+    /// The CAs in the new content of the file, while some of these CAs are not in `server.tls.client_ca`. The operator
+    /// can replace this file before the file of `server.tls.client_ca`.
     pending: Option<Vec<[u8; 32]>>,
     /// The error about `pending`. The error is reported if the next check finds no further change.
     suspect: Option<TlsError>,
@@ -40,9 +40,9 @@ impl ProviderCa {
     }
 
     /// Reads the file if it has changed. `accepted` are the CAs of `server.tls.client_ca`, and `has_changed` is true if
-    /// they have just changed. Returns `Ok` if new CAs are in use. A file that cannot be used is an error at once. A CA
-    /// that is not in `accepted` is an error if the next check finds no further change. In all other cases, returns
-    /// `None`.
+    /// they have just changed. Returns `Ok` if new CAs are in use. If the file cannot be used, returns the error at
+    /// once. If a CA is not in `accepted`, the next call returns the error, unless the file or `accepted` has changed
+    /// again. In all other cases, returns `None`.
     pub(super) fn check(&mut self, accepted: Option<&Clients>, has_changed: bool) -> Option<Result<(), TlsError>> {
         match self.followed.changed(MOST_BYTES) {
             Some(read) => {

@@ -22,7 +22,8 @@ struct Keys {
 }
 
 impl Tickets {
-    /// Returns the keys for a file of CAs. `clients` is SHA-256 of this file. Makes new keys if the file has changed.
+    /// Returns the keys for a file of CAs. `clients` is SHA-256 of this file. If no configuration has keys for this
+    /// file, makes new keys.
     pub(super) fn of(&self, clients: Option<[u8; 32]>) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|keys| keys.ticketer.strong_count() > 0);

@@ -24,9 +24,9 @@ pub(super) struct Tcp {
     prefix: Bytes,
     /// Whether the socket is set to send a reset on close.
     resets: AtomicBool,
-    /// Whether the most recent read of the socket found no bytes. If this read found bytes, `TlsStream` can have stored
-    /// an error: if one read brings bytes, and the next read fails or brings a malformed record, `TlsStream` returns
-    /// the bytes first and reports the error later.
+    /// Whether the most recent read of the socket found no bytes. Otherwise `TlsStream` can have stored an error. For
+    /// example, one read brings bytes, and the next read fails. Then `TlsStream` returns the bytes first and reports
+    /// the error later.
     is_drained: bool,
 }
 

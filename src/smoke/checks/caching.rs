@@ -196,7 +196,7 @@ fn differing(
 }
 
 /// Returns the failure if Age is not valid, or larger than the longest lifetime that the origin grants. Age can come
-/// from each cache on the way, so hits and misses are checked alike.
+/// from any cache on the way, so hits and misses are checked alike.
 ///
 /// Without the response of the origin, the response of the edge shows the lifetime. The edge can have removed a longer
 /// lifetime for CDNs. But a response that is older than its lifetime for browsers is of no use for the caches of
@@ -223,8 +223,8 @@ fn too_old(edge: &Recorded, origin: Option<&Recorded>) -> Option<Verdict> {
         } else {
             (
                 format!("at most {most} seconds, which is the lifetime in the response"),
-                "remove the rule at the CDN that overrides the lifetime, or let the CDN send the Age that counts for \
-                 browsers; if the origin grants CDNs a longer lifetime, name the origin with --origin",
+                "remove the rule at the CDN that overrides the lifetime, or let the CDN send browsers an Age below \
+                 this lifetime; if the origin grants CDNs a longer lifetime, name the origin with --origin",
             )
         };
         Verdict::fail(format!("a response with Age: {age}"), expected, remedy)
@@ -244,7 +244,7 @@ fn longest_seconds(origin: &Recorded) -> Option<u64> {
     longest.max()
 }
 
-/// Whether a response of the cache contains a cookie. `signed` is the result of the same check for responses in which
+/// Whether no response of the cache contains a cookie. `signed` is the result of the same check for responses in which
 /// edgeshim sets a cookie.
 pub(crate) fn cookies(responses: &[(&Recorded, Option<&Served>)], signed: Option<Verdict>, has_token: bool) -> Verdict {
     let from_cache = |(response, served): &&(&Recorded, Option<&Served>)| {

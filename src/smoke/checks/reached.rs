@@ -74,7 +74,7 @@ pub(crate) fn looped(response: &Recorded) -> Verdict {
     Verdict::fail(
         format!("{}: the request came back to a server that had forwarded it", describe_status(response)),
         "a response of the origin",
-        "correct the origin at the CDN: it must be edgeshim; and origin.url of edgeshim: it must not be the CDN",
+        "correct the origin at the CDN, which must be edgeshim, and origin.url of edgeshim, which must not be the CDN",
     )
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn pop(found: Option<&str>, field: Option<&str>) -> Verdict {
     match (found, field) {
         (Some(pop), _) => Verdict::pass(shown(pop.as_bytes())),
         (None, Some(field)) => Verdict::skip(format!("the response has no {field}")),
-        (None, None) => Verdict::skip("no field of this provider with the point of presence is known"),
+        (None, None) => Verdict::skip("it is not known in which field this provider names its point of presence"),
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn loop_when_status_is_508_or_proxy_status_says_so_then_only_the_check_loop_fails() {
+    fn loop_when_status_is_508_or_proxy_status_names_a_loop_then_is_detected_and_reach_passes() {
         for fields in [(508, None), (502, Some(("Proxy-Status", "edge; error=proxy_loop_detected")))] {
             let looped = response(fields.0, fields.1.as_slice(), b"");
             assert!(is_loop(&looped));

@@ -1,5 +1,6 @@
-//! The checks that need edgeshim at the origin and `--token`: the part of cookies with signed paths, error-not-cached,
-//! loop, provider and forwarded-address. These checks read the reports in the responses of edgeshim to signed paths.
+//! The checks that need edgeshim at the origin and `--token`: error-not-cached, loop, provider, forwarded-address, and
+//! the part of cookies that uses signed paths. These checks read the reports in the responses of edgeshim to signed
+//! paths.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -156,7 +157,7 @@ pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
     Verdict::pass("one pass, and CDN-Loop arrives, so edgeshim would stop a loop")
 }
 
-/// Whether the second client gets the response that sets the cookie of the first client.
+/// Whether the second client gets a response of its own, and not the response that sets the cookie of the first client.
 pub(crate) fn cookie(first: (&Recorded, &EchoReport), second: (&Recorded, &EchoReport)) -> Verdict {
     if first.1.id == second.1.id {
         return Verdict::fail(

@@ -193,7 +193,7 @@ fn slow_times_when_seen_at_two_looks_in_a_row_then_weights_are_put_back() {
 }
 
 #[test]
-fn provider_when_it_has_no_others_then_only_absolute_limits_count() {
+fn ramp_when_there_are_no_other_providers_then_only_absolute_limits_count() {
     let keys = keys(GuardKeys { p95_ratio: Some(1.2), offload_drop: Some(0.1), ..ERRORS });
     let run = |failed: f64| {
         let mut step = Step::new(&keys, parties(&[]), Some(75.0), 100.0, Duration::ZERO);
@@ -210,7 +210,7 @@ fn convergence_when_share_arrives_in_parts_then_times_are_right() {
     let keys = RampKeys { soak: Duration::from_mins(10), ..keys(ERRORS) };
     let mut step = Step::new(&keys, parties(&["b"]), Some(0.0), 50.0, Duration::ZERO);
     for look in 1..=40_u64 {
-        // Half of the change has arrived after 30 s, all of it after 60 s.
+        // After 30 s, 60 % of the change has arrived. After 60 s, all of it has arrived.
         let share = if look <= 2 {
             20.0
         } else if look <= 4 {

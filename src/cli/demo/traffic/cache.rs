@@ -17,8 +17,9 @@ use crate::wire::{names, vary};
 /// The fields from which a CDN reads its lifetimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// The lifetime comes from Surrogate-Control, or from Cache-Control if Surrogate-Control has no lifetime. `private`
-    /// and `no-store` in Cache-Control always apply. `no-cache` in Cache-Control never applies.
+    /// The lifetime comes from Surrogate-Control, or from Cache-Control if Surrogate-Control has no lifetime.
+    /// `no-store` in one of the two fields and `private` in Cache-Control always apply. `no-cache` in Cache-Control
+    /// never applies.
     Fastly,
     /// The lifetime comes from only one field: the first of Cloudflare-CDN-Cache-Control, CDN-Cache-Control and
     /// Cache-Control that is present.
