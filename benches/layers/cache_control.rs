@@ -34,7 +34,7 @@ pub(crate) fn bench(c: &mut Criterion) {
     let rule = |mode| CachePolicy { mode, ttl: Some(5), edge_ttl: Some(3600), ..CachePolicy::default() };
     let facts = Facts { method: &Method::GET, authorization: false, assigned: false, now: SystemTime::now };
     for (name, mode, headers) in [
-        ("keep, nothing to do", CacheMode::Keep, response(&["max-age=60"], false)),
+        ("keep, one line", CacheMode::Keep, response(&["max-age=60"], false)),
         ("keep, contradictory lines", CacheMode::Keep, response(CONTRADICTORY, false)),
         ("override", CacheMode::Override, response(&["max-age=60"], false)),
         ("override, Set-Cookie", CacheMode::Override, response(&["max-age=60"], true)),

@@ -1,4 +1,5 @@
-//! Compression: a page that is compressed for each pull, a page whose compressed body is stored, and Accept-Encoding.
+//! Compression: the check of Accept-Encoding, a page that is compressed for each pull, and a page whose compressed body
+//! is stored.
 
 use std::hint::black_box;
 

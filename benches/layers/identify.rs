@@ -33,7 +33,7 @@ pub(crate) fn bench(c: &mut Criterion) {
         ("named", headers(&[BROWSER, FASTLY, &[("x-cdn-provider", "fastly")]])),
         ("recognised", headers(&[BROWSER, FASTLY])),
         ("chain of two CDNs", headers(&[BROWSER, CHAIN])),
-        ("no sign", headers(&[BROWSER])),
+        ("neither header nor signal", headers(&[BROWSER])),
     ] {
         group.bench_function(name, |b| b.iter(|| identify(black_box(&fields))));
     }

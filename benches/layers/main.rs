@@ -1,7 +1,8 @@
 //! Benches of single layers and of the complete pipeline, with criterion.
 //!
-//! `cargo bench --bench layers` runs all benches and compares them with the run before. `cargo bench --bench layers --
-//! identify` runs one group. `cargo test --bench layers` runs each bench once, to check that it works.
+//! `cargo bench --bench layers` runs all benches and compares them with the previous run.
+//! `cargo bench --bench layers -- identify` runs one group. `cargo test --bench layers` runs each bench once, to check
+//! that it works.
 
 #![allow(clippy::unwrap_used, reason = "a failed bench is a panic")]
 

@@ -1,4 +1,4 @@
-//! The metrics page, which Prometheus scrapes, and the upkeep of the histograms.
+//! The metrics page, which Prometheus scrapes, the upkeep of the histograms, and one increment of a counter.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Complete pulls through all layers, on one persistent connection.
+//! Complete pulls through all layers, each benchmark on one persistent connection.
 
 use criterion::Criterion;
 

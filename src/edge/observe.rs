@@ -3,12 +3,12 @@
 //!
 //! **Place:** outermost, so that the other layers get only unambiguous requests with exactly one request id.
 //! **Reads:** the peer, the version, target, method, Host, Transfer-Encoding, Content-Length, X-Forwarded-For,
-//! CDN-Loop, X-Request-Id, traceparent. For the log line also Referer and User-Agent.
+//! CDN-Loop, X-Request-Id, traceparent, tracestate. For the log line also Referer and User-Agent.
 //! **Metrics:** `edgeshim_refused_total{reason="malformed"}`. A request that must be refused for another reason is only
 //! marked here. `pulls` responds to that request and counts the refusal.
 //! **Cost:** one allocation if an id must be made, one if Host must be copied from the target (usual with HTTP/2), and
 //! one for the log line while the log is on. **Can fail:** no. A request with an ambiguous head gets a 400, and a
-//! request with too many header fields gets a 431. In both cases the connection is closed.
+//! request with too many header fields gets a 431. In both cases an HTTP/1 connection is closed.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

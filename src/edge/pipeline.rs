@@ -69,8 +69,8 @@ macro_rules! stack {
         // The order is important: the outermost layer comes first. The comment before each layer gives the reason for
         // its place.
         ServiceBuilder::new()
-            // `observe` rejects a request whose head can be read in two ways, and gives every other request an id. So
-            // the layers below can rely on an unambiguous head with an id.
+            // `observe` rejects a request whose head can be read in two ways, and adds an id to every other request
+            // without a valid id. So the layers below can rely on an unambiguous head with an id.
             .layer($wrap!(observe, ObserveLayer::new(parts.observe, classes.clone(), ledger.clone())))
             // Most layers below depend on the provider or the dialect that `identify` finds.
             .layer($wrap!(identify, InspectLayer::new(Identifier::new(parts.identify, providers.clone()))))

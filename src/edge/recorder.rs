@@ -23,7 +23,7 @@ pub(crate) struct Recording {
     /// The requests that the layers passed to the next layer below, outermost layer first. If a layer responds itself,
     /// that layer and all layers below that layer are missing.
     pub requests: Vec<Passed>,
-    /// The response that each layer in `requests` received from the layer below, innermost layer first.
+    /// The response or the error that each layer in `requests` received from the layer below, innermost layer first.
     pub responses: Vec<Returned>,
 }
 

@@ -8,7 +8,7 @@
 //! visitor's id and group. The layer removes each field whose name begins with X-Assign-, also without experiments,
 //! and the parameters of overrides.
 //! **Metrics:** `edgeshim_assignments_total`.
-//! **Cost:** without experiments, one check of the filter of names. With experiments, also a search for overrides in
+//! **Cost:** without experiments, one check of the set of field names. With experiments, also a search for overrides in
 //! the query and in Referer, and at most one hash for each experiment that applies. **Can fail:** no.
 
 pub(crate) mod arm_layout;
@@ -163,9 +163,9 @@ impl Assigner {
     fn assigned(&self, decision: &Decision<'_>, position: usize, ctx: &Ctx) -> Assigned {
         let settings = &decision.experiment.settings;
         let known = ctx.provider.position().and_then(|position| self.providers.get(position));
-        // A field of a trusted proxy or an override is no reason for Vary: the CDN does not see such a field, and a CDN
-        // can ignore the query. A cookie is no reason for Vary either, because a CDN would store a copy for each
-        // visitor.
+        // An override is no reason for Vary, because a CDN can ignore the query. A field that a trusted proxy adds is
+        // no reason, because the CDN does not see this field. A cookie is no reason, because a CDN would store a copy
+        // for each visitor.
         let varies = settings.id.header.is_some()
             && settings.groups.header.is_none()
             && decision.why != Why::Override

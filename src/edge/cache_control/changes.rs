@@ -87,8 +87,8 @@ pub(super) fn esi_content(headers: &HeaderMap) -> Option<&[u8]> {
     })
 }
 
-/// Returns the change after which Surrogate-Control has the ESI `content`. If Surrogate-Control is the CDN's targeted
-/// field, Surrogate-Control also has the directives of `targeted`.
+/// Returns the change after which Surrogate-Control has the directive `content` (for ESI) with this argument. If
+/// Surrogate-Control is the CDN's targeted field, Surrogate-Control also has the directives of `targeted`.
 pub(super) fn write_surrogate_control(headers: &HeaderMap, targeted: Option<&Field<'_>>, content: &[u8]) -> Change {
     let value = targeted.and_then(Field::value);
     let (directives, comma) = value.as_ref().map_or((&b""[..], &b""[..]), |value| (value.as_bytes(), b", "));

@@ -242,8 +242,8 @@ where
             Ok(response) => response,
             Err(fault) if fault.cause().is_client_error() => return Poll::Ready(Err(fault)),
             Err(fault) => {
-                // The whoopsie page for this fault will have no-store, so the fault is counted like a 5xx of the
-                // origin.
+                // The response of `whoopsie` to this fault will have no-store, so the fault is counted like a 5xx of
+                // the origin.
                 counts.guards.get(Guard::Error).increment(1);
                 return Poll::Ready(Err(fault.guarded(Guard::Error.as_str())));
             }

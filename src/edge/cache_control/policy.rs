@@ -965,7 +965,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn targeted_fields_when_dialect_has_no_targeted_field_then_are_removed() {
+    fn targeted_fields_when_dialect_has_no_targeted_field_then_are_removed_except_esi_content() {
         check(&[
             ("keep", "200", "surrogate: max-age=60", "", "tidied"),
             ("keep", "200", "cdn: max-age=60 | cc: max-age=1", "cc: max-age=1", "tidied"),

@@ -36,7 +36,7 @@ pub(super) fn apply(verdict: Verdict, head: &mut response::Parts) {
     vary::merge_accept_encoding(headers);
 }
 
-/// Changes the head of a response, and the filter of its field names, as the verdict requires.
+/// Changes the head of a response as the verdict requires. Adds the names of new fields to the set `facts.names`.
 pub(super) fn applied<B>(verdict: Verdict, response: &mut EdgeResponse<B>) {
     apply(verdict, &mut response.head);
     if !matches!(verdict, Verdict::Leave(_)) {
@@ -47,13 +47,13 @@ pub(super) fn applied<B>(verdict: Verdict, response: &mut EdgeResponse<B>) {
     }
 }
 
-/// Changes the head of a response whose body is replaced by the br form of its twin.
+/// Changes the head of a response to the head that belongs to the br form of its twin.
 pub(super) fn apply_br<B>(response: &mut EdgeResponse<B>) {
     applied(Verdict::Compress, response);
     response.head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
 }
 
-/// Removes `Vary: Accept-Encoding` from a response to Akamai whose body has no coding. Akamai stores a response with
+/// Removes `Vary: Accept-Encoding` from a response to Akamai, if the body has no coding. Akamai stores a response with
 /// Vary only if its coding is gzip or br. The removal is safe, because every client can read a body without a coding.
 ///
 /// Vary stays if Vary has another member, or if the body has a coding. With Vary, Akamai does not store a body in a

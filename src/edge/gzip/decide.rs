@@ -53,14 +53,14 @@ impl Skip {
 /// What to do with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Change nothing, because the response is not compressed for any request.
+    /// Change nothing, because this layer does not change the body for any request.
     Leave(Skip),
-    /// Add Accept-Encoding to Vary and send the body unchanged. Another request can get the body in another coding.
+    /// Add Accept-Encoding to Vary, because another request can get the body in another coding. The body is not
+    /// compressed or inflated. But if the reason is `NotAccepted`, the br form of a twin can replace the body.
     Vary(Skip),
     /// Add Accept-Encoding to the Vary of a 304, and make its tag weak if `weak` is true.
     NotModified {
-        /// Whether this layer would make the tag weak in a 200 to the same request. For Akamai: if the client sent only
-        /// one form of the tag, `weak` says whether this form is weak.
+        /// Whether to make the tag weak.
         weak: bool,
     },
     /// Compress the body.
@@ -69,8 +69,8 @@ pub(crate) enum Verdict {
     Inflate,
 }
 
-/// Returns the verdict on a response. `names` is the filter of the field names in the response's head. `length` is the
-/// length of the body, if known. For a 304, `known` is the kind of its tag, if known.
+/// Returns the verdict on a response. `names` contains the names of all fields in the response's head, and can contain
+/// further names. `length` is the length of the body, if known. For a 304, `known` is the kind of its tag, if known.
 pub(crate) fn decide(
     settings: &GzipSettings,
     request: RequestFacts,
@@ -88,7 +88,7 @@ pub(crate) fn decide(
     }
     // A 206 is never compressed or inflated. Its Vary must be the Vary of the 200 (RFC 9110 §15.3.7), so most checks
     // are the same. The length of the complete body is not checked. So a part of a short body gets Vary, but the 200
-    // does not.
+    // with that body does not.
     let part = head.status == StatusCode::PARTIAL_CONTENT;
     let compressible = matches!(
         head.status,
@@ -142,7 +142,7 @@ pub(crate) fn decide(
 ///
 /// - The kind is `Mixed`, and the client sent only one form: the tag gets this form.
 /// - The kind is unknown or `Weak`, and `gzip.inflate` is on: if the client sent only the weak form, the body counts as
-///   inflated, so the tag is weak.
+///   inflated, so the tag is weak. Exception: with `no-transform`, the tag stays unchanged.
 /// - The request accepts br but not gzip: see [`RequestFacts::gets_weak_tag`].
 /// - The CDN is Akamai, and the client sent only one form: the tag gets this form ([`RequestFacts::repeats_form`]).
 fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'_>, known: Option<TagKind>) -> Verdict {
@@ -173,7 +173,8 @@ fn not_modified(settings: &GzipSettings, request: RequestFacts, fields: Fields<'
     Verdict::NotModified { weak }
 }
 
-/// Returns the kind of the response's tag, if the verdict shows the kind. `length` is the length of the body, if known.
+/// Returns the kind of the response's tag, if the tag or the verdict shows the kind. `length` is the length of the
+/// body, if known.
 pub(super) fn tag_kind(
     settings: &GzipSettings,
     verdict: Verdict,

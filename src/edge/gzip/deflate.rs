@@ -86,8 +86,8 @@ impl Deflater {
         weight(self.level)
     }
 
-    /// Compresses `input`. `last` is true if `input` is the last piece of its frame. In an unbuffered
-    /// response, the output is then flushed.
+    /// Compresses `input`. `last` is true if `input` is the last piece of its frame. In an unbuffered response, the
+    /// output is flushed after the last piece.
     pub(super) fn take(&mut self, input: &[u8], last: bool) {
         self.input_bytes += input.len() as u64;
         self.crc.update(input);
@@ -110,7 +110,7 @@ impl Deflater {
         self.unflushed
     }
 
-    /// Writes the end of the member. If there is a draft and the store has enough room, stores the draft as the twin.
+    /// Writes the end of the member. If there is a draft, [`Draft::finish`] can then store it as the twin.
     pub(super) fn finish(&mut self) {
         self.run(&[], FlushCompress::Finish);
         let crc = std::mem::take(&mut self.crc).finalize();

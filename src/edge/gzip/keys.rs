@@ -12,12 +12,12 @@ pub struct GzipSettings {
     pub enabled: bool,
     /// The compression level of zlib, from 1 to 9.
     pub level: u32,
-    /// The length of the shortest body that is compressed, in bytes. If a body has no declared length and must be sent
-    /// without a delay, this limit does not apply.
+    /// The length of the shortest body that is compressed, in bytes. This limit does not apply to a body without a
+    /// declared length if the body arrives slowly, or if each piece of the body must be sent at once.
     pub min_bytes: u64,
     /// The size of the store of twins, in bytes. If it is 0, no twin is stored.
     pub twins_bytes: u64,
-    /// Whether a thread in the background compresses a twin again after the twin was used (`ripener.rs`).
+    /// Whether a thread in the background makes twins ripe (`ripener.rs`).
     pub ripen: bool,
     /// Whether to inflate the origin's gzip if the request does not accept gzip.
     pub inflate: bool,

@@ -5,7 +5,7 @@
 //! does not show whether the origin or this layer made the tag weak.
 //!
 //! After a start or a swap of the configuration, a tag is missing in the table until a response shows the kind of the
-//! tag. A tag is also missing after another tag has replaced the tag. For a missing tag, `decide.rs` and
+//! tag. A tag is also missing after another tag has replaced it. For a missing tag, `decide.rs` and
 //! `request_facts.rs` guess. After a wrong guess a client gets, at worst, a 200 in place of a 304. For Akamai,
 //! `vary_for_akamai` in `apply.rs` also guesses.
 
@@ -23,8 +23,8 @@ pub(crate) enum TagKind {
     Weak = 1,
     /// The origin sends the tag strong. A client that accepts gzip gets the body compressed and the tag weak.
     Compressed,
-    /// The origin sends the tag strong. This layer forwards the tag unchanged, with `Vary: Accept-Encoding`, because
-    /// the body is too short.
+    /// The origin sends the tag strong. The body is too short to be compressed, but its length was not declared. So
+    /// this layer forwards the tag unchanged and adds `Vary: Accept-Encoding`.
     Kept,
     /// The origin sends the tag strong, and the body in gzip. A client that does not accept gzip gets the body inflated
     /// and the tag weak.

@@ -28,7 +28,7 @@ impl GzipMemory {
         Self { twins, tags: Arc::new(KnownTags::new()), ripener }
     }
 
-    /// Lets the ripener compress a used twin again.
+    /// Offers a twin to the ripener, if there is a ripener. See [`Ripener::offer`].
     pub(super) fn ripen(&self, twins: &Twins, key: Key, twin: &Twin) {
         if let Some(ripener) = &self.ripener {
             ripener.offer(twins, key, twin);

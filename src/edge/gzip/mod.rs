@@ -1,5 +1,6 @@
 //! Compresses a response body if the request accepts gzip and `decide.rs` allows the compression. If `gzip.inflate` is
-//! on and the request does not accept gzip, inflates the origin's gzip.
+//! on and the request does not accept gzip, inflates the origin's gzip. If the twin of the body has a br form, a
+//! request that accepts br gets this form.
 //!
 //! **Place:** outside of `cache_control`, because `cache_control` must see the origin's fields. Inside `whoopsie`,
 //! because the whoopsie pages have their own gzip form.
@@ -12,7 +13,7 @@
 //! **Cost:** reading Accept-Encoding; a checksum of host and target; if the request can get a twin, also a hash of host
 //! and target. A compressed response also costs the compression. The compressor's memory is reused for the next
 //! response. If the body has a stored twin (`twins.rs`), a checksum of the body replaces the compression. A thread in
-//! the background makes twins smaller (`ripener.rs`). A request that accepts br then gets the twin's br form.
+//! the background makes the gzip form of a twin smaller and adds a br form (`ripener.rs`).
 //! **Can fail:** yes, if the inner layer or its body fails, or if the origin's gzip must be inflated and is invalid,
 //! incomplete or above a limit of `inflate.rs`. The compressor works in memory and cannot fail.
 
@@ -335,8 +336,8 @@ impl Shared {
         Err(Box::new(Undecided { response, question: Question::Whole { key } }))
     }
 
-    /// Returns the twin of a response that is not compressed now, if the request accepts br and the twin has br. Puts a
-    /// twin that has no br yet into the queue of the ripener, except after a HEAD request.
+    /// For a response that is not compressed now: returns its twin, if the request accepts br and the twin has br. If
+    /// the twin has no br yet, offers the twin to the ripener, except for a HEAD request.
     fn ripe<B: EdgeBody>(
         &self,
         request: RequestFacts,
@@ -410,7 +411,7 @@ impl Shared {
         response.map(|body| if whole { body.whole(deflater) } else { body.deflate(deflater) })
     }
 
-    /// Decides how to send a response, after enough of its body has been read to answer the question.
+    /// Decides how to send a response whose body was read ahead for the question.
     fn resolve<B: EdgeBody>(
         &self,
         request: RequestFacts,

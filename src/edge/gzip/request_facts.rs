@@ -32,13 +32,13 @@ pub(crate) struct RequestFacts {
     /// The weak tags in If-None-Match. Each tag sets the bit that a checksum of the tag selects. There can be several
     /// tags, because a cache lists every variant that it has stored.
     named_weak: u64,
-    /// The strong tags in If-None-Match, in the same form.
+    /// The strong tags in If-None-Match, stored in the same way.
     named_strong: u64,
     /// A checksum of host and target. The kind of a tag is stored under this checksum and the tag, because some sites
     /// use one tag for all objects.
     pub(super) target: u32,
-    /// Whether a 304 repeats the form (weak or strong) that the tag has in If-None-Match. This is true for Akamai,
-    /// whose variant without a coding has no Vary. So a client that accepts gzip can revalidate that variant.
+    /// Whether a 304 repeats the form (weak or strong) that the tag has in If-None-Match. This is true for Akamai.
+    /// Its stored response without a coding has no Vary, so a request that accepts gzip can revalidate that response.
     pub(super) repeats_form: bool,
     /// Whether the request is conditional and the extension of its path belongs to a type that is not in `gzip.types`.
     /// This fact replaces the type of a 304 without Content-Type.

@@ -1,4 +1,4 @@
-//! The thread that makes twins ripe: it compresses the body of a twin again, to brotli and to the smallest gzip. No
+//! The thread that makes twins ripe: it compresses the body of a twin again, to brotli and to a smaller gzip form. No
 //! pull waits for this work. The first pull that gets its body from a twin puts the twin's key into the queue of the
 //! thread. A pull that accepts br but not gzip also puts the key into the queue if the twin has no br.
 //!
@@ -37,8 +37,8 @@ use crate::metrics::Table;
 const NICE: i32 = 19;
 /// The largest number of keys in the queue. If the queue is full, a further twin stays as it is until a later pull.
 const QUEUE: usize = 256;
-/// After each second of its own CPU time, the thread sleeps for this number of seconds. So the thread uses at most a
-/// quarter of one core.
+/// After each piece of work, the thread sleeps for this number multiplied by the CPU time of the work. So the thread
+/// uses at most a quarter of one core.
 const SLEEP: u32 = 3;
 /// The shortest sleep. It must be long enough to measure the CPU time of the rest of the process.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
@@ -274,8 +274,8 @@ fn memory(length: u64) -> u64 {
     length + (8 << window_bits(length)) + 88 * length.min(BLOCK_BYTES) + 4 * length + (1 << 20)
 }
 
-/// Returns the size of brotli's window, as an exponent of 2: the smallest window that contains the whole body, or the
-/// largest window.
+/// Returns the size of brotli's window, as an exponent of 2: the smallest window that contains the whole body. If no
+/// window contains the body, returns the largest.
 fn window_bits(length: u64) -> u32 {
     // A window with the size 2^n contains only 2^n - 16 bytes (RFC 7932 §9.1).
     (u64::BITS - (length + 15).leading_zeros()).clamp(*WINDOW_BITS.start(), *WINDOW_BITS.end())
@@ -294,7 +294,7 @@ fn brotli(body: &[u8], pace: &mut Pace<'_>) -> Result<Bytes, Early> {
     Ok(exact(&writer.into_inner()))
 }
 
-/// Returns the body as the smallest gzip member. `crc` is the body's checksum.
+/// Returns the body as a gzip member that Zopfli compresses. `crc` is the body's checksum.
 fn gzip(body: &[u8], crc: u32, pace: &mut Pace<'_>) -> Result<Bytes, Early> {
     let mut encoder = DeflateEncoder::new(zopfli_options(), BlockType::Dynamic, HEADER.to_vec());
     pace.write(body, &mut encoder)?;
@@ -552,7 +552,7 @@ mod tests {
         offer(&ripener, &twins, key);
         ripener.queue.lock().keys.clear();
         // Whether the work has a `Loan` at each check. The process is busy from the second check, which is the first
-        // check with a `Loan`.
+        // check with a `Loan`, to the 17th check.
         let on_loan = RefCell::new(Vec::new());
         let is_busy = |_, _| {
             let mut checks = on_loan.borrow_mut();

@@ -49,7 +49,7 @@ const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
 fn verdict_when_status_is_not_304_then_depends_on_both_heads_and_the_length() {
     for (case, fields, status, sent, length, verdict) in [
         ("gzip accepted", GZIP, 200, &[HTML][..], Some(1000), Verdict::Compress),
-        ("as long as min_bytes", GZIP, 200, &[HTML], Some(256), Verdict::Compress),
+        ("the length is min_bytes", GZIP, 200, &[HTML], Some(256), Verdict::Compress),
         ("too short", GZIP, 200, &[HTML], Some(255), Verdict::Leave(Skip::TooShort)),
         ("unknown length", GZIP, 200, &[HTML], None, Verdict::Compress),
         ("type in capitals", GZIP, 200, &[("content-type", "TEXT/HTML")], Some(1000), Verdict::Compress),
@@ -264,7 +264,7 @@ fn tag_of_a_304_when_200_was_inflated_then_equals_the_tag_of_the_200() {
 }
 
 #[test]
-fn tag_of_a_304_when_only_br_is_accepted_then_is_strong_only_if_only_the_strong_form_is_named() {
+fn tag_of_a_304_when_only_br_is_accepted_then_is_weak_except_if_request_has_only_the_strong_form() {
     let off = GzipSettings { ripen: false, ..settings() };
     let date = ("if-modified-since", "Sat, 28 Nov 2026 00:00:00 GMT");
     for known in [None, Some(TagKind::Compressed), Some(TagKind::Mixed)] {
@@ -286,7 +286,7 @@ fn tag_of_a_304_when_only_br_is_accepted_then_is_strong_only_if_only_the_strong_
 }
 
 #[test]
-fn br_when_range_settings_or_provider_forbid_it_then_not_wanted() {
+fn br_when_forbidden_by_range_or_settings_or_provider_then_is_not_wanted() {
     let wants = |settings: &GzipSettings, fields, takes_br| {
         let head = request("/", fields);
         RequestFacts::of(settings, &head, Names::of(&head.headers), Dialect::Generic, takes_br).wants_br()

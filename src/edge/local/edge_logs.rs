@@ -339,7 +339,7 @@ impl Shared {
             _ => {}
         }
         if !request.body.is_end_stream() {
-            // The connection is closed, because the rest of the request body is not read.
+            // On HTTP/1, this closes the connection, because the rest of the request body is not read.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let body = if is_accepted { Bytes::from(body) } else { Bytes::from_static(text.as_bytes()) };

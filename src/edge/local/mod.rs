@@ -61,7 +61,7 @@ use crate::wire::values::content_length;
 pub(crate) struct LocalParts {
     pub beacon: BeaconSettings,
     pub rum: RumSettings,
-    /// The values of `source` that are counted by name, in the order of their ids.
+    /// The values of the beacon's query parameter `source` that are counted by name, in the order of their ids.
     pub sources: Vec<&'static str>,
     /// The country file. If it is `None`, beacons are not counted by country.
     pub countries: Option<Arc<Countries>>,
@@ -301,7 +301,7 @@ impl Shared {
                     head.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
                 }
                 if !is_read && !request.body.is_end_stream() {
-                    // The connection is closed, because the rest of the request body is not read.
+                    // On HTTP/1, this closes the connection, because the rest of the request body is not read.
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 (text, reason.as_str())

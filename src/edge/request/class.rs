@@ -304,7 +304,7 @@ fn is_around(path: &[u8], start: &[u8], end: &[u8]) -> bool {
     path[..start.len()].eq_ignore_ascii_case(start) && path[end_at..].eq_ignore_ascii_case(end)
 }
 
-/// Decodes the percent-encoding of a path. An invalid `%` stays unchanged.
+/// Decodes the percent-encoding of a path. An invalid `%` stays unchanged. Invalid UTF-8 becomes U+FFFD.
 fn decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

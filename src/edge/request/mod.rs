@@ -70,7 +70,7 @@ pub struct Ctx {
     pub trail: Trail,
     /// Whether the client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
-    /// The filter of the names in the request's head.
+    /// The set of the field names in the request's head. The set can contain further names.
     pub(crate) names: Names,
     /// The reason why the request must not reach the origin, if there is a reason. `pulls` responds to such a request
     /// and counts the refusal.
@@ -89,7 +89,7 @@ pub(crate) struct Assigned {
 }
 
 impl Ctx {
-    /// Borrows the request's head with its filter.
+    /// Returns the fields of the request's head, together with the set `names`.
     pub(crate) fn fields<'a>(&self, headers: &'a HeaderMap) -> Fields<'a> {
         Fields::new(headers, self.names)
     }
@@ -158,7 +158,8 @@ pub(crate) fn refusal(reason: Reason, dialect: Dialect) -> response::Parts {
         head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if matches!(reason, Reason::Malformed | Reason::BodyTooLarge | Reason::Method) {
-        // The connection is closed, because the end of the refused request is unknown or its body is not read.
+        // On HTTP/1, this closes the connection, because the end of the refused request is unknown or its body is not
+        // read.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head
@@ -181,7 +182,7 @@ pub struct EdgeResponse<B> {
 }
 
 impl<B> EdgeResponse<B> {
-    /// Borrows the response's head with its filter.
+    /// Returns the fields of the response's head, together with the set `facts.names`.
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields::new(&self.head.headers, self.facts.names)
     }
@@ -203,12 +204,12 @@ pub struct Facts {
     pub origin_us: Option<u32>,
     /// The name of the first guard that applied; empty if no guard applied.
     pub guard: &'static str,
-    /// The cause of the fault that the page or the stand-in's response replaces. `None` if there was no fault.
+    /// The cause of the fault to which `whoopsie` or the stand-in has responded. `None` if there was no fault.
     pub cause: Option<Cause>,
     /// The locale of the whoopsie page, if the response is a page.
     pub locale: Option<LocaleId>,
-    /// The filter of the names in the response's head. For a response that edgeshim makes, the filter contains every
-    /// name.
+    /// The set of the field names in the response's head. The set can contain further names. For a response that
+    /// edgeshim makes, the set contains every name.
     pub(crate) names: Names,
     /// What the CDN is allowed to do with the response. `None` if `pulls` must read the grant from the head.
     pub(crate) grant: Option<Grant>,

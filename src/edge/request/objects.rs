@@ -48,7 +48,7 @@ pub(crate) struct Pulled {
     /// Whether the CDN can store the response: it was complete, and the method was GET.
     pub is_stored: bool,
     /// Whether the response is a 304 to a GET. A 304 does not name the coding, so the 304 renews the lifetimes of the
-    /// object in all codings that the table has.
+    /// object in all codings that are in the table.
     pub is_not_modified: bool,
     /// The lifetime that the response grants to the provider. `None` if the pull ended before the response, if edgeshim
     /// refused the pull, or if the method is neither GET nor HEAD.

@@ -96,7 +96,7 @@ impl Shared {
         replacement
     }
 
-    /// Makes the response that reports a fault. No other function makes a response to a fault.
+    /// Makes the response that reports a fault.
     pub(super) fn fail(&self, request: &RequestFields, fault: &Fault) -> Replacement {
         let cause = fault.cause();
         if cause.is_client_error() {
@@ -104,7 +104,7 @@ impl Shared {
                 self.ledger.refused(request.ctx.provider, Reason::BodyTooLarge);
             }
             let mut head = uncacheable(cause.status(), request.ctx.dialect);
-            // The connection is closed, because the rest of the request body can still arrive on this connection.
+            // On HTTP/1, this closes the connection, because the rest of the request body can still arrive on it.
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             head.headers.insert(&PROXY_STATUS, HeaderValue::from_static("edgeshim; error=http_request_error"));
             return Replacement { head, page: Bytes::new(), locale: None };
