@@ -4,7 +4,7 @@
 //! Each list is a Rust expression in a file in `OUT_DIR`: a slice of pairs of name and content. Presets are sorted by
 //! their key `order`, then by name. Locales are sorted by name.
 //!
-//! Also sets `EDGESHIM_COMMIT`, the commit that `--version` and `edgeshim_build_info` show.
+//! Also sets `EDGESHIM_COMMIT`, the commit that `--version` and `edgeshim_build_info` show, and an option of the linker.
 
 use std::env;
 use std::error::Error;
@@ -17,7 +17,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     list("presets")?;
     list("locales")?;
     println!("cargo::rustc-env=EDGESHIM_COMMIT={}", commit()?);
+    if env::var("PROFILE")? == "release" && env::var("HOST")? == env::var("TARGET")? && reads_packed_relocations() {
+        // The release binary becomes 0.5 MiB smaller, and so does its memory after the start.
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     Ok(())
+}
+
+/// Returns whether the C library of this machine can load a program with packed relocations: glibc can since 2.36.
+fn reads_packed_relocations() -> bool {
+    let Ok(output) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
+    let version = String::from_utf8_lossy(&output.stdout);
+    let minor = version.trim().strip_prefix("glibc 2.").and_then(|minor| minor.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= 36)
 }
 
 /// Returns the commit of the sources: the environment variable `EDGESHIM_COMMIT`, or the commit in the file that

@@ -133,6 +133,6 @@ fn assert_allocations(name: &str, limit: f64, pulls: impl FnOnce()) {
 /// stored in blocks and only some samples allocate a block.
 const LIMIT_SMALL: f64 = 13.1;
 /// The limit for a pull with its own connection.
-const LIMIT_NEW: f64 = 24.1;
+const LIMIT_NEW: f64 = 23.1;
 const LIMIT_RICH: f64 = 20.1;
 const LIMIT_SIGNED: f64 = 20.1;

@@ -1104,7 +1104,9 @@ fn program_when_failing_then_message_names_the_cause() {
         ("echo '{'", "the program's answer to \"read\" is not JSON"),
         ("echo '{}'", "has no object \"nodes\""),
         ("echo '{\"nodes\":{}}'", "has no entry for www.example.com"),
-        ("exec sleep 60", "did not end within 5000 ms, and was killed"),
+        // After 16 MiB, the output is closed.
+        ("exec yes", "failed (signal: 13 (SIGPIPE))"),
+        ("trap '' TERM; sleep 60", "did not end within 5000 ms, and was killed"),
     ] {
         desk.program(script);
         desk.fails(1, &show, &[part]);

@@ -91,14 +91,34 @@ impl FixedTexts {
     }
 }
 
+/// A set of results of conditions and of plural categories. Each element has one bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Results(u16);
+
+impl Results {
+    fn of(condition: RequestCondition, result: bool) -> Self {
+        Self(1 << (condition as u16 * 2 + u16::from(result)))
+    }
+
+    fn form(category: Category) -> Self {
+        Self(1 << (RequestCondition::ALL.len() * 2 + category as usize))
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
 /// A fixed text, and the value that follows the fixed text, if any.
 #[derive(Debug)]
 struct Part {
-    /// The condition of the section that contains this part, and the result that the condition must have for the part
-    /// to be shown. `None` if no section with a [`RequestCondition`] contains the part.
-    section: Option<(RequestCondition, bool)>,
-    /// The plural category, if the part belongs to a plural form. The part is shown only for numbers of this category.
-    form: Option<Category>,
+    /// What a request must have for the part to be shown: the result of the condition of the section that contains the
+    /// part, and the plural category of the part. Empty if the part is always shown.
+    needs: Results,
     fixed: Arc<Fixed>,
     value: Option<(Slot, Escape)>,
 }
@@ -110,8 +130,10 @@ struct Unfinished<'a> {
     parts: Vec<Part>,
     /// The text that has been collected for the next part.
     fixed: Vec<u8>,
-    section: Option<(RequestCondition, bool)>,
-    form: Option<Category>,
+    /// The condition of the open section, and its result. Empty if no section with a [`RequestCondition`] is open.
+    section: Results,
+    /// The plural category of the open plural form. Empty if no plural form is open.
+    form: Results,
 }
 
 impl Unfinished<'_> {
@@ -119,7 +141,7 @@ impl Unfinished<'_> {
     fn end_part(&mut self, value: Option<(Slot, Escape)>) -> io::Result<()> {
         if value.is_some() || !self.fixed.is_empty() {
             let fixed = self.texts.shared(std::mem::take(&mut self.fixed))?;
-            self.parts.push(Part { section: self.section, form: self.form, fixed, value });
+            self.parts.push(Part { needs: self.section.and(self.form), fixed, value });
         }
         Ok(())
     }
@@ -143,7 +165,8 @@ impl Page {
         script: &ScriptTexts,
         fixed: &mut FixedTexts,
     ) -> io::Result<Self> {
-        let mut page = Unfinished { texts: fixed, parts: Vec::new(), fixed: Vec::new(), section: None, form: None };
+        let (section, form) = (Results::default(), Results::default());
+        let mut page = Unfinished { texts: fixed, parts: Vec::new(), fixed: Vec::new(), section, form };
         let mut skip = false;
         for piece in &template.pieces {
             match piece {
@@ -153,12 +176,12 @@ impl Page {
                 Piece::Open(Condition::Known(_), wanted) => skip = !wanted,
                 Piece::Open(Condition::Request(condition), wanted) => {
                     page.end_part(None)?;
-                    page.section = Some((*condition, *wanted));
+                    page.section = Results::of(*condition, *wanted);
                 }
                 Piece::Close => {
-                    if page.section.is_some() {
+                    if page.section != Results::default() {
                         page.end_part(None)?;
-                        page.section = None;
+                        page.section = Results::default();
                     }
                     skip = false;
                 }
@@ -167,7 +190,7 @@ impl Page {
                 Piece::Text(Text::Forms(key), escape) => {
                     page.end_part(None)?;
                     for (category, form) in texts.forms(key) {
-                        page.form = Some(*category);
+                        page.form = Results::form(*category);
                         let after = match form.split_once(NUMBER) {
                             Some((before, after)) => {
                                 escape.push(&mut page.fixed, before.as_bytes());
@@ -179,7 +202,7 @@ impl Page {
                         escape.push(&mut page.fixed, after.as_bytes());
                         page.end_part(None)?;
                     }
-                    page.form = None;
+                    page.form = Results::default();
                 }
                 Piece::Text(text, escape) => escape.push(&mut page.fixed, texts.text(text.name()).as_bytes()),
                 Piece::Setting(setting, escape) => {
@@ -189,8 +212,8 @@ impl Page {
                 Piece::ScriptTexts(_) => {
                     page.end_part(None)?;
                     for (is_wait, fixed) in [(false, &script.page), (true, &script.wait_page)] {
-                        let section = Some((RequestCondition::Wait, is_wait));
-                        page.parts.push(Part { section, form: None, fixed: Arc::clone(fixed), value: None });
+                        let needs = Results::of(RequestCondition::Wait, is_wait);
+                        page.parts.push(Part { needs, fixed: Arc::clone(fixed), value: None });
                     }
                 }
             }
@@ -215,17 +238,16 @@ impl Page {
         };
         let texts = SlotTexts::new(values, status.as_str(), &clock, &numbers);
         let form = waiting.map(|waiting| self.plural.category(waiting));
-        let is_shown = |part: &&Part| {
-            let holds = |condition| match condition {
-                RequestCondition::Retry => values.retry_after.is_some(),
-                RequestCondition::Wait => values.is_wait,
-                RequestCondition::Waiting => form.is_some(),
-                RequestCondition::Pop => !values.pop.is_empty(),
-            };
-            part.section.is_none_or(|(condition, wanted)| holds(condition) == wanted)
-                && (part.form.is_none() || part.form == form)
+        let holds = |condition| match condition {
+            RequestCondition::Retry => values.retry_after.is_some(),
+            RequestCondition::Wait => values.is_wait,
+            RequestCondition::Waiting => form.is_some(),
+            RequestCondition::Pop => !values.pop.is_empty(),
         };
-        let parts = self.parts.iter().filter(is_shown);
+        let results = RequestCondition::ALL.map(|(_, condition)| Results::of(condition, holds(condition)));
+        let results = results.into_iter().fold(form.map(Results::form).unwrap_or_default(), Results::and);
+        // The length and the bytes of the page are made from the same parts.
+        let parts = self.parts.iter().filter(move |part| results.contains(part.needs));
         let out = if gzip { self.gzip(parts, &texts) } else { self.plain(parts, &texts) };
         // The capacity of `out` equals its length, so this conversion does not copy.
         Bytes::from(out)

@@ -80,7 +80,7 @@ pub(super) enum RequestCondition {
 }
 
 impl RequestCondition {
-    const ALL: [(&str, Self); 4] =
+    pub(super) const ALL: [(&str, Self); 4] =
         [("retry", Self::Retry), ("wait", Self::Wait), ("waiting", Self::Waiting), ("pop", Self::Pop)];
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -112,7 +112,12 @@ pub(super) fn serve<E: EdgeService>(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
-fn serve_requests<S, E>(mut stream: S, mut prefix: Bytes, is_h2: bool, service: Requests<E>) -> impl Future<Output = ()>
+fn serve_requests<S, E>(
+    mut stream: S,
+    mut prefix: BytesMut,
+    is_h2: bool,
+    service: Requests<E>,
+) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
@@ -195,7 +200,7 @@ async fn wait_for_peer<S: Socket>(stream: &mut S, state: &State) {
 /// Calls [`drive_h1`], and boxes its future.
 fn driven_h1<'a, S: Socket, E: EdgeService>(
     stream: S,
-    prefix: Bytes,
+    prefix: BytesMut,
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> Pin<Box<impl Future<Output = Option<S>> + 'a>> {
@@ -208,7 +213,7 @@ fn driven_h1<'a, S: Socket, E: EdgeService>(
 #[inline(never)]
 fn begin_h1<'a, S: Socket, E: EdgeService>(
     stream: S,
-    prefix: Bytes,
+    prefix: BytesMut,
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> impl Future<Output = Option<S>> + 'a {
@@ -218,7 +223,7 @@ fn begin_h1<'a, S: Socket, E: EdgeService>(
 /// Serves a connection with hyper until it ends. `prefix` has the bytes that were already read. hyper's connection is
 /// made here, in its final place, because each move would copy more than a KiB. Returns the stream if the connection
 /// can be parked, or if edgeshim must wait until the peer closes the connection.
-async fn drive_h1<S, E>(stream: S, prefix: Bytes, limits: &Limits, service: &Requests<E>) -> Option<S>
+async fn drive_h1<S, E>(stream: S, prefix: BytesMut, limits: &Limits, service: &Requests<E>) -> Option<S>
 where
     S: Socket,
     E: EdgeService,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::io::AsyncReadExt;
 
@@ -27,7 +27,7 @@ const MAX_PROXY_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Sniffed {
     /// The bytes that were read after the PROXY header. These bytes already belong to HTTP.
-    pub(super) prefix: Bytes,
+    pub(super) prefix: BytesMut,
     pub(super) is_h2: bool,
     /// The client address in the PROXY header, if there is one.
     pub(super) source: Option<IpAddr>,
@@ -36,27 +36,15 @@ pub(super) struct Sniffed {
 /// Reads until the protocol is known. Fails if the PROXY header is invalid, the deadline expires, the peer closes the
 /// connection, or no byte arrives for [`LEAVE_AFTER`] during the drain.
 pub(super) async fn sniff<S: Socket>(stream: &mut S, state: &State, proxy_protocol: bool) -> io::Result<Sniffed> {
-    let buffer = stream.first_read()?;
-    match protocol(&buffer) {
-        Some(is_h2) if !proxy_protocol => Ok(Sniffed { prefix: buffer.freeze(), is_h2, source: None }),
-        // The box keeps the task of the connection small.
-        _ => Box::pin(sniff_later(stream, state, proxy_protocol, buffer)).await,
-    }
-}
-
-async fn sniff_later<S: Socket>(
-    stream: &mut S,
-    state: &State,
-    proxy_protocol: bool,
-    mut buffer: BytesMut,
-) -> io::Result<Sniffed> {
+    let mut buffer = stream.first_read()?;
     let mut source = None;
     if proxy_protocol {
-        source = proxy_source(stream, &mut buffer, state).await?;
+        // The box keeps the task of the connection small.
+        source = Box::pin(proxy_source(stream, &mut buffer, state)).await?;
     }
     loop {
         if let Some(is_h2) = protocol(&buffer) {
-            return Ok(Sniffed { prefix: buffer.freeze(), is_h2, source });
+            return Ok(Sniffed { prefix: buffer, is_h2, source });
         }
         read_more(stream, &mut buffer, state).await?;
     }

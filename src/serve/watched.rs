@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -55,14 +55,14 @@ pin_project! {
     pub(super) struct Watched<S> {
         #[pin]
         stream: S,
-        prefix: Bytes,
+        prefix: BytesMut,
         state: Arc<State>,
     }
 }
 
 impl<S> Watched<S> {
     /// Wraps `stream`. `prefix` contains the bytes that have already been read from `stream`.
-    pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>) -> Self {
+    pub(super) fn new(stream: S, prefix: BytesMut, state: Arc<State>) -> Self {
         Self { stream, prefix, state }
     }
 
@@ -76,11 +76,12 @@ impl<S: Socket> AsyncRead for Watched<S> {
         let this = self.project();
         let before = buf.filled().len();
         if this.prefix.has_remaining() {
-            let part = this.prefix.split_to(this.prefix.len().min(buf.remaining()));
-            buf.put_slice(&part);
+            let length = this.prefix.len().min(buf.remaining());
+            buf.put_slice(this.prefix.get(..length).unwrap_or_default());
+            this.prefix.advance(length);
             if this.prefix.is_empty() {
                 // Frees the buffer of the first read, because an idle connection does not need the buffer.
-                *this.prefix = Bytes::new();
+                *this.prefix = BytesMut::new();
             }
         } else if !this.stream.is_registered() && this.state.postpones_read() {
             return Poll::Pending;

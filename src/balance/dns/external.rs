@@ -3,13 +3,17 @@
 //! `deploy/balance/README.md` describes the objects.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +29,9 @@ const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the output is read after the program has ended. A background process of the program can keep the output
 /// open for ever. The output of the program itself is already in the pipe, so it arrives within this time.
 const AFTER_END: Duration = Duration::from_secs(1);
+/// The time between two checks of whether the program has ended. tokio's feature `process` needs no such checks, but
+/// with this feature each worker of the proxy runs further atomic instructions whenever it waits.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A program that edgeshim calls in place of the API of a DNS service.
 #[derive(Debug)]
@@ -79,12 +86,10 @@ impl External {
             // The program has a process group of its own. So the terminal's SIGINT does not reach the program in the
             // middle of a change. The processes that the program starts are in the same group, so all can be killed.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("{name}: {} cannot be started ({error})", quote(program)))?;
-        let mut group = Group(child);
-        let child = &mut group.0;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+            .spawn();
+        let failed = |error: io::Error| format!("{name}: {} cannot be started ({error})", quote(program));
+        let mut group = Group { child: child.map_err(failed)?, has_ended: false };
+        let (stdin, stdout, stderr) = group.pipes().map_err(failed)?;
         let input = input.to_string();
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let exchange = async {
@@ -96,7 +101,7 @@ impl External {
             };
             let ended = Notify::new();
             let end = async {
-                let status = child.wait().await;
+                let status = group.wait().await;
                 ended.notify_one();
                 status
             };
@@ -130,18 +135,50 @@ impl External {
 }
 
 /// A program and the processes that it starts. If this value is dropped while the program runs, all of them are killed.
-struct Group(Child);
+struct Group {
+    child: Child,
+    /// Whether [`wait`](Self::wait) has returned the status. From then on, another process group can have the same
+    /// number.
+    has_ended: bool,
+}
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // After the program has ended, `id` returns `None`: another process group can have the same number then.
-        if let Some(id) = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
-            let _ = kill_process_group(id, Signal::KILL);
+impl Group {
+    /// Returns the program's standard input, standard output and standard error.
+    fn pipes(&mut self) -> io::Result<(Option<Sender>, Option<Receiver>, Option<Receiver>)> {
+        let Child { stdin, stdout, stderr, .. } = &mut self.child;
+        let stdin = stdin.take().map(|stdin| Sender::from_owned_fd(OwnedFd::from(stdin))).transpose()?;
+        let stdout = stdout.take().map(|stdout| Receiver::from_owned_fd(OwnedFd::from(stdout))).transpose()?;
+        let stderr = stderr.take().map(|stderr| Receiver::from_owned_fd(OwnedFd::from(stderr))).transpose()?;
+        Ok((stdin, stdout, stderr))
+    }
+
+    /// Waits until the program has ended.
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.has_ended = true;
+                return Ok(status);
+            }
+            sleep(CHECK_INTERVAL).await;
         }
     }
 }
 
-async fn fill(stream: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) {
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let id = Pid::from_child(&self.child);
+        let _ = kill_process_group(id, Signal::KILL);
+        // The kernel keeps an entry for the killed program until a thread has waited for it. A program can take long to
+        // end even after SIGKILL, for example while a network file system does not respond.
+        let reap = move || waitpid(Some(id), WaitOptions::empty());
+        let _ = thread::Builder::new().name("reap".to_owned()).spawn(reap);
+    }
+}
+
+async fn fill(stream: Option<Receiver>, bytes: &mut Vec<u8>) {
     if let Some(stream) = stream {
         // After an error, the bytes before the error are used. The JSON parser reports an incomplete answer to "read".
         let _ = stream.take(MAX_OUTPUT_BYTES).read_to_end(bytes).await;
@@ -214,6 +251,19 @@ mod tests {
         Record {
             shares: Shares(shares.map(|(name, share)| (name.to_owned(), share)).into()),
             weights: vec![("a".to_owned(), 1)],
+        }
+    }
+
+    #[test]
+    fn program_when_killed_then_leaves_no_zombie() {
+        let child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let entry = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+        assert!(entry.exists());
+        drop(Group { child, has_ended: false });
+        let end = std::time::Instant::now() + Duration::from_mins(1);
+        while entry.exists() {
+            assert!(std::time::Instant::now() < end, "the killed program is still in /proc");
+            thread::yield_now();
         }
     }
 
