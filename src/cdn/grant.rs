@@ -14,8 +14,8 @@ use crate::wire::vary;
 pub(crate) enum Grant {
     /// The CDN must not store the response.
     Forbidden,
-    /// The CDN can store the response, and can use it without revalidation for this number of seconds. The number is 0
-    /// for `no-cache` and for a response without a lifetime.
+    /// The CDN can store the response, and can use it without revalidation for this number of seconds. If the CDN must
+    /// obey a `no-cache`, or if the response has no lifetime, the number is 0.
     Lifetime(u64),
 }
 
