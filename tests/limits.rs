@@ -910,8 +910,9 @@ fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // Reads until the read times out: then the connection is open. If a read returns no bytes or another
-                // error, the connection is closed. Without these waits, the shim would refuse the pings as a flood.
+                // Skips the acknowledgements of the pings. If a read then times out, the connection is open. If a read
+                // returns no bytes or another error, the connection is closed. Without the wait for the timeout, the
+                // shim would refuse the pings as a flood.
                 open = open
                     && loop {
                         match client.more() {
