@@ -410,8 +410,8 @@ enum Fate {
     Either,
 }
 
-/// Forged requests: how the shim must treat the request, the target, the Referer and the User-Agent. Each forged value
-/// must remain one value in the log.
+/// Forged requests. Each row has the expected treatment, then the target, the Referer and the User-Agent. Each forged
+/// value must remain one value in the log.
 const FORGED: [(Fate, &str, &[u8], &[u8]); 9] = [
     (Fate::Served, "/%0d%0a%22%5c%00%e2%80%a8", b"\" 200 1 \"-\" \"-\" fastly", b"\" fastly\\"),
     (Fate::Served, "/a'b(c);d=1,e?f=%22&g=]", b"\xff\xfe\xc2\x9b31m", b"\xe2\x80\xa8 \xe2\x80\xae sdrawkcab \t\\n"),

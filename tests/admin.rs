@@ -494,7 +494,7 @@ fn event_stream_when_16_are_open_then_refused_with_503_until_a_stream_closes() {
 }
 
 #[test]
-fn connection_when_256_others_are_open_then_closed_until_they_end() {
+fn connection_when_256_others_are_open_then_closed_until_the_others_end() {
     let origin = Origin::start(origin::fixed(200, &[], "ok"));
     let shim = Shim::start(config(&origin));
     let held: Vec<_> = (0..256).map(|_| Raw::connect(shim.admin)).collect();

@@ -1,5 +1,5 @@
 //! Tests of the country of a beacon. They check which client address decides the country, when the country file is read
-//! again, what happens if the file is invalid, and in which form values that a browser sent are logged.
+//! again, what happens if the file is invalid, and how the log shows values from browsers.
 //! `tests/ledger.rs` checks the sources of beacons, and beacons while the origin is unreachable.
 
 mod support;

@@ -289,7 +289,7 @@ fn client_cert_when_invalid_then_message_says_what_to_write() {
         (
             trusting,
             "ca = \"ca.pem\", field = \"Client-Cert\"",
-            "cannot be checked, because the field contains no chain",
+            "edgeshim reads no certificate chain from a header field",
         ),
     ] {
         let problems = problems_of(text, rule);

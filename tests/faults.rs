@@ -538,8 +538,8 @@ fn response_when_truncation_arrives_with_the_head_then_is_truncated_or_a_page() 
         client.send(format!("GET {target} HTTP/1.1\r\nHost: shim.test\r\nAccept-Encoding: {coding}\r\n\r\n"));
         let response = client.response().expect("a response head");
         // If the length is known, the shim reads the body ahead for gzip. So when the body is cut, the shim has sent
-        // nothing and can send the page. In the other gzip case the result depends on whether hyper returns the bytes
-        // or the error first.
+        // nothing and can send the error page. In the other gzip case the result depends on whether hyper returns the
+        // bytes or the error first.
         let page = (502, true);
         let cut = (200, false);
         let wanted: &[_] = match (target, coding) {

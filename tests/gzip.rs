@@ -671,7 +671,7 @@ fn response_when_origin_truncates_the_body_then_is_incomplete_or_a_page() {
         for encoding in ["gzip", "identity"] {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", encoding)], b""));
-            // While the shim has sent nothing, it can send the page instead of the response.
+            // Until the shim has sent a part of the response, the shim can send the error page instead.
             let Ok(response) = client.response() else { continue };
             if response.status == 502 {
                 continue;

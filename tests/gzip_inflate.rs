@@ -1,6 +1,6 @@
 //! Tests of `gzip.inflate`. The shim inflates the origin's gzip for a CDN that does not accept gzip. For all other CDNs
 //! the shim leaves the body unchanged. If the gzip is invalid or a decompression bomb, the shim truncates the response
-//! or sends the page.
+//! or sends the error page.
 
 mod support;
 

@@ -179,8 +179,8 @@ fn twin_when_origin_truncates_the_body_then_does_not_hide_the_truncation() {
         let is_whole = || {
             let mut client = Raw::connect(shim.addr);
             client.send(raw::request("GET", target, &[("Accept-Encoding", "gzip"), TAG, ("X-Cut", "1")], b""));
-            // If the shim has read the body ahead, the shim has sent nothing, so the client gets the page. Otherwise
-            // the client gets a truncated body.
+            // If the shim has read the body ahead, the shim has sent nothing, so the client gets the error page.
+            // Otherwise the client gets a truncated body.
             client.response().is_ok_and(|response| response.complete && response.status == 200)
         };
         assert!(!is_whole(), "{target}: the truncated response looks complete");

@@ -546,7 +546,7 @@ fn beacons_when_sent_then_counted_by_source_and_not_as_pulls() {
     let closed = ClosedPort::new();
     let rules = "[beacon]\nsources = [\"dyn\"]\n[identity]\nunknown = \"reject\"\n[server]\nhosts = [\"www.test\"]";
     let shim = Shim::start(config(closed.addr).with(rules));
-    // The shim serves beacons although the origin does not listen, and Host and the provider are unknown.
+    // The shim serves beacons even if the origin does not listen, and even if Host and the provider are unknown.
     for (query, source) in [
         ("?source=fastly", "fastly"),
         ("?source=FastLY&server_identity=cache-fra1&reason=timeout&id=7", "fastly"),
@@ -817,7 +817,8 @@ fn error_guard_when_origin_fails_then_counted() {
     let shim = Shim::start(config(origin.addr));
     let page = fetch(shim.addr, "/", &[]);
     assert_eq!((page.status, page.field("cache-control")), (502, Some("no-store")));
-    // A cache must not store the page, just as it must not store a 5xx of the origin. So the guard `error` applies.
+    // A cache must not store the whoopsie page, just as a cache must not store a 5xx of the origin. So the guard
+    // `error` applies.
     let metrics = settled(&shim, 1);
     assert_eq!(counted(&metrics, "edgeshim_cache_guards_total", &["guard"]), table(&[(["error"], 1)]));
 }

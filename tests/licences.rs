@@ -204,11 +204,11 @@ fn objections(packages: &[Package], policy: &Policy) -> Vec<String> {
             .split_once('@')
             .and_then(|(name, version)| Some(versions.get(name)?.contains(version) && versions.get(name)?.len() > 1));
         if needed != Some(true) {
-            found.push(format!("[bans] skip names {skip}, which is no longer a duplicate; remove the line"));
+            found.push(format!("{skip} in `skip` of [bans] is no longer a duplicate; remove the line"));
         }
     }
     for exception in policy.exceptions.keys().filter(|key| !exceptions_used.contains(key)) {
-        found.push(format!("[licenses] exceptions names {exception}, which no longer ships; remove the line"));
+        found.push(format!("{exception} in `exceptions` of [licenses] no longer ships; remove the line"));
     }
     found
 }

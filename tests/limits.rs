@@ -1,7 +1,7 @@
 //! Tests of the keys in `[server]` that protect the shim: the limits of connections, sizes and times, `max_hops` and
 //! `hosts`. Tests of the keys that decide the client's address: `trusted_proxies` and `proxy_protocol`. One test checks
-//! that the shim refuses CONNECT. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client. If an HTTP/2
-//! client must misbehave, the test sends hand-written frames.
+//! that the shim refuses CONNECT. The HTTP/1.1 tests send raw bytes. The HTTP/2 tests use hyper's client or send
+//! hand-written frames.
 //!
 //! Most timeouts are about a second, so that a slow machine does not exceed a timeout by accident. The tests also check
 //! that no timeout expires too early.
@@ -138,7 +138,7 @@ fn streams_when_reset_rapidly_then_connection_ends_and_libraries_log_nothing() {
     client.raw.send(flood);
     assert!(client.until(GOAWAY).is_some(), "the shim did not end the connection");
     wait_refused(&shim, "flood", 1);
-    // When this later message has arrived, a message of h2 about the connection would also have arrived.
+    // If h2 wrote a message about the connection, the message would be in stderr before this later message.
     shim.signal("HUP");
     shim.wait_stderr("reload: the new configuration is active");
     assert!(!shim.stderr().contains("WARN"), "{}", shim.stderr());
@@ -910,9 +910,9 @@ fn idle_timeout_when_empty_lines_or_pings_arrive_then_is_not_extended() {
         while open && since.elapsed() < LONG {
             for piece in pieces {
                 client.send(piece);
-                // The connection is open if a read times out, after the acknowledgements of the pings. The connection
-                // is closed if the read returns no bytes or another error. Without the wait, the pings would be a
-                // flood.
+                // Skips the acknowledgements of the pings. If a read then times out, the connection is open. If a read
+                // returns no bytes or another error, the connection is closed. Without the wait for the timeout, the
+                // shim would refuse the pings as a flood.
                 open = open
                     && loop {
                         match client.more() {
@@ -1027,7 +1027,7 @@ fn hosts_when_host_is_not_listed_then_shim_sends_421() {
     assert_eq!(of("http://shim.test/"), 421);
     assert_eq!(origin.count(), allowed.len() + 1);
     wait_refused(&shim, "host", u32::try_from(others.len()).expect("a small number") + 2);
-    // A 421 refuses a well-formed request without a body, so the connection stays open.
+    // The request that gets the 421 is well-formed and has no body, so the connection stays open.
     let mut client = Raw::connect(shim.addr);
     client.send(get("/"));
     assert_eq!(client.response().expect("a response").status, 421);

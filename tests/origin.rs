@@ -630,7 +630,7 @@ fn short_body_when_client_is_slow_then_request_reaches_the_origin_after_the_last
             move || slow_upload(protocol, addr, rest)
         });
         wait_in_flight(&shim, 1.0);
-        // Later requests use the connection to the origin, because the upload does not occupy it.
+        // Later requests use the only connection to the origin, because the upload has not reached the origin.
         for _ in 0..3 {
             assert_eq!(exchange(shim.addr, get("/other")).status, 200);
         }
@@ -647,8 +647,8 @@ fn short_body_when_client_is_slow_then_request_reaches_the_origin_after_the_last
     }
 }
 
-/// Sends the body `slow last`, whose length is known, in two pieces. Sends the second piece after a message. Returns
-/// the body that the origin got.
+/// Sends the body `slow last`, whose length is known, in two pieces. Sends the second piece when `rest` gets a message.
+/// Returns the body that the origin got.
 fn slow_upload(protocol: &str, addr: SocketAddr, rest: Receiver<()>) -> String {
     let body = if protocol == "HTTP/1.1" {
         let mut client = Raw::connect(addr).patient(LONG);

@@ -196,8 +196,8 @@ fn faults(metrics: &Metrics) -> Vec<(String, u64)> {
 }
 
 impl Seen {
-    /// Removes what depends on chance. If the body was truncated, the timing alone decides whether the CDN gets a page
-    /// or a truncated body.
+    /// Removes what depends on chance. If the body was truncated, only the timing decides whether the CDN gets the
+    /// error page or a truncated body.
     fn without_chance(self) -> Self {
         if !self.faults.contains(&("cut".to_owned(), 1)) {
             return self;
@@ -227,7 +227,7 @@ fn seen(shim: &Shim, origin: &Origin, method: &str, number: usize) -> Seen {
         status: response.status,
         reason: response.line.clone(),
         fields,
-        // The page of edgeshim does not depend on the client of the origin.
+        // The body is edgeshim's error page, which is the same for both clients of the origin.
         body: if response.status > 500 { Vec::new() } else { response.body },
         is_chunked: matches!(response.framing, Some(Framing::Chunked)),
         complete: response.complete,

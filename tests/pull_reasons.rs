@@ -110,7 +110,7 @@ fn top_list_when_urls_are_pulled_then_lists_urls_without_queries_most_pulled_fir
     {
         assert_eq!(fetch(shim.addr, target, &[("Host", "www.test"), provider]).status, 200);
     }
-    // A pull is in the list as soon as it has arrived, and its bytes as soon as it has ended.
+    // The list counts a pull when the pull has arrived, and the bytes of a pull when the pull has ended.
     let top = || fetch(shim.admin, "/api/top", &[]).json();
     assert!(wait_until(PATIENCE, || top()[0]["bytes"] == 2400), "{}", top());
     let list = top();

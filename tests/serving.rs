@@ -289,7 +289,8 @@ fn head_response_when_compared_with_get_then_has_equal_status_and_type_and_no_bo
 
 /// Groups idle client connections by worker. Workers do not share connections to the origin. So two clients have the
 /// same worker if their requests used the same connection to the origin. Sends requests one after the other until at
-/// most `workers` groups remain. Returns the groups. Each group contains the numbers of its clients.
+/// most `workers` groups remain, but at most 20 requests for each client. Returns the groups. Each group contains the
+/// numbers of its clients.
 fn by_worker(origin: &Origin, clients: &mut [Raw], workers: usize) -> Vec<Vec<usize>> {
     // Each group has the numbers of its clients, and the numbers of the origin connections that these clients used.
     let mut groups: Vec<(Vec<usize>, Vec<usize>)> =
@@ -478,7 +479,7 @@ fn admin_request_when_path_or_method_is_unsupported_then_gets_404_or_405_else_20
 }
 
 #[test]
-fn admin_token_when_set_then_never_shown_and_required_except_for_probes_and_metrics() {
+fn admin_token_when_set_then_hidden_and_required_for_all_but_probes_and_metrics() {
     let origin = Origin::start(named);
     let shim = Shim::start(Shim::config(origin.addr).with(&format!("[admin]\ntoken = \"{TOKEN}\"")));
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -581,8 +582,7 @@ fn connection_when_parked_between_requests_then_serves_requests_and_checks_frami
             _ => client.send(&pull),
         };
         assert_eq!(client.response().expect("a response").status, 200, "round {round}");
-        // The pause is longer than the fifth of a second after which the shim frees hyper's state of an idle
-        // connection.
+        // The shim frees hyper's state of a connection that is idle for 200 ms. The pause is longer.
         std::thread::sleep(Duration::from_millis(600));
     }
     // The framing check must detect this ambiguous request.
@@ -600,7 +600,7 @@ fn file_at_admin_socket_path_when_not_a_socket_then_kept_and_start_fails() {
     let origin = Origin::start(named);
     let admin = format!("[admin]\nlisten = \"unix:{}\"", path.display());
     let Err((status, stderr)) = Shim::try_start_in(temp_dir(), Shim::config(origin.addr).with(&admin)) else {
-        panic!("the shim started although another file is at the path of the socket");
+        panic!("the shim started although a file that is not a socket exists at the path of the socket");
     };
     assert_eq!(status.and_then(|status| status.code()), Some(2), "{stderr}");
     assert!(stderr.contains("cannot listen on unix:"), "{stderr}");

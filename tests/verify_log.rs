@@ -75,7 +75,7 @@ fn traffic(shim: &Shim, origin: &Origin) -> u64 {
     leaving.send(request("GET", "/silent", &[fastly], b""));
     assert!(wait_until(PATIENCE, || origin.count() > waiting), "the request did not reach the origin");
     leaving.reset();
-    // These requests are not pulls, and the last of them has no line.
+    // These requests are not pulls. The last of these requests has no line in the log.
     fetch(shim.addr, &format!("{GIF}?source=fastly&id=r-1"), &[]);
     exchange(shim.addr, request("POST", GIF, &[], b"x"));
     fetch(shim.addr, "/rum?t_done=7", &[]);
@@ -186,7 +186,7 @@ fn files_when_rotated_gzipped_or_piped_then_are_one_log() {
     shim.signal("USR1");
     assert!(wait_until(PATIENCE, || shim.dir.join("access.log").exists()), "the log was not opened again");
     let old = std::fs::read(shim.dir.join("old.log")).expect("the old log");
-    // A gzip file is recognised by its first bytes: this one has no ending `.gz`.
+    // A gzip file is recognised by its first bytes, so the name of this file does not end with `.gz`.
     shim.dir.write("access.log.1", gzip(&old));
     fetch(shim.addr, "/a.png", &[("X-CDN-Provider", "fastly")]);
     wait_pulls(&shim, pulls + 1);

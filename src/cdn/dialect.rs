@@ -49,7 +49,8 @@ impl Dialect {
         self as usize
     }
 
-    /// Returns the targeted field (RFC 9213) that edgeshim writes for this CDN.
+    /// Returns the targeted field (RFC 9213) that edgeshim writes for this CDN, or `None` if this CDN has no such
+    /// field.
     pub fn targeted_field(self) -> Option<&'static HeaderName> {
         match self {
             Self::Generic | Self::Akamai => None,
@@ -80,8 +81,8 @@ impl Dialect {
         (self == Self::Akamai).then_some(&EDGE_CONTROL)
     }
 
-    /// Returns whether the CDN obeys `max-age` even if the response also has `no-cache`, and stores a response without
-    /// a lifetime for an hour.
+    /// Returns whether the CDN obeys `max-age` even if the response also has `no-cache`. If a response has no lifetime,
+    /// such a CDN stores the response for an hour.
     pub fn ignores_no_cache(self) -> bool {
         self == Self::Fastly
     }
@@ -109,8 +110,8 @@ impl Dialect {
         })
     }
 
-    /// Writes `no-store` into a response that edgeshim makes itself: into Cache-Control and into the CDN's targeted
-    /// field.
+    /// Writes `no-store` into a response that edgeshim makes itself: into Cache-Control and, if the CDN has a
+    /// targeted field, into that field.
     pub fn forbid_storing(self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(name) = self.targeted_field() {

@@ -15,7 +15,7 @@ pub(crate) enum Grant {
     /// The CDN must not store the response.
     Forbidden,
     /// The CDN can store the response, and can use it without revalidation for this number of seconds. The number is 0
-    /// for a response without a lifetime, and for `no-cache`, unless the CDN uses the lifetime in spite of `no-cache`.
+    /// if the response has no lifetime, or if it has a `no-cache` that the CDN obeys.
     Lifetime(u64),
 }
 

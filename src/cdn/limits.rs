@@ -1,5 +1,5 @@
-//! Makes a response head fit into the limits of a CDN by removing header lines. The CDN would otherwise replace the
-//! response with an error.
+//! Makes a response head fit into the limits of a CDN by removing header lines. If a head exceeds the limits, the CDN
+//! replaces the response with an error.
 //!
 //! A head that is within all limits is not changed. Otherwise, lines that are longer than the CDN's limit for one line
 //! are removed first, unless their field is essential (see below). Then the lines of each list field are joined into
@@ -95,8 +95,8 @@ impl HeadLimits {
         self.field_bytes.map(|_| most(self.field_bytes).saturating_sub(name.as_str().len() + LINE_BYTES))
     }
 
-    /// Removes lines until the response head fits, or until only essential lines are left. Returns the number of
-    /// removed lines.
+    /// If the response head does not fit, joins lines, and removes lines until the head fits or only essential lines
+    /// are left. Returns the number of removed lines.
     pub(crate) fn cut(&self, headers: &mut HeaderMap) -> usize {
         if self.fits(headers) {
             return 0;
@@ -214,7 +214,7 @@ fn most(limit: Option<u32>) -> usize {
 ///
 /// - A field that is allowed only once. A client that reads only the first line would get an invalid value if the lines
 ///   were joined.
-/// - A field whose values contain commas.
+/// - A field in which one value can contain a comma.
 /// - A field of cache tags that are separated by spaces.
 fn is_list(name: &HeaderName) -> bool {
     let single = [

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn cdn_when_several_cdns_have_signals_then_only_a_clear_nearest_is_recognised() {
+    fn cdn_when_several_cdns_have_signals_then_recognised_only_if_the_nearest_is_clear() {
         for (lines, name) in [
             (&["cf-ray: 8a1-FRA", "cdn-loop: cloudflare, Fastly", "fastly-ff: a!LHR!c"][..], "fastly"),
             (&["cf-ray: 8a1-FRA", "cdn-loop: Fastly, cloudflare", "fastly-ff: a!LHR!c"], "cloudflare"),

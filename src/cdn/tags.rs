@@ -36,8 +36,8 @@ pub(crate) enum TagRule {
 }
 
 impl TagRule {
-    /// Rewrites the tags of a response. `filter` is the filter of its names. Returns how many tags were removed because
-    /// the CDN would not accept these tags. [`Self::Dropped`] counts no tags.
+    /// Rewrites the tags of a response. `filter` contains the names of all fields of the response. Returns how many
+    /// tags were removed because the CDN would not accept these tags. [`Self::Dropped`] counts no tags.
     pub(crate) fn translate(&self, headers: &mut HeaderMap, filter: &mut Names) -> usize {
         let target = match self {
             Self::Unchanged => return 0,
@@ -99,9 +99,9 @@ impl TagRule {
             && tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != usual && byte != between)
     }
 
-    /// Returns one line with the tags that the CDN accepts, and the number of tags that were left out. After the first
-    /// tag for which the line has no room, no further tag is added. So if the origin sends the most important tags
-    /// first, these tags stay.
+    /// Returns one line with the tags that the CDN accepts, and the number of tags that were left out. A tag that
+    /// occurs again is ignored and not counted. After the first tag for which the line has no room, no further tag is
+    /// added. So if the origin sends the most important tags first, these tags stay.
     fn written(&self, fields_of_head: Fields<'_>) -> (Vec<u8>, usize) {
         let Self::Field { name: target, delimiter: between, max_tags, max_bytes, case_sensitive, .. } = self else {
             return (Vec::new(), 0);
@@ -114,7 +114,7 @@ impl TagRule {
             if !fields_of_head.can_have(name) {
                 continue;
             }
-            // In another field, the tags are about as long as in the field of this CDN.
+            // The written line needs about as many bytes as the lines that are read.
             line.reserve(fields_of_head.lines(name).map(HeaderValue::len).sum());
             // In the CDN's own field, the CDN's delimiter separates tags in addition to the usual delimiter of that
             // field.

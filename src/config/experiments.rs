@@ -57,7 +57,7 @@ fn arms(experiment: &ExperimentSettings, section: &Section<'_>) {
     let sum: u32 = arms.values().fold(0, |sum, Share(places)| sum.saturating_add(*places));
     if sum > PLACES {
         let sum = per_cent(sum);
-        section.reject("arms", format!("has a sum of {sum} per cent; lower the arms to a sum of at most 100"));
+        section.reject("arms", format!("has a sum of {sum} per cent; lower the percentages to a sum of at most 100"));
     }
     for key in ["users", "hosts"] {
         known_arms(arms, section, key, key == "hosts");
@@ -86,8 +86,8 @@ fn id(experiment: &ExperimentSettings, section: &mut Section<'_>) {
     match (&experiment.id.cookie, &experiment.id.header) {
         (None, None) => section.missing(
             "id",
-            "is missing; write where requests have the visitor's id, for example id = { cookie = \"uaid\" } or \
-             id = { header = \"X-Visitor-Id\" }",
+            "is missing; write the cookie or the header field with the visitor's id, for example \
+             id = { cookie = \"uaid\" } or id = { header = \"X-Visitor-Id\" }",
         ),
         (Some(_), Some(_)) => {
             section.section("id").reject("header", "cannot be used together with cookie; remove one of the two keys");
@@ -130,7 +130,7 @@ fn override_keys<'e>(experiment: &'e ExperimentSettings, section: &mut Section<'
     }
     match (&experiment.override_parameter, &experiment.override_secret) {
         (Some(_), None) => {
-            let message = "needs a secret, because anybody could choose an arm without a secret; write \
+            let message = "needs a secret, because without a secret anybody could choose an arm; write \
                            override_secret = \"env:ASSIGN_SECRET\"";
             section.reject("override", message);
         }

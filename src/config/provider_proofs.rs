@@ -290,8 +290,8 @@ fn client_cert(mut block: Section<'_>, surroundings: &Surroundings) -> Read<(Cer
     } else if rule.field.is_some() && ca.is_some() {
         block.reject(
             "ca",
-            "cannot be checked, because the field contains no chain; remove `ca`, so that only the machine that ends \
-             TLS checks the CA, or remove `field`",
+            "cannot be checked, because edgeshim reads no certificate chain from a header field; remove `ca`, and let \
+             the machine that ends TLS check the CA, or remove `field`",
         );
     } else if rule.field.is_none() && surroundings.client_ca.is_none() {
         block.reject_block(

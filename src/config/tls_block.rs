@@ -5,7 +5,7 @@ use super::listeners::{Claimed, TLS_LISTEN};
 use super::settings::Tls;
 use crate::intake::server_tls::{self, FileKey, PairPaths};
 
-/// Reports missing keys, addresses that another listener already has, and files that cannot be used.
+/// Reports missing keys, addresses that collide with another listener, and files that cannot be used.
 pub(super) fn check(tls: &Tls, block: &mut Section<'_>, claimed: &mut Claimed) {
     if !block.has("listen") {
         block.missing("listen", "is missing; write the addresses for HTTPS, for example listen = [\"0.0.0.0:8443\"]");

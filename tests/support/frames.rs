@@ -1,5 +1,4 @@
-//! An origin and a client that send hand-written HTTP/2 frames (RFC 9113 §4), because hyper would not send these
-//! frames.
+//! An origin and a client that send hand-written HTTP/2 frames (RFC 9113 §4), also frames that hyper would not send.
 
 use super::{PATIENCE, Raw, Shim};
 use std::io::{self, Read, Write};

@@ -56,7 +56,7 @@ pub enum Framing {
     Close,
 }
 
-/// A stream, and the bytes that were read from the stream but belong to the next message.
+/// A stream, and the bytes that were read from the stream and have not been consumed.
 pub struct Reader<R> {
     inner: R,
     buffer: Vec<u8>,
@@ -106,7 +106,7 @@ impl<R: Read> Reader<R> {
         piece
     }
 
-    /// Returns all remaining bytes, up to `most`, and whether the peer closed normally.
+    /// Returns the remaining bytes, but at most `most`. Also returns true if the peer closed normally before that.
     pub fn rest(&mut self, most: usize) -> (Vec<u8>, bool) {
         while self.pending().len() < most {
             match self.fill() {

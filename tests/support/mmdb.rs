@@ -1,4 +1,4 @@
-//! A minimal writer of country files in `MaxMind`'s format 2.0. Records have 24 bits, and IPv4 networks are below
+//! A minimal writer of country files in `MaxMind`'s format 2.0. Records have 24 bits, and IPv4 networks are inside
 //! `::/96`.
 
 use std::net::IpAddr;
@@ -71,7 +71,7 @@ fn write(networks: &[(&str, &str)], record: impl Fn(&str) -> Vec<u8>) -> Vec<u8>
 }
 
 /// Reads a network in the form `address/length`. Returns the bits and the length of the IPv6 prefix. An IPv4 network
-/// becomes a network below `::/96`.
+/// becomes a network inside `::/96`.
 fn prefix(network: &str) -> (u128, u32) {
     let (address, length) = network.split_once('/').expect("a network in the form address/length");
     let length: u32 = length.parse().expect("a number as the prefix length");

@@ -170,8 +170,8 @@ impl Raw {
         Ok(self.reader.rest(there).0)
     }
 
-    /// Returns the next received bytes. If the connection ends before a byte arrives, panics with a message that
-    /// contains `what`.
+    /// Returns the next received bytes. If the connection ends or the time limit passes before a byte arrives, panics
+    /// with a message that contains `what`.
     pub fn some(&mut self, what: &str) -> Vec<u8> {
         let bytes = self.more().unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(!bytes.is_empty(), "{what}: the connection was closed");

@@ -213,7 +213,7 @@ impl Shim {
             last = self.metrics();
             done(&last)
         });
-        assert!(reached, "the metrics do not become as expected within {PATIENCE:?}; the last scrape:\n{}", last.text);
+        assert!(reached, "the metrics did not become as expected within {PATIENCE:?}; the last scrape:\n{}", last.text);
         last
     }
 

@@ -129,7 +129,7 @@ impl<'a> Options<'a> {
 }
 
 impl TlsOrigin {
-    /// Starts an origin on a free port. Its thread ends with the test.
+    /// Starts an origin on a free port. Its thread ends with the process.
     pub fn start(options: &Options<'_>) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -20,9 +20,9 @@ struct Import {
     at: usize,
 }
 
-/// For each import that is part of a circle, finds the shortest such circle. Returns one breach for each set of
-/// siblings that form one of these circles. The place of the breach is the first import. A longer circle through the
-/// same imports gets no breach, and a circle whose first import has a waiver gets no breach.
+/// For each import that is part of a circle, finds the shortest circle with this import. Returns one breach for each
+/// set of siblings that form one of these circles. The place of the breach is the first import. A longer circle through
+/// the same imports gets no breach, and a circle whose first import has a waiver gets no breach.
 pub(crate) fn circles(sources: &[Source]) -> Vec<Breach> {
     let exports = exports(sources);
     let mut levels: BTreeMap<Vec<String>, Vec<Import>> = BTreeMap::new();

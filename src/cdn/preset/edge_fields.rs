@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::PopField;
 use crate::wire::tokens::last;
 
-/// The number of members of a field that are read from its end, empty members included.
+/// The largest number of members of a field that are read, beginning at its end. Empty members count.
 const MOST_MEMBERS: usize = 32;
 
 /// The fields of one CDN. All parts are empty if the preset has no table `[edge]`.
@@ -34,7 +34,8 @@ pub(crate) enum Lookup {
 }
 
 impl EdgeFields {
-    /// Returns how the CDN served a response. Returns `None` if the field is absent or has a value that is not known.
+    /// Returns how the CDN served a response. Returns `None` if the preset names no field for this, or if the field is
+    /// absent or has a value that is not known.
     ///
     /// With a shield, the field has a member for each server of the CDN. Only the last member counts: it describes the
     /// edge that responded to the client.

@@ -68,8 +68,8 @@ pub(crate) struct LogForm {
 }
 
 impl Default for LogForm {
-    /// Returns the form for a CDN whose preset has no table `[logs]`. Each field is the JSON member with the name of
-    /// the field's key.
+    /// Returns the form for a CDN whose preset has no table `[logs]`. The JSON member of each field has the name of the
+    /// field's key.
     fn default() -> Self {
         let results = [
             ("hit", EdgeResult::Hit),

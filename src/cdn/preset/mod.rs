@@ -208,7 +208,8 @@ impl TagForm {
 #[derive(Debug)]
 pub(crate) struct Fact {
     pub table: String,
-    /// The keys of the table with their values, for example `field CF-Ray`.
+    /// The keys of the table with their values, for example `field CF-Ray`. The note follows in brackets, if there is
+    /// one.
     pub text: String,
     /// The URL of the documentation, or why the fact is not proved. The text ends with the date on which the source was
     /// read.

@@ -113,7 +113,7 @@ pub struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Reads a data field. Returns `None` if the field does not have exactly six valid members.
+    /// Reads a data field. Returns `None` if the field is too long or does not have exactly six valid members.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         if line.len() > MOST_DATA_BYTES {
             return None;
@@ -233,8 +233,8 @@ const _: () = assert!(SPAN_SECONDS > 2 * WINDOW_SECONDS + 1, "the window must ov
 /// sets: one for the latest even span, one for the latest odd span. The first signature of a newer even span replaces
 /// the even set, and the first signature of a newer odd span replaces the odd set. From then on, signatures of the
 /// replaced span are rejected. So an old signature is not accepted again, even if the clock is set back. All workers
-/// and all configurations share one store. The lock of the store is held for one lookup, and once per span for the
-/// creation of a set.
+/// and all configurations share one store. The lock of the store is held for one lookup and one insertion, and once per
+/// span also for the creation of a set.
 #[derive(Default)]
 pub struct Replays {
     generations: Mutex<[Generation; 2]>,

@@ -134,8 +134,8 @@ pub struct CertificateRule {
     /// The SHA-256 hashes of complete certificates in DER form. If the list has entries, the hash of the certificate
     /// must be in this list.
     pub sha256: Vec<[u8; 32]>,
-    /// The field in which a trusted proxy reports the certificate. If it is set, the certificate of the connection is
-    /// not read, because the connection comes from the proxy.
+    /// The field in which a trusted proxy reports the certificate. If `field` is set, the certificate of the connection
+    /// is not read, because the connection comes from the proxy.
     pub field: Option<CertificateField>,
 }
 
@@ -319,8 +319,8 @@ impl Proofs {
 }
 
 impl CertificateRule {
-    /// Returns whether a certificate belongs to the CDN. The certificate must match each list that has entries.
-    /// `authorities` are the CAs of the CDN.
+    /// Returns whether a certificate belongs to the CDN. The certificate must match each list that has entries. If the
+    /// CAs of the CDN are set (`authorities`), its chain must also lead to one of these CAs.
     fn admits(&self, certificate: &Certificate, authorities: Option<&Authorities>) -> bool {
         let named = |san: &String| certificate.names.iter().any(|name| covers(san, name));
         let is_empty = self.san.is_empty() && self.sha256.is_empty() && authorities.is_none();

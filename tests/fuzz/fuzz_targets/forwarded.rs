@@ -1,5 +1,5 @@
 //! Fuzzes the forwarding fields of hostile and of trusted peers. After the rewrite, the last address of X-Forwarded-For
-//! is the peer, and a peer that is not trusted determines nothing.
+//! is the peer. The fields from a peer that is not trusted have no effect.
 //!
 //! The first byte of the input selects which addresses are trusted. The rest is split into fields at line feeds.
 

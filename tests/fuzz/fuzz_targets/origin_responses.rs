@@ -1,7 +1,8 @@
 //! Fuzzes responses of a hostile origin. edgeshim's plain exchange must give the same response or the same cause of a
 //! fault as hyper's client.
 //!
-//! The first byte of the input is the size of the pieces in which the origin writes. Its highest bit selects HEAD.
+//! The lower seven bits of the input's first byte are the size of the pieces in which the origin writes. The highest
+//! bit selects HEAD.
 
 #![no_main]
 
