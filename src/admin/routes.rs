@@ -203,7 +203,9 @@ impl Routes {
             let Some(name) = names().find(|name| name.eq_ignore_ascii_case(&sent)) else {
                 let names = names().collect::<Vec<_>>().join(", ");
                 let sent = cleaned(&sent);
-                return Err(format!("share names {sent:?}, which is not a configured provider. Use: {names}.\n"));
+                return Err(format!(
+                    "The key share contains {sent:?}, which is not a configured provider. Use: {names}.\n"
+                ));
             };
             if !(0.0..=MAX_WEIGHT).contains(&weight) {
                 return Err(format!("share.{name} is {weight}. Write a number from 0 to {MAX_WEIGHT}.\n"));
@@ -211,8 +213,8 @@ impl Routes {
             weights.insert(name.to_owned(), weight);
         }
         if weights.len() < 2 || weights.values().sum::<f64>() <= 0.0 {
-            let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets no clients";
-            return Err(format!("share needs at least two providers, and one weight above 0. {wanted}.\n"));
+            let wanted = "Write a weight for each CDN that gets clients, and 0 for a CDN that gets no clients";
+            return Err(format!("The key share needs at least two providers, and one weight above 0. {wanted}.\n"));
         }
         Ok(weights)
     }
