@@ -342,11 +342,11 @@ fn share_step_when_weights_are_refused_then_message_says_what_to_write() {
     for (share, part) in [
         (
             r#"{"fastly":1,"cdn77":2}"#,
-            "share names \"cdn77\", which is not a configured provider. Use: fastly, akamai.",
+            "The key share contains \"cdn77\", which is not a configured provider. Use: fastly, akamai.",
         ),
         (r#"{"fastly":1,"akamai":-2}"#, "share.akamai is -2. Write a number from 0 to 1000000."),
-        (r#"{"akamai":1}"#, "share needs at least two providers"),
-        (r#"{"Fastly":1,"akamai":2,"fastly":3}"#, "share names fastly twice. Name each provider once;"),
+        (r#"{"akamai":1}"#, "The key share needs at least two providers"),
+        (r#"{"Fastly":1,"akamai":2,"fastly":3}"#, "The key share contains fastly twice. Name each provider once;"),
     ] {
         let response = annotate(shim.admin, &[JSON], &format!("{{\"text\":\"a\",\"share\":{share}}}"));
         assert!(response.status == 400 && response.text().contains(part), "{share}: {}", response.text());

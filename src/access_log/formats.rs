@@ -1,9 +1,9 @@
 //! The three formats of an access log line: json, combined and etsy.
 //!
 //! Only the writer's thread formats lines, so no request waits for the formatting. One record becomes exactly one line.
-//! A client cannot add a line, because every value from the network is cut, then escaped. When the buffer for the lines
-//! has grown to its full size, formatting allocates nothing. A date is formatted only when the second of the record
-//! differs from the second of the previous record.
+//! A client cannot add a line, because every value from the network is cut, then escaped. After the first line,
+//! formatting allocates nothing. A date is formatted only when the second of the record differs from the second of the
+//! previous record.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -585,7 +585,7 @@ mod tests {
         }
 
         #[test]
-        fn text_when_cut_inside_a_character_then_omits_the_character(text in ".{0,400}", most in 0_usize..400) {
+        fn cut_when_text_is_arbitrary_then_result_equals_values_cut(text in ".{0,400}", most in 0_usize..400) {
             let kept = cut(text.as_bytes(), most);
             prop_assert_eq!(kept, values::cut(&text, most).as_bytes());
         }

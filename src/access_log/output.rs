@@ -206,8 +206,8 @@ fn newlines(lines: &[u8]) -> u64 {
     lines.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
-/// Writes all bytes and returns the number of written bytes. If a non-blocking output is full, the function waits and
-/// tries again.
+/// Tries to write all bytes. Returns the number of written bytes, and the error if the write failed. If a non-blocking
+/// output is full, the function waits and tries again, until [`MOST_TRIES`] is reached.
 fn write_out(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     let mut tries = 0;

@@ -50,7 +50,7 @@ pub(crate) struct Record {
     pub(crate) method: Method,
     /// The host of the request. `None` if an HTTP/1.0 request has no host.
     pub(crate) host: Option<HeaderValue>,
-    /// The request's target. The log line contains the path and the query of the target.
+    /// The request's target without the parameters that contain secrets. The log line contains its path and query.
     pub(crate) target: Uri,
     /// The request's HTTP version.
     pub(crate) version: Version,
@@ -79,7 +79,7 @@ pub(crate) struct Record {
     pub(crate) cause: &'static str,
     /// The locale of the whoopsie page. "" if no page was sent.
     pub(crate) locale: &'static str,
-    /// The Referer field as received.
+    /// The Referer field without the parameters that contain secrets.
     pub(crate) referer: Option<HeaderValue>,
     /// The User-Agent field as received.
     pub(crate) user_agent: Option<HeaderValue>,
@@ -87,8 +87,8 @@ pub(crate) struct Record {
 
 impl Record {
     /// Replaces each value that shares a connection's read buffer by a copy of the part that will be written. So the
-    /// record no longer keeps the read buffer in memory. Each copy costs an allocation, so the queue calls `detach`
-    /// only while many records wait for the writer.
+    /// record no longer keeps the read buffer in memory. Each copy costs an allocation. So this function is called only
+    /// while many records wait for the writer.
     pub(super) fn detach(&mut self) {
         if let Ok(copy) = Uri::try_from(values::cut(self.target(), TARGET_BYTES)) {
             self.target = copy;

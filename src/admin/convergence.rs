@@ -138,7 +138,7 @@ impl Shares {
         let mut members: Vec<Member> = Vec::new();
         for (provider, weight) in weights {
             let wanted = weight / sum;
-            // Providers beyond the bound of the history share one position.
+            // All providers that the history counts as `other` have the same position.
             match members.iter_mut().find(|member| member.provider == *provider) {
                 Some(member) => member.wanted = member.wanted.map(|other| other + wanted),
                 None => members.push(Member { provider: *provider, before: None, wanted: Some(wanted) }),

@@ -1,6 +1,7 @@
 //! Rounds the numbers of the page, so that the JSON of a long series is smaller.
 
-/// Rounds a number to four significant digits. NaN, an infinite number and a number below about 1e-305 become 0.
+/// Rounds a number to four significant digits. NaN and an infinite number become 0, and so does a number between about
+/// -1e-305 and 1e-305.
 pub(super) fn digits(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;

@@ -311,7 +311,7 @@ impl History {
         &self.coarse
     }
 
-    /// Returns the sum of the newest fine samples. `samples` is the largest number of these samples.
+    /// Returns the sum of the newest fine samples. The sum has at most `samples` samples.
     pub(super) fn last(&self, samples: usize) -> Sample {
         let mut sum = Sample::default();
         let skipped = self.fine.len().saturating_sub(samples);

@@ -45,8 +45,8 @@ const ATTEMPTS_PER_WARNING: u32 = 300;
 
 /// The running admin listener.
 pub(crate) struct Admin {
-    /// The address as edgeshim prints it at its start: `http://…` or `unix:…`. If the address is still in use, the
-    /// configured address with a note.
+    /// The address as edgeshim prints it at its start: `http://…` or `unix:…`. If the address is still in use,
+    /// the text is the configured address with a note.
     pub address: String,
     board: &'static Board,
     /// A second descriptor of the socket, for the hand-over to another process.

@@ -208,19 +208,22 @@ impl Routes {
                     format!("Use: {names}")
                 };
                 let sent = cleaned(&sent);
-                return Err(format!("share names {sent:?}, which is not a configured provider. {remedy}.\n"));
+                return Err(format!(
+                    "The key share contains {sent:?}, which is not a configured provider. {remedy}.
+"
+                ));
             };
             if !(0.0..=MAX_WEIGHT).contains(&weight) {
                 return Err(format!("share.{name} is {weight}. Write a number from 0 to {MAX_WEIGHT}.\n"));
             }
             if weights.insert(name.to_owned(), weight).is_some() {
                 let remedy = "Name each provider once; names that differ only in case are equal";
-                return Err(format!("share names {name} twice. {remedy}.\n"));
+                return Err(format!("The key share contains {name} twice. {remedy}.\n"));
             }
         }
         if weights.len() < 2 || weights.values().sum::<f64>() <= 0.0 {
-            let wanted = "Name each CDN among which the clients are divided, with 0 for a CDN that gets no clients";
-            return Err(format!("share needs at least two providers, and one weight above 0. {wanted}.\n"));
+            let wanted = "Write a weight for each CDN that gets clients, and 0 for a CDN that gets no clients";
+            return Err(format!("The key share needs at least two providers, and one weight above 0. {wanted}.\n"));
         }
         Ok(weights)
     }

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn source_when_parameter_names_a_configured_source_then_is_found_else_is_other() {
+    fn source_when_configured_then_is_found_else_is_other() {
         let sources = ["fastly", "akamai"];
         for (query, position) in [
             ("source=fastly", Some(0)),

@@ -28,7 +28,7 @@ pub(crate) struct EchoReport {
     pub id: String,
     /// The label of the provider.
     pub provider: String,
-    /// The proof that succeeded, or why a proof failed.
+    /// The text of the request's [`Proof`](crate::cdn::proof::Proof).
     pub proof: String,
     /// The provider's point of presence. Empty if it is not known.
     pub pop: String,

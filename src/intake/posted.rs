@@ -36,8 +36,8 @@ impl Posted {
         Self { read: Vec::new(), left: limit, timeout, deadline: None }
     }
 
-    /// Reads the frames that have arrived. Returns `Ready` when the whole body has been read, the body has failed, or
-    /// the deadline is over. After `Ready`, this function must not be called again.
+    /// Reads the frames that have arrived. Returns `Ready` when the whole body has been read, the body is too large or
+    /// has failed, or the deadline is over. After `Ready`, this function must not be called again.
     pub(crate) fn poll<B: Body<Data = Bytes> + Unpin>(
         &mut self,
         body: &mut B,

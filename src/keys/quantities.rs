@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn duration_when_not_a_number_and_a_unit_then_rejected() {
+    fn duration_when_invalid_or_too_long_then_rejected() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));

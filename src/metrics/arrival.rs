@@ -2,7 +2,8 @@
 //! `edgeshim balance ramp` use this arithmetic. `admin/convergence.rs` describes the method and its error.
 //!
 //! A look begins at a step of the weights. During the look, the change is measured. A look has one entry for each
-//! sample: the end of the sample in seconds after the step, the pulls of the provider, and the pulls of all providers.
+//! sample: the end of the sample in seconds after the step, the pulls of the provider, and the pulls of all providers
+//! that count.
 //! A ramp that has the requests at the edge uses these requests in place of the pulls.
 
 /// The parts of the change whose arrival is calculated.

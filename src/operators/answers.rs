@@ -84,7 +84,7 @@ pub(crate) fn logged_in() -> Answer {
 }
 
 /// Returns the response to a request without a valid token. A browser that opens the page or the path of the form gets
-/// the log-in form. Other clients get a message. `key` is the configuration key of the token.
+/// the log-in form. The response to any other request is a message. `key` is the configuration key of the token.
 pub(crate) fn without_token(head: &Parts, form: &LogIn, key: &str) -> Answer {
     let is_form = head.method != http::Method::POST && matches!(head.uri.path(), "/" | "/log-in");
     if is_form && accepts(head, "text/html") {

@@ -1,6 +1,6 @@
 //! HTML documents. Each document is one HTML file that contains its style and, if it has one, its script. The
-//! Content-Security-Policy allows only this style and this script, by their hashes. The pages have a part of their
-//! style in common, which is in `pages.css`.
+//! Content-Security-Policy allows only this style and this script, by their hashes. The file `pages.css` has the
+//! style that the documents have in common, except the log-in form, which has its own style.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Makes a document. The comment `pages.css` in its style stands for the file `pages.css`.
+    /// Makes a document. If its style has the comment `/* pages.css */`, the file `pages.css` replaces this comment.
     pub(crate) fn new(html: &str) -> Self {
         let html = html.replacen("/* pages.css */\n", include_str!("pages.css"), 1);
         let hash = |tag: &str| {

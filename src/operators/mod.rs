@@ -1,6 +1,6 @@
-//! What the pages for operators have in common: the page of `admin` and the page of `edgeshim balance serve`. These are
-//! the listener with its limits, the log-in and its sessions, the check for requests that another site has caused, and
-//! the documents with their Content-Security-Policy.
+//! The parts that the page of `admin` and the page of `edgeshim balance serve` have in common: the listener with its
+//! limits, the log-in and its sessions, the check for requests that another site has caused, and the documents with
+//! their Content-Security-Policy.
 
 pub(crate) mod answers;
 pub(crate) mod document;

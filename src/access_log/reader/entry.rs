@@ -44,8 +44,8 @@ pub(crate) struct Entry<'l> {
 /// key has a bit, and the necessary keys have the lowest bits.
 const NEEDED: u32 = 7;
 
-/// Returns all keys and values of a line in the order of the line, for people. Values that are null, nested or empty
-/// are left out.
+/// Returns the keys and values of a line in the order of the line, for people. Each text is cut after `most`
+/// characters. Values that are null, nested or empty are left out, together with their keys.
 pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let read = fields(line, |key, value| {
@@ -64,8 +64,8 @@ pub(crate) fn shown_pairs(line: &[u8], most: usize) -> Vec<(String, String)> {
 }
 
 /// Returns a line as JSON with some texts replaced. `change` gets each key and its text, and returns the new text, or
-/// `None` to leave the key out. For a value that is not a text, `change` gets "", and the value itself stays unchanged.
-/// Nested and malformed values are left out.
+/// `None` to leave the key out. For a value that is not a text, `change` gets "". If `change` then returns a text, the
+/// value stays unchanged. Nested and malformed values are left out.
 ///
 /// # Errors
 /// The line is not a JSON object.
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn line_when_client_values_are_arbitrary_then_values_are_read_unchanged(
+        fn line_when_client_values_are_arbitrary_then_user_agent_is_read_unchanged(
             agent in "[\t -~\u{80}-\u{3000}]{0,60}", path in "/[!-~]{0,60}",
         ) {
             let Ok(target) = path.parse() else { return Ok(()) };

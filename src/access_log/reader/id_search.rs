@@ -18,7 +18,7 @@ pub(crate) enum Found<'l> {
     Beacon(Entry<'l>),
     /// A beacon in the format combined or etsy.
     NcsaBeacon(NcsaLine<'l>),
-    /// A line in the format combined or etsy that contains the bytes of the id in another place.
+    /// Any other line in the format combined or etsy that contains the bytes of the id.
     OtherFormat,
     /// A line that contains the bytes of the id, but cannot be read.
     Unreadable(&'static str),
@@ -75,8 +75,8 @@ impl IdSearch {
     }
 }
 
-/// Returns whether the query of a target has the source of a beacon. In the formats combined and etsy, only this
-/// parameter distinguishes beacons from pulls.
+/// Returns whether the query of a target has a parameter with the source of a beacon. In the formats combined and etsy,
+/// only this parameter distinguishes beacons from pulls.
 fn has_source(target: &[u8]) -> bool {
     parameters(target).any(|pair| pair.starts_with(b"source=") || pair.starts_with(b"beacon_source="))
 }

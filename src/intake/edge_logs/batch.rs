@@ -31,7 +31,7 @@ pub(crate) enum BatchError {
     /// The JSON array or the envelope in the body is damaged or truncated. Or Firehose sent the body, and the body is
     /// not an envelope.
     Json,
-    /// The thread that reads batches has failed.
+    /// The thread that reads batches cannot start or has failed.
     Aborted,
 }
 

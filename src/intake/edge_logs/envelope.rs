@@ -255,7 +255,7 @@ enum DataState {
     Open,
     /// A `=` has arrived, so no further digits are allowed.
     Padded,
-    /// The base64 is invalid. Its lines before this place are counted.
+    /// The base64 is invalid. The lines before the invalid digits are counted.
     Damaged,
     /// A string has ended.
     Complete,
@@ -320,8 +320,8 @@ impl Data {
         }
     }
 
-    /// Ends the element. If its member `data` is missing or damaged, the element counts as one more damaged line: `{`
-    /// is not a valid line.
+    /// Ends the element. If its member `data` is missing or damaged, the element counts as one more damaged line.
+    /// For this, the function passes `{`, which is not a valid line.
     fn end_of_element(&mut self, each: &mut impl FnMut(Record<'_>)) {
         if self.state != DataState::Complete {
             each(Record::Text(b"{"));

@@ -1,4 +1,4 @@
-//! Collects the entries of an address list, up to the first invalid entry. Also has the errors that a list can have.
+//! Collects the entries of an address list, up to the first invalid entry. Also defines the errors of a list.
 
 use std::fmt;
 use std::io;

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn text_list_when_a_line_is_not_a_network_then_error_names_line_but_no_secret() {
+    fn text_list_when_a_line_is_not_a_network_then_error_has_the_line_number_and_not_the_text() {
         for line in [
             "hunter2",
             "192.0.2.0/33",

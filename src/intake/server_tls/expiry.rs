@@ -8,8 +8,9 @@ use crate::clock;
 const WARN_BEFORE: Duration = Duration::from_hours(14 * 24);
 const DAY_SECONDS: i64 = 86_400;
 
-/// Returns a warning if a certificate is not valid now, or expires within [`WARN_BEFORE`]. `valid` has the first and
-/// the last second of the validity. The warning continues a sentence that begins with the path.
+/// Returns a warning if a certificate is not valid now, or expires within [`WARN_BEFORE`]. `not_before` and
+/// `not_after` are the first and the last second of the validity. The warning continues a sentence that begins with the
+/// path.
 pub(super) fn warning((not_before, not_after): (i64, i64), now: i64) -> Option<String> {
     const REMEDY: &str = "renew the certificate, and write the new certificate and its key to the same files; \
                           edgeshim reads the files again after a change";

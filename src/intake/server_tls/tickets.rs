@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 
-/// The ticket keys that all workers and all configurations of a process share. rustls makes a new key every six hours,
-/// and accepts the previous key for another six hours.
+/// The ticket keys of the process. All workers share the keys. Two configurations share keys only if their files with
+/// the CAs of client certificates are equal, or if neither has such a file. rustls makes a new key every six hours, and
+/// accepts the previous key for another six hours.
 ///
 /// A ticket contains the client certificate of its session. So if the CAs of client certificates change, new keys are
 /// made, and sessions that the old CAs allowed are not resumed. Keys exist as long as a configuration uses them. So a
