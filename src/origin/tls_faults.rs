@@ -13,7 +13,7 @@ use crate::keys::quote;
 const MOST_NAMES: usize = 3;
 
 /// Returns the fault for the TLS error in a chain of errors, or `None` if no error of TLS is in the chain.
-/// `has_certificate` is whether edgeshim has a client certificate for the origin.
+/// `has_certificate` is true if edgeshim has a client certificate for the origin.
 pub(super) fn fault_in(error: &(dyn Error + 'static), has_certificate: bool) -> Option<Fault> {
     error_in(error).map(|error| fault_of(error, has_certificate))
 }
