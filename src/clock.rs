@@ -8,13 +8,14 @@
 //! ten times a second ([`sweep`]), except while the worker rests. Most deadlines belong to a connection, not to a
 //! request. The connection arms its deadline again for each request, which allocates nothing.
 //!
-//! If no deadline was armed between two sweeps, the worker rests: the next sweep comes when the earliest deadline
-//! expires, at the latest after [`LONGEST_REST`]. Arming a deadline ends the rest ([`armed`]). During the rest, the
-//! worker reads the time whenever it wakes ([`woke`]), so the time is as precise as between the regular sweeps.
+//! If no deadline was armed between two sweeps and no deadline expires before the next [`TICK`], the worker rests: the
+//! next sweep comes when the earliest deadline expires, at the latest after [`LONGEST_REST`]. Arming a deadline ends
+//! the rest ([`armed`]). During the rest, the worker reads the time whenever it wakes ([`woke`]), so the time is as
+//! precise as between the regular sweeps.
 //!
-//! Arming a deadline costs one atomic store, and [`now_ms`] costs one thread-local load. A sweep over 16,384
-//! connections takes about 0.1 ms. The entries of dropped deadlines are used again, so a connection that ends after one
-//! request mostly costs no allocation and no work in a sweep.
+//! Outside of a rest, arming a deadline costs one atomic store. [`now_ms`] costs one thread-local load. A sweep over
+//! 16,384 connections takes about 0.1 ms. The entries of dropped deadlines are used again, so the deadline of a
+//! connection with one request mostly costs no allocation.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -28,7 +29,7 @@ use atomic_waker::AtomicWaker;
 /// The time between two sweeps, unless the worker rests. A timeout can be early or late by up to this time. If the
 /// worker is too busy to sweep, a timeout is later.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// The longest time between two sweeps.
+/// The longest time from one sweep to the next sweep during a rest.
 pub(crate) const LONGEST_REST: Duration = Duration::from_secs(1);
 /// The largest number of entries that a worker keeps for its next deadlines.
 const MOST_FREE: usize = 256;
@@ -82,7 +83,7 @@ impl Entry {
 }
 
 /// A deadline that can be armed many times. The worker that creates the deadline also checks the deadline. No other
-/// thread may use the deadline, except to drop it. After all clones of the deadline are dropped, the worker uses the
+/// thread may use the deadline, except to drop it. After all clones of the deadline are dropped, the worker keeps the
 /// entry for another deadline, or its next sweep removes the entry from the list.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
@@ -139,9 +140,9 @@ impl Deadline {
         // A task calls this function in each of its polls, and mostly has the same waker each time. Two wakers with the
         // same data wake the same task, and the data exists as long as the entry has the waker. So the comparison
         // saves the two atomic instructions of the registration.
-        // The comparison is safe because only the thread of the worker calls `watch` and `wake`. Another thread could
-        // wake the task between the two lines of the registration, and the next call would not register the waker
-        // again.
+        // The comparison is safe because only the thread of the worker calls `watch` and `wake`. If another thread
+        // called `wake` between the two lines of the registration, the next call of `watch` would not register the
+        // waker again.
         let watcher = cx.waker().data().addr();
         if self.entry.watcher.load(Ordering::Relaxed) != watcher {
             self.entry.waker.register(cx.waker());
@@ -157,7 +158,7 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        // Besides this deadline and its clones, only the list of the worker has a reference.
+        // This deadline has one reference, and the list of the worker has one. Each further reference is a clone.
         if Arc::strong_count(&self.entry) > 2 {
             return;
         }
@@ -184,14 +185,14 @@ pub(crate) fn unix_time() -> Duration {
 }
 
 /// Returns the time that this worker has read most recently, in milliseconds of its clock. The worker reads the time in
-/// each sweep. During a rest, it also reads the time whenever it wakes. The time is never 0, because 0 means "not
-/// armed".
+/// each sweep. During a rest, it also reads the time when it wakes and when a deadline is armed. The time is never 0,
+/// because 0 means "not armed".
 pub(crate) fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
-/// Updates this worker's clock, wakes the tasks whose deadlines have expired, and removes dropped deadlines. Returns
-/// the time until the next sweep: [`TICK`], or longer if the worker can rest.
+/// Updates this worker's clock, wakes the tasks whose deadlines have expired, and removes the entries that nothing uses
+/// any more. Returns the time until the next sweep: [`TICK`], or longer if the worker can rest.
 pub(crate) fn sweep() -> Duration {
     let now = read_time();
     let earliest = DEADLINES.with_borrow_mut(|all| {
@@ -234,8 +235,8 @@ pub(crate) async fn armed() {
     .await;
 }
 
-/// Updates this worker's clock if the worker rests. The runtime must call this function when the thread has waited for
-/// events, before it polls tasks.
+/// Updates this worker's clock if the worker rests. After the thread has waited for events, the runtime must call this
+/// function before it polls tasks.
 pub(crate) fn woke() {
     if ACTIVITY.get() == Activity::Rest {
         read_time();
@@ -258,8 +259,8 @@ pub(crate) fn wake_all() {
     });
 }
 
-/// Begins a turn. The function of [`on_yield`] must call this function after the runtime has polled the sockets and
-/// before the task that yielded runs again.
+/// Begins a turn. The function that [`on_yield`] sets must cause this call: after the runtime has polled the sockets,
+/// and before the task that yielded runs again.
 pub(crate) fn begin_turn() {
     TURN.set(TURN.get().wrapping_add(1));
 }
@@ -272,7 +273,7 @@ pub(crate) fn turn() -> u64 {
 }
 
 /// Makes the task of `cx` wait for the next turn. The task must return `Pending` immediately. The runtime polls the
-/// task again after it has run the other tasks and polled the sockets.
+/// task again after it has run other tasks and polled the sockets.
 pub(crate) fn yield_turn(cx: &mut Context<'_>) {
     YIELD.get()(cx);
 }
@@ -358,7 +359,7 @@ mod tests {
         let counts = [Arc::new(Count(AtomicU64::new(0))), Arc::new(Count(AtomicU64::new(0)))];
         let wakers = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
         let deadline = Deadline::new();
-        // In each step, these tasks watch the deadline, and then the deadline is woken.
+        // In each step, `tasks` watch the deadline. Then the deadline is woken, and `woken` has the totals of wakes.
         for (tasks, woken) in [(&[0, 0][..], [1, 0]), (&[0], [2, 0]), (&[], [2, 0]), (&[0, 1], [2, 1]), (&[1], [2, 2])]
         {
             for task in tasks {

@@ -35,7 +35,7 @@ label! {
         Cut = "cut",
         /// The response body made no progress for `server.body_timeout`.
         Stalled = "stalled",
-        /// The origin stopped reading the request body for `server.body_timeout`.
+        /// The origin read nothing more of the request body for `server.body_timeout`.
         UploadStalled = "upload_stalled",
         /// The origin already has as many requests as `origin.max_in_flight` allows. The queue is full, or this request
         /// waited in the queue for too long.
@@ -109,7 +109,7 @@ pub struct Fault {
     cause: Cause,
     source: Option<Box<dyn Error + Send + Sync>>,
     waiting: Option<u32>,
-    /// Whether the response head was valid but too large.
+    /// Whether the response head was too large.
     too_large: bool,
     begun: Option<Begun>,
     guard: &'static str,

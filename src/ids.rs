@@ -68,7 +68,7 @@ label! {
         /// The request head is ambiguous, broken or too large. Or the PROXY header is malformed, or the client does not
         /// send the protocol that ALPN selected.
         Malformed = "malformed",
-        /// The request head did not arrive within `server.header_timeout`.
+        /// A PROXY header or a request head did not arrive within `server.header_timeout`.
         HeaderTimeout = "header_timeout",
         /// The client flooded an HTTP/2 connection with frames that carry no part of a request.
         Flood = "flood",
@@ -99,7 +99,7 @@ label! {
         NoCommon = "no_common",
         /// The client certificate is not valid (for example expired), or no CA of `server.tls.client_ca` issued it.
         ClientCertificate = "client_certificate",
-        /// The client ended the connection, for example because it does not accept the certificate.
+        /// The connection ended before the handshake. For example, the client does not accept the certificate.
         Gone = "gone",
     }
 }
@@ -229,9 +229,9 @@ macro_rules! configured_id {
 configured_id! {
     /// A class of the site (`[[class]]`).
     pub ClassId
-    /// The source that a beacon of the whoopsie page names.
+    /// The source in the query of a beacon: a provider, or an entry of `beacon.sources`.
     pub(crate) SourceId
-    /// The page for which a browser reports its load time (`rum.pages`).
+    /// A page whose load times browsers report (`rum.pages`).
     pub(crate) PageId
 }
 
@@ -303,7 +303,7 @@ impl Country {
         (0..=Self::OTHER.0).map(Self)
     }
 
-    /// Returns the country with the code `code`. Only a code in upper case is found.
+    /// Returns the country with the code `code`, or [`OTHER`](Self::OTHER). The code must be in upper case.
     pub fn from_code(code: &str) -> Self {
         CODES.binary_search(&code).ok().and_then(|position| u8::try_from(position).ok()).map_or(Self::OTHER, Self)
     }

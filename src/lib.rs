@@ -24,7 +24,7 @@ mod config;
 mod edge;
 // The service below the layers: connections to the origin, retries, timeouts.
 mod origin;
-// Input other than pulls: beacons, load times, pushed logs, address lists, the country file, the files of TLS.
+// Input other than pulls: beacons, load times, pushed logs, address lists, the country file, files of `[server.tls]`.
 mod intake;
 // Log records, their formats, and the writer.
 mod access_log;
@@ -44,7 +44,7 @@ mod ids;
 mod wire;
 // A coarse clock and deadlines.
 mod clock;
-// Opens the files that a person names.
+// Opens the files whose paths a person wrote.
 mod regular_file;
 
 pub use cli::main;

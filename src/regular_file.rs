@@ -11,8 +11,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// The flags with which opening a FIFO does not wait, and a terminal does not become the terminal of this process. For
-/// a regular file they change nothing.
+/// With these flags, opening a FIFO does not wait, and an opened terminal does not become the terminal of this process.
+/// For a regular file, the flags change nothing.
 const FLAGS: i32 = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
 
 /// Opens a regular file for reading.
@@ -21,7 +21,7 @@ const FLAGS: i32 = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
 /// The file cannot be opened, or it is not a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path)?;
-    // The type is that of the opened file. A check of the path before the open could see another file.
+    // The check uses the opened file. Before the open, the path could lead to another file.
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
         return Ok(file);

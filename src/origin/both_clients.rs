@@ -64,7 +64,7 @@ impl Script<'_> {
             .build()
             .map_err(failed)
             .and_then(|runtime| runtime.block_on(self.exchange(metrics)));
-        // The sweep removes the deadline of the connection.
+        // No worker sweeps the deadlines of this thread.
         clock::sweep();
         answer.map_err(|fault| fault.cause())
     }
@@ -134,7 +134,7 @@ impl Script<'_> {
     }
 }
 
-/// Returns a client that makes no connections and no retries.
+/// Returns a client that makes no retries. Each new connection of the client fails.
 fn client(metrics: &'static Metrics) -> Result<Client, Fault> {
     let origin = OriginSettings { target: Target::Unix("scripted".into()), retries: 0, ..OriginSettings::default() };
     let upstream = Upstream::new(origin, MessageLimits::default(), Role::Origin, Resolver::default(), metrics)

@@ -30,9 +30,9 @@ pub struct ClientSettings {
     pub upstream: Arc<Upstream>,
     /// The stand-in (a static mirror of the site), which gets requests if the origin fails. It has a client of its own.
     pub stand_in: Option<Arc<Upstream>>,
-    /// The largest number of idle connections of this worker.
+    /// The largest number of idle HTTP/1.1 connections of this worker.
     pub max_idle: usize,
-    /// The fields that name or prove the provider. These fields are removed from the trailers of a request.
+    /// The fields with the provider's name or a proof. These fields are removed from the trailers of a request.
     pub claims: Arc<[HeaderName]>,
 }
 
@@ -50,7 +50,7 @@ pub struct Client {
     pub(super) budget: Budget,
     /// This worker's client for the stand-in, if one is configured.
     stand_in: Option<Arc<Client>>,
-    /// The Host that the stand-in gets. `None`: the Host of the request.
+    /// The Host that replaces the Host of each request. Only the client for a stand-in can have this value.
     pub(super) host: Option<HeaderValue>,
 }
 
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// Returns whether the client has these settings, and the same upstreams.
+    /// Returns whether the client has these settings. The upstreams must be the same objects.
     pub(crate) fn has(&self, settings: &ClientSettings) -> bool {
         let ClientSettings { upstream, stand_in, max_idle, claims } = &self.settings;
         let same_stand_in = match (stand_in, &settings.stand_in) {
@@ -105,8 +105,8 @@ impl Client {
             && *claims == settings.claims
     }
 
-    /// Closes idle connections that must not be used again (`Pool::prune`). The worker calls this function about once a
-    /// second.
+    /// Closes idle connections that must not be used again (`Pool::prune`), also those to the stand-in. The worker
+    /// calls this function about once a second.
     pub fn prune(&self) {
         self.pool().prune();
         let mut current = self.multiplexed();
@@ -121,9 +121,9 @@ impl Client {
         }
     }
 
-    /// Closes the idle connections after a reload has given the worker another client. Without this call, they would
-    /// stay open until the last response of this client has ended, which can take hours. Requests in flight are not
-    /// disturbed.
+    /// Closes the idle connections after a reload has given the worker another client. Without this call, these
+    /// connections would stay open until the last response of this client has ended, which can take hours. Requests in
+    /// flight are not disturbed.
     pub(crate) fn retire(&self) {
         self.pool().close();
         let mut current = self.multiplexed();

@@ -27,7 +27,7 @@ use crate::fault::{Cause, Fault};
 /// clients that do not read, memory stays below 64 MiB. The CPU time is the same as with hyper's default of 400 KiB.
 const READ_BUFFER_BYTES: usize = 66 * 1024;
 /// The HTTP/2 receive windows, in bytes. The windows are large enough for one stream to fill a fast link. If the client
-/// of a response does not read, edgeshim buffers at most the window of this stream.
+/// of a response does not read, edgeshim buffers at most the window of the response's stream.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 

@@ -39,7 +39,7 @@ impl Hold {
 #[derive(Debug)]
 pub(crate) struct OriginResponse<B> {
     pub(crate) head: response::Parts,
-    /// The filter of the names in `head`.
+    /// The set of the field names in `head`. It can have too many names.
     pub(crate) names: Names,
     pub(crate) body: B,
 }

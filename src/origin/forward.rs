@@ -16,7 +16,7 @@ use crate::wire::hops;
 use crate::wire::names::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, X_CDN_PROVIDER};
 use crate::wire::values::content_length;
 
-/// The data about a request's source that [`outbound`] writes for the origin.
+/// The data with which [`outbound`] prepares a request head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outward<'a> {
     /// The peer of the client's connection.
@@ -25,8 +25,8 @@ pub(crate) struct Outward<'a> {
     pub trail: Trail,
     /// The name of the identity header. This header is not removed, even if Connection lists it.
     pub identity: &'a HeaderName,
-    /// The fields that name or prove the provider. A field whose name is one of these names with underscores in place
-    /// of dashes is removed, because some origins treat both names as the same field.
+    /// The names of the fields with the provider's name or a proof. A field with such a name, but with underscores in
+    /// place of dashes, is removed, because some origins treat both names as the same field.
     pub claims: &'a [HeaderName],
     /// The provider's name. `None` if the provider is not configured or not verified.
     pub provider: Option<&'a HeaderValue>,
@@ -36,9 +36,9 @@ pub(crate) struct Outward<'a> {
     pub fallback_host: &'a HeaderValue,
     /// Whether the client accepts trailers.
     pub trailers: bool,
-    /// The filter of the names in the request's head.
+    /// The set of the field names in the request's head. It can have too many names.
     pub names: Names,
-    /// Whether all fields have to be inserted into the head.
+    /// Whether [`outbound`] inserts all fields into the head, and returns no fields.
     pub is_complete: bool,
 }
 
@@ -237,7 +237,7 @@ pub(crate) fn check_response<B>(response: &mut Response<B>) -> Result<(), Fault>
 }
 
 /// Removes the trailers that must not be passed on. Returns `None` if no trailer remains, because many HTTP/2
-/// recipients refuse an empty trailer section.
+/// recipients refuse an empty trailer section. Returns a frame with data unchanged.
 pub(super) fn clean_trailers(frame: Frame<Bytes>, claims: &[HeaderName]) -> Option<Frame<Bytes>> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -254,7 +254,7 @@ pub(super) fn declares_content(headers: &http::HeaderMap) -> bool {
 }
 
 /// Removes the hop-by-hop fields from a response, and Content-Length if the status forbids this field. Returns the
-/// filter of the names.
+/// set of the field names, which can have too many names.
 pub(crate) fn clean_response(head: &mut response::Parts, is_head: bool) -> Names {
     let names = Names::of(&head.headers);
     hops::strip_hop_by_hop(&mut head.headers, names, &X_CDN_PROVIDER);

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn address_when_failed_or_unhealthy_and_missing_in_a_lookup_then_dropped_at_once() {
+    fn missing_address_when_failed_or_unhealthy_then_dropped_at_once() {
         let all = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
         let before = looked_up(&[], &all, 1_000);
         let (_, seen) = before[1].turn();

@@ -24,7 +24,7 @@ pub struct OriginSettings {
     pub response_timeout: Duration,
     /// The longest time for which an idle connection is kept for further requests.
     pub idle_timeout: Duration,
-    /// The largest number of idle connections, for all workers together. 0: connections are not reused.
+    /// The largest number of idle HTTP/1.1 connections, for all workers together. 0: they are not reused.
     pub max_idle: usize,
     /// The largest number of retries of one request.
     pub retries: u32,
@@ -38,8 +38,8 @@ pub struct OriginSettings {
     pub host: Option<String>,
     /// Whether the names of header fields keep their original case (only on HTTP/1.1).
     pub preserve_header_case: bool,
-    /// Whether the thread of `upkeep.rs` reports no problems of the files of `[origin.tls]`, because the origin uses
-    /// the same files and its thread reports their problems. Always false for the origin. No key sets this value.
+    /// Whether these are the settings of a stand-in whose origin uses TLS too. The origin's thread (`upkeep.rs`) then
+    /// reports the problems of the files, and the thread of the stand-in does not. No key sets this value.
     pub(super) shares_files: bool,
 }
 

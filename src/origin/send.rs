@@ -194,7 +194,7 @@ impl Client {
                 }
             };
             drop(opening);
-            // Only now the version of HTTP is known. If the origin chooses HTTP/1.1, the request must not have changed.
+            // Only now it is certain that the request is sent over HTTP/2.
             forward::absolute(request, self.settings.upstream.is_tls())?;
             let sending = pin!(connection.sender.try_send_request(Upload::taken(request)));
             let sent = self
@@ -248,7 +248,8 @@ impl Client {
         Some((current.number, current.connection.as_ref().filter(usable)?.clone()))
     }
 
-    /// Uses a new HTTP/2 connection for the next requests, and returns the number of the connection.
+    /// Uses a new HTTP/2 connection for the next requests, unless the client is retired. Returns the number of the
+    /// connection.
     fn keep(&self, connection: &Multiplexed) -> u64 {
         let mut current = self.multiplexed();
         current.number += 1;

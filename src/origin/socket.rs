@@ -20,7 +20,7 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Reads one byte if a byte has already arrived, to find out whether an idle connection can be used. Returns `None`
-    /// if nothing has arrived. Returns no bytes if the peer has closed the connection. While nothing arrives, this
+    /// if nothing has arrived. Returns empty bytes if the peer has closed the connection. While nothing arrives, this
     /// function makes no system call.
     pub(super) fn early(&self) -> Option<io::Result<Bytes>> {
         let mut byte = [0];

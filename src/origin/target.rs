@@ -1,4 +1,4 @@
-//! The address of the origin or of its stand-in, as the configuration names it.
+//! The address of the origin or of its stand-in, as it is written in the configuration.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

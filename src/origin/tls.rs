@@ -33,7 +33,7 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 /// The keys of `[origin.tls]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The file with the authorities that may have issued the origin's certificate. `None`: the system's authorities.
+    /// The file with the authorities that edgeshim trusts for the origin. `None`: the system's authorities.
     pub ca: Option<PathBuf>,
     /// The name that the origin's certificate must have. `None`: the host of the origin's URL.
     pub server_name: Option<String>,
@@ -72,8 +72,8 @@ const STAND_IN: &str = "stand_in";
 pub struct TlsProblem {
     /// The name of the key.
     pub key: &'static str,
-    /// What is wrong, and what to write instead. The message continues a sentence that begins with the key's value, or
-    /// with the key if the key has no value.
+    /// What is wrong, and what to write instead. The message continues a sentence that begins with the key or its
+    /// value.
     pub message: String,
 }
 
@@ -182,7 +182,7 @@ impl TlsSettings {
         [&self.ca, &self.certificate, &self.key].into_iter().flatten().map(stamp).collect()
     }
 
-    /// Returns the authorities that may have issued the origin's certificate.
+    /// Returns the authorities that edgeshim trusts for the origin or the stand-in.
     fn roots(&self, role: Role) -> Result<RootCertStore, String> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.ca {

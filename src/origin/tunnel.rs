@@ -1,6 +1,6 @@
 //! An upgraded connection, here called a tunnel. Bytes are copied in both directions. If one side ends its direction,
 //! the other direction continues. The tunnel ends when both directions have ended, when a side fails, or when no byte
-//! has moved for `server.tunnel_timeout`.
+//! has moved for `server.tunnel_timeout`. The last step of the drain also ends the tunnel.
 //!
 //! If one side fails or the timeout passes, both connections are dropped without an orderly shutdown. A TCP client then
 //! gets a reset (`serve/watched.rs`), so that the client notices that bytes can be missing.

@@ -67,15 +67,15 @@ struct Plan {
 async fn keep(mut plan: Plan, in_use: Weak<InUse>, stale: Arc<Notify>) {
     loop {
         let Some(lease) = Lease::upgrade(&in_use) else { return };
-        // Each connection of a health check has a deadline. The sweep frees the deadlines of closed connections.
+        // Each connection of a health check has a deadline, and no worker sweeps the deadlines of this thread.
         clock::sweep();
         let next = plan.work(lease.upstream());
         let shortest = SHORTEST_LOOKUP_PERIOD.min(lease.upstream().resolver.period);
         drop(lease);
         let earliest = Instant::now() + shortest;
         if timeout(next, stale.notified()).await.is_ok() {
-            // There are two possible reasons. First: a request got no connection, for example because the name has
-            // other addresses now. Second: the last lease was dropped. Then the next round of this loop returns.
+            // The notification has one of two reasons. First: a request got no connection, for example because the name
+            // has other addresses now. Second: the last lease was dropped. Then the next round of this loop returns.
             plan.lookup = plan.lookup.min(earliest);
             sleep_until(Instant::now() + SHORTEST_TURN).await;
         }
@@ -88,7 +88,7 @@ impl Plan {
         Self { lookup: now, looking: None, checks: now, files: Files::new(upstream) }
     }
 
-    /// Starts the work that is due. Returns the time until the next call.
+    /// Does the work that is due, or starts a task for it. Returns the time until the next call.
     fn work(&mut self, upstream: &Arc<Upstream>) -> Duration {
         let now = Instant::now();
         // A lookup can take long. The other work does not wait for the lookup.
@@ -192,8 +192,8 @@ impl Files {
     }
 
     /// Reads the files again if they have changed since the most recent read. If they have also changed since the
-    /// previous check, which was about a second before, a tool could still be writing a file. Then the files are read
-    /// at a later check.
+    /// previous check about a second ago, a tool could still be writing a file. Then the files are read at a later
+    /// check.
     fn check(&mut self, upstream: &Upstream) {
         let Some(tls) = &upstream.tls else { return };
         let now = Instant::now();

@@ -31,7 +31,7 @@ pub(crate) struct Upload {
     /// The timeout for a client that stops sending. After an early response nothing checks `progress` any more, so only
     /// this timeout ends the upload.
     stalled: Option<(clock::Deadline, Duration)>,
-    /// The fields that name or prove the provider. These fields are removed from the trailers.
+    /// The fields with the provider's name or a proof. These fields are removed from the trailers.
     claims: Option<Arc<[HeaderName]>>,
 }
 

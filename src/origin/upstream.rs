@@ -206,7 +206,7 @@ fn leave_unhealthy(endpoints: &[Arc<Endpoint>]) {
 
 /// Tries the addresses one after the other. The next attempt begins when an attempt has failed, or when the most recent
 /// attempt has run for [`HEAD_START`]. When an attempt succeeds, each other attempt that has run for [`HEAD_START`]
-/// counts as failed. Otherwise new connections would wait for the slow address again.
+/// counts as failed. Without this rule, new connections would wait for the slow address again.
 async fn race(
     candidates: Vec<(Arc<Endpoint>, Seen)>,
     deadline: Instant,

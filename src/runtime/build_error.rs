@@ -26,7 +26,8 @@ pub enum BuildError {
     Ranges(RangesError),
     /// A file of `[origin.tls]` can no longer be used, although the checks of the configuration accepted it.
     OriginTls(TlsProblem),
-    /// A file of `[server.tls]` can no longer be used, although the checks of the configuration accepted it.
+    /// A file of `[server.tls]` or `client_cert.ca` can no longer be used, although the checks of the configuration
+    /// accepted it.
     ServerTls(TlsError),
     /// A thread that writes the access log, or that watches files or the addresses of the origin, cannot be started.
     Thread(io::Error),

@@ -151,7 +151,8 @@ impl Inherited {
     }
 
     /// Matches the sockets with addresses. Each address has the name with which a socket can be matched. Returns one
-    /// entry for each address, which is `None` if no socket belongs to the address.
+    /// entry for each address, and the socket to the old process, if there is one. An entry is `None` if no socket
+    /// belongs to its address.
     ///
     /// # Errors
     /// Returns an error if a socket belongs to no address. In a hand-over, such a socket is closed instead, because the

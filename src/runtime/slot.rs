@@ -28,12 +28,12 @@ impl Slot {
 
     /// Returns whether `runtime` is still active. This call costs less than a call of [`load`](Self::load).
     pub fn holds(&self, runtime: &Arc<Runtime>) -> bool {
-        // The slot and the caller keep their configurations, so two configurations never have the same address.
+        // The slot and the caller both hold a reference, so two different configurations never have the same address.
         self.address.load(Ordering::Acquire) == address(runtime)
     }
 
     /// Activates another configuration. Requests in flight finish with their old configuration. The limiter and its
-    /// queue stay in use, with the new limits. Two threads must not call this function at once.
+    /// queue stay in use, with the new limits. Two threads must not call this function at the same time.
     pub fn swap(&self, mut runtime: Runtime) {
         runtime.limiter = Arc::clone(&self.load().limiter);
         runtime.limiter.set_limits(runtime.settings.admission);

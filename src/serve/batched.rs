@@ -27,7 +27,8 @@ pub(super) struct Batch<S>(Arc<Mutex<Output<S>>>);
 #[derive(Debug)]
 struct Output<S> {
     stream: S,
-    /// The bytes that are not written yet. An empty buffer has no memory, so that an idle connection needs less memory.
+    /// The bytes that are not written yet. The memory of an empty buffer is freed, so that an idle connection needs
+    /// less memory.
     collected: BytesMut,
 }
 
@@ -123,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that reads `room` bytes.
+    /// A peer that reads at most `room` bytes.
     #[derive(Debug, Default)]
     struct Peer {
         room: usize,
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn large_write_when_nothing_is_collected_then_is_passed_on_and_otherwise_is_divided() {
+    fn large_write_when_nothing_is_collected_then_is_passed_on_and_when_bytes_are_collected_then_is_divided() {
         let (mut stream, batch) = batched(Peer { room: usize::MAX, ..Peer::default() });
         let frame = [b'x'; LIMIT];
         assert_eq!(write(&mut stream, &[&frame]), Poll::Ready(LIMIT));

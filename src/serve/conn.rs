@@ -131,7 +131,7 @@ where
             Box::pin(drive_h2(connection, batch, &service.state, &service.worker)).await;
             return;
         }
-        // When a parked connection gets bytes again, the limits of the configuration apply that is active at that time.
+        // When a parked connection gets bytes again, it gets the limits of the configuration that is active then.
         let mut later = None;
         loop {
             let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
@@ -157,15 +157,15 @@ where
     }
 }
 
-/// Shuts a stream down. Waits for at most one [`TICK`](clock::TICK). The future is boxed because few connections need
-/// this future, and the task of each connection has room for the largest future that the task awaits.
+/// Shuts a stream down. Waits for at most one [`TICK`](clock::TICK). The future is boxed, because few connections need
+/// it. An unboxed future would enlarge the task of each connection.
 fn shut_down<S: Socket>(stream: &mut S) -> Pin<Box<impl Future<Output = ()>>> {
     Box::pin(async {
         let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
     })
 }
 
-/// Waits for input on a parked connection. Returns `true` if there is input or the client has closed the connection.
+/// Waits for input on a parked connection. Returns `true` if there is input or the connection has ended.
 /// Returns `false` after `server.idle_timeout` or, during the drain, after [`LEAVE_AFTER`](super::state::LEAVE_AFTER).
 async fn has_input<S: Socket>(stream: &mut S, state: &State) -> bool {
     poll_fn(|cx| {
@@ -309,8 +309,7 @@ where
                 shut_down(&mut stream).await;
             }
         }
-        // edgeshim sends no 408: the connection has ended, no request head has begun, the response was already sent, or
-        // the client does not read.
+        // edgeshim sends no 408: the connection has ended, the response was already sent, or the client does not read.
         Some(_) | None => {}
     }
     None

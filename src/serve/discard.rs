@@ -24,7 +24,7 @@ const MOST_BYTES: usize = 8 << 20;
 
 /// Discards a body on this thread's runtime.
 pub(super) fn discard(body: Incoming) {
-    // A runtime that ends drops the bodies of its tasks. No task can be spawned then, so the body is just dropped.
+    // When a runtime ends, it drops the bodies of its tasks. No task can be spawned then, so the body is only dropped.
     if let Ok(tokio) = tokio::runtime::Handle::try_current() {
         drop(tokio.spawn(read(body)));
     }

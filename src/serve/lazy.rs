@@ -26,7 +26,7 @@ pub(super) const FIRST_READ: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Lazy {
     stage: Stage,
-    /// Whether the runtime has found out if the registered socket is writable.
+    /// Whether the runtime or a write has found out if the registered socket is writable.
     is_known: bool,
 }
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn socket_when_it_need_not_wait_then_is_not_registered() {
+    fn socket_when_no_wait_is_necessary_then_is_not_registered() {
         // Outside of a runtime, a registration would panic.
         let (mut socket, mut far) = pair();
         assert!(socket.first_read().unwrap().is_empty());

@@ -81,9 +81,9 @@ impl Incoming {
     }
 }
 
-/// The connections that the kernel has accepted before the listener is closed. Closing the listener resets the
-/// connections that are still in the kernel's queue, so the queue must be emptied first. The connections are accepted
-/// without the runtime, because the runtime would notice them only at its next poll.
+/// The connections that wait in the kernel's queue when a listener closes. Closing the listener would reset these
+/// connections, so they are accepted first. They are accepted without the runtime, because the runtime would notice
+/// them only at its next poll.
 ///
 /// At most [`MOST_QUEUED`] connections are accepted, so that new connections cannot delay the close.
 pub(super) struct Queue {
@@ -93,7 +93,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Returns the next connection, or `None` if the queue is empty.
+    /// Returns the next connection. Returns `None` if the queue is empty, or after [`MOST_QUEUED`] calls.
     pub(super) fn accept(&mut self) -> Option<io::Result<Accepted>> {
         self.left = self.left.checked_sub(1)?;
         match accept(&self.socket, self.is_tls) {
@@ -143,8 +143,8 @@ impl Listener {
     /// accepted connection (see `lazy.rs`).
     #[expect(
         deprecated,
-        reason = "the function is deprecated for types that can change their descriptor; a `Socket` keeps its \
-                  descriptor, and the new function is unsafe"
+        reason = "tokio deprecates this function, because a type could change its descriptor; `Socket` never changes \
+                  its descriptor, and the new function is unsafe"
     )]
     pub(super) fn attach(self) -> io::Result<Incoming> {
         let is_tls = matches!(self.bound, Bound::Tls(_));
@@ -162,9 +162,9 @@ pub(super) fn bind(listen: &Listen, inherited: Option<Socket>) -> io::Result<Lis
     socket.and_then(|socket| Listener::new(socket, listen)).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "; another process listens on this address, or the path of the unix socket is another file. If another \
-                 edgeshim listens, send it SIGUSR2 to replace it without downtime. Otherwise stop the other process, \
-                 or write another address"
+                "; another process already listens on this address, or the path is a file that is not a socket. If the \
+                 other process is an edgeshim, send SIGUSR2 to it, to replace it without downtime. Otherwise stop the \
+                 other process, remove the file, or write another address"
             }
             _ => "",
         };

@@ -152,7 +152,7 @@ impl Server {
     }
 
     /// Binds the addresses that `wanted` adds. The new listeners accept no connection before
-    /// [`change`](Self::change), and nothing else changes.
+    /// [`change`](Self::change). The open listeners do not change.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound, if the first step of the drain has been taken, or if another
@@ -176,8 +176,8 @@ impl Server {
     }
 
     /// Opens the listeners that `prepare` has bound, and closes the listeners that are not in `wanted`. The connections
-    /// of a closed listener end after their requests in flight. Also applies `server.max_connections`. Returns the
-    /// addresses of the new listeners.
+    /// of a closed listener end after their requests in flight. Also applies `server.max_connections` and the new
+    /// certificates. Returns the addresses of the new listeners.
     pub(crate) fn change(&self, wanted: &[Listen], change: ListenerChange) -> Vec<Bound> {
         self.permits.set_limit(self.slot.load().settings().server.max_connections);
         let mut listeners = self.listeners();
@@ -188,7 +188,7 @@ impl Server {
         for open in listeners.iter() {
             open.state.set_tls(runtime.tls().cloned());
         }
-        // If the drain has begun since `prepare`, the new sockets are closed again.
+        // If `finish` or `handed_over` was called after `prepare`, the new sockets are closed again.
         let added = if self.is_ending.load(Ordering::Acquire) { Vec::new() } else { change.added };
         let bound: Vec<Bound> = added.iter().map(|added| added.listener.bound().clone()).collect();
         let kept = listeners.iter().map(|open| open.listener.bound().clone());

@@ -59,7 +59,7 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         head.headers.reserve(ADDED_FIELDS);
         let ctx = Ctx::new(&self.peer, &head.headers, self.state.is_unambiguous());
         if ctx.fields(&head.headers).has(&UPGRADE) {
-            // The state has the permit by which the connection is counted.
+            // The state has the permit of the connection. So the connection is counted until the tunnel has ended.
             head.extensions.insert(Hold::new(Arc::<State>::clone(&self.state)));
         }
         let client =

@@ -26,7 +26,7 @@ const MAX_PROXY_BYTES: usize = 4096;
 /// The protocol of a connection, and the client address from its PROXY header.
 #[derive(Debug)]
 pub(super) struct Sniffed {
-    /// The bytes that were read after the PROXY header. These bytes already belong to HTTP.
+    /// The HTTP bytes that were already read, without the PROXY header.
     pub(super) prefix: BytesMut,
     pub(super) is_h2: bool,
     /// The client address in the PROXY header, if there is one.
@@ -80,7 +80,7 @@ pub(super) async fn read_more<S: Socket>(stream: &mut S, buffer: &mut BytesMut, 
     let mut left = false;
     let read = poll_fn(|cx| {
         if stream.poll_readable(cx)?.is_ready() {
-            // A connection on which nothing has arrived needs no buffer.
+            // The buffer is allocated only now, because a connection on which nothing has arrived needs no buffer.
             buffer.reserve(FIRST_READ);
             if let Poll::Ready(read) = pin!(stream.read_buf(buffer)).poll(cx) {
                 return Poll::Ready(read);

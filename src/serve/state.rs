@@ -23,7 +23,7 @@ pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// While a completely received request is in flight, edgeshim reads only to notice that the client closes the
-/// connection. If the socket is not registered with the runtime, this read can wait for this time.
+/// connection. If the socket is not registered with the runtime, this read is postponed for at most this time.
 const POSTPONE_READ: Duration = clock::TICK;
 
 /// The event for which the deadline of a connection is currently armed.
@@ -51,7 +51,7 @@ pub(super) struct State {
     /// connection does not wait for a request.
     idle_since_ms: AtomicU64,
     framing: Mutex<Framing>,
-    /// A copy of the phase of `framing`. Most code reads this copy, because it needs no lock.
+    /// A copy of the phase of `framing`. Most code reads this copy, because the copy needs no lock.
     phase: AtomicU8,
     /// The limits of the configuration that was active when the connection was accepted.
     pub(super) limits: Arc<Limits>,
@@ -105,7 +105,7 @@ impl State {
         self.arm(Purpose::Head, self.timeouts().header);
     }
 
-    /// Notes that the connection has begun with the HTTP/2 preface. No request head has begun.
+    /// Notes that the connection has begun with the HTTP/2 preface. Disarms the deadline, because no head has begun.
     pub(super) fn begin_h2(&self) {
         let tracker = FrameTracker::new();
         self.set_phase(tracker.phase());
@@ -271,8 +271,8 @@ impl State {
         };
         self.set_phase(phase);
         match (phase, self.purpose()) {
-            // The deadline of a head runs from the head's first byte to its last, however often bytes arrive. Empty
-            // lines and HTTP/2 pings are not requests, so the deadline of the wait for a request continues too.
+            // Further bytes of a head do not extend the deadline of the head. Empty lines and HTTP/2 pings are not
+            // requests, so they do not extend the deadline of the wait for a request.
             (Phase::Head, Purpose::Head) | (Phase::Boundary, Purpose::Idle) => {}
             (Phase::Head, _) => self.await_head(),
             // The rest of a body is still arriving. The deadline starts again and stays armed, because hyper can stop
@@ -285,8 +285,8 @@ impl State {
     }
 
     /// Returns whether the next read can be postponed: a complete request is in flight, and less than [`POSTPONE_READ`]
-    /// has passed since the first call, which arms the deadline. When the deadline has expired, or the request has
-    /// ended, the connection's task is woken, so that hyper reads again.
+    /// has passed since the first call. The first call arms the deadline. When the deadline has expired, or the request
+    /// has ended, the connection's task is woken, so that hyper reads again.
     pub(super) fn postpones_read(&self) -> bool {
         match self.purpose() {
             Purpose::None if self.is_busy() && !self.is_h2() && self.phase() == Phase::Boundary => {
@@ -302,8 +302,8 @@ impl State {
         }
     }
 
-    /// Notes that `bytes` bytes were written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE` frames,
-    /// which are no flood.
+    /// Notes that `bytes` bytes were written to the client. On HTTP/2, the client then sends `WINDOW_UPDATE` frames.
+    /// These frames must not count as a flood.
     pub(super) fn wrote(&self, bytes: usize) {
         if self.is_h2()
             && let Framing::Frames(tracker) = &mut *self.framing()
@@ -365,7 +365,7 @@ impl State {
     }
 }
 
-/// Tracks the bytes that are read from the client. The phase shows whether a head, a body or nothing is in progress.
+/// Tracks the bytes that are read from the client. The phase shows where in a message these bytes end.
 #[derive(Debug)]
 enum Framing {
     Heads(HeadTracker),

@@ -76,8 +76,8 @@ impl TrailerWriter {
         }
     }
 
-    /// Returns the bytes to write instead of `bufs`, if `bufs` are the end of the body. If the caller cannot write some
-    /// of these bytes, the caller must pass the rest to [`pending`](Self::pending).
+    /// Returns the bytes to write instead of `bufs`, if `bufs` are the end of a body with trailers. If the caller
+    /// cannot write some of these bytes, the caller must pass the rest to [`pending`](Self::pending).
     pub(super) fn replacement(&self, bufs: &[IoSlice<'_>]) -> Option<Bytes> {
         let mut stage = self.stage();
         match std::mem::take(&mut *stage) {

@@ -12,7 +12,7 @@
 //!   even if the cause is a timeout or the end of this process.
 //! - Trailers that the response head does not announce (`trailers.rs`).
 //! - Fewer system calls for a connection with one request (`lazy.rs`): while the first request is in flight, a read
-//!   that would only register the socket is postponed, and a plain connection is not shut down before it is closed.
+//!   that would only register the socket is postponed. A connection without TLS is not shut down before it is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -100,7 +100,7 @@ impl<S: Socket> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite> Watched<S> {
-    /// Arms the deadline while the peer does not read, and disarms the deadline after a successful write.
+    /// Arms the deadline if a write must wait, and disarms the deadline when a later write does not wait.
     fn after_write<T>(state: &State, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&polled, state.purpose()) {
             (Poll::Pending, Purpose::Write)

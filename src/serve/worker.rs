@@ -39,7 +39,7 @@ impl<E> Current<E> {
 }
 
 impl<E: EdgeService> Worker<E> {
-    /// Calls the layers of the active configuration. A request loads the slot only here, so its configuration does not
+    /// Calls the layers of the active configuration. A request reads the slot only here, so its configuration does not
     /// change until its end.
     pub(super) fn call(&self, request: Box<EdgeRequest>) -> E::Future {
         self.current().stack.call(request)

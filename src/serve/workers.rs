@@ -30,11 +30,11 @@ use crate::runtime::{EdgeService, Runtime, Slot};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Limits the messages about failed accepts of all listeners.
 static ACCEPT_MESSAGES: Throttle = Throttle::new(Duration::from_secs(5));
-/// The number of regular sweeps of the clock between two calls of [`Worker::prune`]. The worker also calls this
-/// function before each rest (see `clock.rs`).
+/// After this number of sweeps of the clock, the worker calls [`Worker::prune`]. The worker also calls this function
+/// before each rest (see `clock.rs`).
 const SWEEPS_PER_PRUNE: u32 = 10;
 
-/// The number of tasks that a worker polls before it asks the kernel for new events. One request needs about four
+/// The number of tasks that a worker polls before it gets new events from the kernel. One request needs about four
 /// polls. With a larger number than tokio's default (61), the worker gets more events at once, and an HTTP/2 connection
 /// writes several responses at once. Measured with 128 requests in flight: 4 to 8 percent less CPU time per request.
 const POLLS_PER_LOOK: u32 = 256;
@@ -238,7 +238,7 @@ struct Acceptor<E> {
 
 impl<E: EdgeService> Acceptor<E> {
     /// Accepts connections until the drain begins or the listener is removed. Returns the connection that waits for a
-    /// permit at this moment, if there is one.
+    /// permit at that moment, if there is one.
     async fn run(&self, incoming: &Incoming) -> Option<Accepted> {
         let mut closing = pin!(async {
             tokio::select! {

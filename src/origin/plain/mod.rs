@@ -76,8 +76,8 @@ impl Plain {
         Self { socket, rest: Bytes::new(), is_kept: true }
     }
 
-    /// Returns whether an idle connection can carry another request. The result is `false` if bytes have followed the
-    /// previous response, or if the origin has closed the connection, or if that response had `Connection: close`.
+    /// Returns whether an idle connection can carry another request. The result is `false` if the previous response had
+    /// `Connection: close`, if bytes have followed this response, or if the origin has closed the connection.
     pub(super) fn is_ready(&self) -> bool {
         self.is_kept && self.socket.early().is_none()
     }
@@ -99,7 +99,7 @@ impl Plain {
         limits: &MessageLimits,
     ) -> Result<Response<u64>, Odd> {
         if let Some(early) = self.socket.early() {
-            // For hyper, a response before its request is an error.
+            // A response has arrived before its request, or the connection has ended. hyper reports the error.
             let (received, failure) = split(early);
             return Err(Odd { sent: 0, received, failure });
         }
