@@ -871,13 +871,13 @@ fn journal_when_last_line_is_cut_then_change_warns_and_is_made() {
     std::fs::write(&path, format!("{text}{}", &text[..40])).unwrap();
     let ended = desk.run(&["-t", "html", "-p", "fastly", "-w", "5", "--yes"]);
     assert!(ended.code == 0 && ended.err.contains("warning: line 3 of "), "{ended:?}");
-    assert!(ended.err.contains(" is cut or not a change, and is skipped"), "{ended:?}");
+    assert!(ended.err.contains(" cannot be read as a change, and is skipped"), "{ended:?}");
     let lines = std::fs::read_to_string(&path).unwrap();
     assert_eq!(lines.lines().count(), 5, "{lines}");
     assert!(serde_json::from_str::<Value>(lines.lines().last().unwrap()).is_ok());
     std::fs::write(&path, format!("{lines}cut")).unwrap();
     let ended = desk.run(&["history"]);
-    assert!(ended.err.contains("line 3 and 1 more line of ") && ended.err.contains(" are cut or not"), "{ended:?}");
+    assert!(ended.err.contains("line 3 and 1 more line of ") && ended.err.contains(" cannot be read"), "{ended:?}");
 }
 
 #[test]
@@ -1163,7 +1163,7 @@ fn change_when_made_then_shims_get_an_annotation_and_a_failure_only_warns() {
 }
 
 #[test]
-fn announcement_when_there_are_several_shims_then_all_get_it_at_the_same_time() {
+fn announcement_when_there_are_several_shims_then_is_sent_to_all_at_the_same_time() {
     let dns = Dns::start();
     // Each shim answers only after the other shim has the request too.
     let gates = [Gate::default(), Gate::default()];

@@ -34,8 +34,8 @@ case "$input" in
 esac
 "#;
 
-/// A program that stores the last write of another node in another file. While the file `hangs` exists, a read waits
-/// for a line from a pipe.
+/// A program for another node. The program stores the last write in another file. While the file `hangs` exists, a read
+/// waits for a line from a pipe.
 const SLOW_PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
@@ -123,7 +123,7 @@ impl Served {
         lines.filter(|entry| entry["result"] != "started").collect()
     }
 
-    /// Makes a preview. Returns the body of the change that it shows.
+    /// Makes a preview. Returns the body of the change that the preview shows.
     fn preview(&self, mut body: Value) -> Value {
         let (status, preview) = self.ask("/api/preview", &body);
         assert_eq!(status, 200, "{preview}");
@@ -131,7 +131,7 @@ impl Served {
         body
     }
 
-    /// Makes a preview and the change that it shows.
+    /// Makes a preview and the change that the preview shows.
     fn change(&self, body: Value) -> (u16, Value) {
         self.ask("/api/change", &self.preview(body))
     }
@@ -282,7 +282,7 @@ fn change_when_another_change_is_being_written_then_is_refused() {
 }
 
 #[test]
-fn changes_when_confirmed_at_the_same_moment_then_one_wins_and_the_others_are_refused() {
+fn changes_when_confirmed_at_the_same_moment_then_one_is_made_and_the_others_are_refused() {
     let page = Served::with_token();
     let bodies = [55, 60, 65].map(|pct| page.preview(json!({ "targets": ["html"], "provider": "fastly", "pct": pct })));
     let start = Barrier::new(bodies.len());
@@ -397,7 +397,7 @@ fn request_when_token_is_missing_or_wrong_then_is_refused_and_log_in_gives_a_str
     assert_eq!(page.get("/api/state", &[cookie]).status, 200);
     let again = page.get("/log-in", &[cookie]);
     assert_eq!((again.status, again.field("location")), (303, Some("/")));
-    // A page of another site sends the cookie of a browser that ignores SameSite.
+    // If a browser ignores SameSite, a request that a page of another site causes has the cookie.
     let origin = format!("http://{}", page.addr);
     let host = page.addr.to_string();
     let host = ("Host", &*host);

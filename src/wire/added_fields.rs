@@ -1,5 +1,5 @@
-//! The fields about the way of a request that edgeshim adds for the origin: X-Forwarded-For, Forwarded,
-//! X-Forwarded-Proto, X-Forwarded-Host, Via and CDN-Loop.
+//! The fields that edgeshim adds to a request so that the origin gets the request's way to edgeshim: X-Forwarded-For,
+//! Forwarded, X-Forwarded-Proto, X-Forwarded-Host, Via and CDN-Loop.
 //!
 //! Most requests that passed no other proxy have none of these fields. If `origin/plain` sends such a request, it
 //! writes these fields after the other fields of the head. This takes a quarter of the time of inserting the fields
@@ -33,7 +33,8 @@ pub(crate) struct AddedFields {
 }
 
 impl AddedFields {
-    /// Returns `None` if the head can have one of the fields already, or if the values depend on more than the peer.
+    /// Returns `None` if the head can already have one of the fields, if the peer is a trusted proxy, or if a CDN with
+    /// a valid proof reported the client's address.
     pub(crate) fn of(fields: Fields<'_>, peer: &Arc<Peer>, trail: Trail, version: Version) -> Option<Self> {
         let is_usual = !trail.proven && trail.kept == 0 && !trail.peer_trusted;
         (is_usual && !fields.can_have_any(NAMES)).then(|| Self {

@@ -18,8 +18,8 @@ use super::directives::{Argument, Directive, Directives, is_token, is_token_byte
 /// lifetime.
 pub(crate) const MAX_SECONDS: u64 = 1 << 31;
 
-/// The largest number of field names in all no-cache directives of a response, and also in all private directives. If
-/// there are more names, the directive is read as a directive without a list.
+/// The largest number of field names in the no-cache directives of a response. The private directives have the same
+/// limit, counted separately. If there are more names, the directive is read as a directive without a list.
 const MAX_FIELD_NAMES: usize = 8;
 /// The largest number of unknown directives that are stored.
 const MAX_EXTENSIONS: usize = 16;
@@ -183,8 +183,8 @@ impl<'a> CacheControl<'a> {
         self.max_age.is_some() || self.s_maxage.is_some()
     }
 
-    /// Returns whether there is a no-store, no-cache or private. A response with one of these directives must not have
-    /// a lifetime.
+    /// Returns whether there is a no-store, or a no-cache or private without a field list. A response with one of these
+    /// directives must not have a lifetime.
     pub fn is_restricted(&self) -> bool {
         self.no_store || self.no_cache || self.private
     }
@@ -343,8 +343,8 @@ fn lower(known: &mut Option<u64>, seconds: u64) {
     *known = Some(known.map_or(seconds, |known| known.min(seconds)));
 }
 
-/// Adds the names of a field list to `names`. If `more` is `None`, the directive has no list and sets `unqualified`.
-/// Too many names set `unqualified` too. While `unqualified` is set, no names are stored.
+/// Adds `more`, the field list of one directive, to `names`. If `more` is `None`, the directive has no usable list, and
+/// `unqualified` becomes true. Too many names have the same effect. While `unqualified` is true, no names are stored.
 fn qualify<'a>(unqualified: &mut bool, names: &mut Vec<&'a str>, more: Option<Vec<&'a str>>) {
     match more {
         Some(more) if !*unqualified => {
@@ -429,8 +429,8 @@ fn folded(a: &str, b: &str) -> Ordering {
     a.bytes().map(|b| b.to_ascii_lowercase()).cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
 }
 
-/// Whether caches store responses with this status even without a lifetime. These are 304, statuses that
-/// some CDN adds, and the statuses of RFC 9110 §15.1 except 501. The added statuses are 302, 303, 307 and client errors
+/// Whether some cache stores a response with this status even if the response has no lifetime. The list has the
+/// statuses of RFC 9110 §15.1 except 501, 304, and the statuses that some CDN adds: 302, 303, 307, and client errors
 /// for which two CDNs have a default lifetime.
 pub(crate) fn is_stored_by_default(status: StatusCode) -> bool {
     matches!(

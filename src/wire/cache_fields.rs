@@ -108,8 +108,8 @@ impl CacheField {
 
 /// Reads Akamai's Edge-Control as directives of Cache-Control. The function reads `no-store`, `bypass-cache`,
 /// `cache-maxage` and `max-age`. `cache-maxage` and `max-age` have a number with an optional unit s, m, h or d. If
-/// there are several directives, the strictest directive applies. Returns `None` if the lines contain no directive that
-/// this function reads.
+/// there are several directives, the strictest directive applies. Returns `None` if the lines contain none of the
+/// directives that this comment names.
 ///
 /// A lifetime that is not a number counts as one second, because Akamai might read more forms than this function. In
 /// Akamai's syntax, `!no-store` and `!bypass-cache` allow caches to store the response. In this function `!no-store`
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn expires_lifetime_when_expires_is_present_then_is_time_since_date_or_zero() {
+    fn expires_lifetime_when_expires_is_after_date_then_is_the_difference_otherwise_zero() {
         let lifetime = |expires: &[&str], date: Option<&str>| {
             let received = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
             expires_lifetime(expires.iter().map(|line| line.as_bytes()), date.map(str::as_bytes), || received)

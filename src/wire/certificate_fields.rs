@@ -80,7 +80,7 @@ fn of_der(der: &[u8], now: i64) -> Option<Certificate> {
 }
 
 /// Reads the last element of X-Forwarded-Client-Cert. An element is a list of `name=value`, separated by `;`. A value
-/// can be in double quotes, with `\` before a double quote. Elements are separated by `,`.
+/// can be in double quotes. In a quoted value, `\` makes the next character literal. Elements are separated by `,`.
 fn last_element(line: &str, now: i64) -> Option<Certificate> {
     let mut element = Element::default();
     let mut rest = line;

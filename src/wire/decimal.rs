@@ -1,7 +1,7 @@
 //! Whole numbers as decimal digits.
 
 /// Reads a number from a text that consists only of digits. Returns `None` for any other text and for a number above
-/// `u64::MAX`. `parse` of the standard library would also accept a sign.
+/// `u64::MAX`. `parse` of the standard library would also accept a `+`.
 pub(crate) fn read(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;

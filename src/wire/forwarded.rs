@@ -1,11 +1,11 @@
-//! The client's address behind trusted proxies, and the fields that report this address to the origin: X-Forwarded-For,
-//! X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
+//! The client's address behind trusted proxies, and the fields that report the client's address, scheme and host to the
+//! origin: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded.
 //!
-//! If the peer is not trusted, edgeshim replaces these fields with values that describe the connection. The values are
-//! prepared once per connection ([`Peer`]), so this case allocates nothing. If a CDN with a valid proof reported the
-//! client, edgeshim makes new values with the client in front. If the peer is a trusted proxy, edgeshim reads
-//! X-Forwarded-For from right to left, because trusted machines wrote the right end of the list. edgeshim forwards only
-//! the entries that it has read.
+//! If the peer is not trusted, edgeshim replaces these fields with values that describe the connection. These values
+//! are prepared before the request arrives ([`Peer`]), except X-Forwarded-Host, which shares the bytes of Host. If a
+//! CDN with a valid proof reported the client, edgeshim makes new values with the client in front. If the peer is a
+//! trusted proxy, edgeshim reads X-Forwarded-For from right to left, because trusted machines wrote the right end of
+//! the list. edgeshim forwards only the entries that it has read.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -111,7 +111,8 @@ pub struct Trail {
     pub peer_trusted: bool,
 }
 
-/// Reads X-Forwarded-For from right to left while the addresses are trusted. All lines count as one list.
+/// Reads X-Forwarded-For from right to left while the addresses are trusted. All lines count as one list. If the peer
+/// is not trusted, the function reads nothing, and the peer is the client.
 ///
 /// Reading ends with the first address that is not trusted, which is the client's address. Reading also ends before the
 /// first entry that is not an address, after 32 entries, and at the left end. Entries can have ports and quotes, and
@@ -138,7 +139,7 @@ pub fn client_from_xff(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAdd
 /// received entries that edgeshim forwards, and the peer is last. If a trusted peer sent a valid X-Forwarded-Proto or
 /// X-Forwarded-Host, edgeshim forwards that field. Otherwise X-Forwarded-Proto is the scheme of the connection, and
 /// X-Forwarded-Host is the Host field. Forwarded has the same data without the host, so that its value can be prepared
-/// once per connection.
+/// before a request arrives.
 ///
 /// Returns whether the request has Host.
 pub fn write(headers: &mut HeaderMap, peer: &Peer, trail: Trail) -> bool {
@@ -217,9 +218,9 @@ fn entries_from_the_right(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Returns the client's address that a CDN wrote into X-Forwarded-For. The function reads the list from the right and
-/// skips three groups of entries: the entries that `trail` counts, `own` entries that the CDN adds after the client's
-/// entry, and nodes of the CDN. Returns `None` if no entry is left, or if reading reaches an entry that is not an
-/// address.
+/// skips three groups of entries: the entries that `trail` counts; the next `own` entries, which the CDN adds after the
+/// client's entry; and nodes of the CDN. Returns `None` if no entry is left, if reading reaches an entry that is not an
+/// address, or if the last 32 entries are skipped.
 pub(crate) fn client_of_cdn(
     headers: &HeaderMap,
     trail: Trail,

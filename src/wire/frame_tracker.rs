@@ -17,9 +17,9 @@ const END_HEADERS: u8 = 4;
 
 /// The largest number of overhead frames in one window of [`FLOOD_WINDOW_MS`]. An overhead frame is any frame that
 /// carries no part of a request, for example SETTINGS, PING or PRIORITY. Exception: a `WINDOW_UPDATE` frame is an
-/// overhead frame only if the client has no credit for the frame. The codec answers most overhead frames, so a flood
-/// costs CPU time that other connections need. Real clients send fewer than a hundred overhead frames in a second, not
-/// counting one `RST_STREAM` for each request that they cancel.
+/// overhead frame only if the client has no credit for the frame. The codec handles each overhead frame and answers
+/// some of them, so a flood costs CPU time that other connections need. Real clients send fewer than a hundred overhead
+/// frames in a second, not counting one `RST_STREAM` for each request that they cancel.
 const FLOOD_FRAMES: u32 = 10_000;
 const FLOOD_WINDOW_MS: u64 = 1000;
 
@@ -28,8 +28,8 @@ const CREDIT_OF_REQUEST: u32 = 2;
 /// The largest credit. The credit grows by one with each byte that is written to the client. The shortest DATA frame
 /// with content has ten bytes, so each such frame adds at least ten. A real client sends at most one `WINDOW_UPDATE`
 /// for the stream and one for the connection after each DATA frame. Envoy allows ten
-/// (`max_inbound_window_update_frames_per_data_frame_sent`). The largest credit must be enough for all frames that the
-/// sockets of both sides can buffer, which is up to 4 MiB on each side.
+/// (`max_inbound_window_update_frames_per_data_frame_sent`). The largest credit must be enough for all bytes that the
+/// sockets of both sides can buffer: up to 4 MiB on each side.
 const MOST_CREDIT: u32 = 1 << 23;
 
 /// Tracks the bytes of one connection, frame by frame.
@@ -187,7 +187,7 @@ mod tests {
         tracker.feed(&[b'p'; PREFACE_BYTES]);
         let updates = frame(WINDOW_UPDATE, 0, 4).repeat(2);
         for _ in 0..FLOOD_FRAMES {
-            // A DATA frame with one byte.
+            // edgeshim has written a DATA frame with one byte of content.
             tracker.wrote(HEAD_BYTES + 1);
             tracker.feed(&updates);
             tracker.feed(&frame(HEADERS, 5, 3));

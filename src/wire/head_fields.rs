@@ -1,9 +1,9 @@
-//! The fields of a head, with a filter of their names.
+//! The fields of a head, with a filter: a small set of the names of the fields. The set can have too many names.
 //!
 //! Most layers look for fields that are absent in nearly all messages. A look-up in a `HeaderMap` costs about 100
-//! instructions, also for an absent field. [`Names`] is a filter of 128 bits that one pass over the head fills. Each
-//! name has one bit. If the bit is 0, the field is absent, and no look-up is necessary. If the bit is 1, the field can
-//! be present, because several names share a bit.
+//! instructions, also for an absent field. [`Names`] is a filter of 128 bits. One pass over the names of the head sets
+//! the bits. Each name has one bit. If the bit of a name is 0, the field is absent, and no look-up is necessary. If the
+//! bit is 1, the field can be present or absent, because several names share a bit.
 //!
 //! A filter may contain names of fields that have been removed, but it must contain all names of the head. So code that
 //! adds a field to a head must also add the name of the field to the filter of the head. Debug builds check the filter
@@ -21,7 +21,7 @@ impl Names {
     /// The filter that contains every name.
     pub(crate) const ALL: Self = Self([u64::MAX; 2]);
 
-    /// Makes the filter of a list of names in lowercase, for [`Names::can_have_any`].
+    /// Returns the filter that contains the names of `list`. The names must be in lowercase.
     pub(crate) const fn of_list(list: &[&str]) -> Self {
         let mut names = Self([0; 2]);
         let mut at = 0;
@@ -33,15 +33,14 @@ impl Names {
         names
     }
 
-    /// Reads the names of all fields.
+    /// Returns the filter that contains the names of all fields of a head.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut names = Self([0; 2]);
         headers.keys().for_each(|name| names.add(name));
         names
     }
 
-    /// Adds the name of a field that a layer adds to the head. All fields with the arm of an experiment also have the
-    /// bit of [`ASSIGNMENT`].
+    /// Adds the name of a field. For a field with the arm of an experiment, also adds [`ASSIGNMENT`].
     pub(crate) fn add(&mut self, name: &HeaderName) {
         let name = name.as_str().as_bytes();
         self.set(name);
@@ -51,7 +50,7 @@ impl Names {
         }
     }
 
-    /// Adds all names of a list.
+    /// Adds all names of another filter.
     pub(crate) fn add_all(&mut self, list: Self) {
         self.0[0] |= list.0[0];
         self.0[1] |= list.0[1];
@@ -71,7 +70,7 @@ impl Names {
         self.has_bit(name.as_str().as_bytes())
     }
 
-    /// If the result is `false`, all names of the list are absent.
+    /// If the result is `false`, this filter contains no name of `list`.
     pub(crate) fn can_have_any(self, list: Self) -> bool {
         (self.0[0] & list.0[0]) | (self.0[1] & list.0[1]) != 0
     }
@@ -121,7 +120,7 @@ impl<'a> Fields<'a> {
         can_have
     }
 
-    /// Returns `false` if all fields of a list are absent.
+    /// If the result is `false`, all fields of the list are absent.
     pub(crate) fn can_have_any(self, list: Names) -> bool {
         debug_assert!(
             self.headers.keys().all(|name| !list.can_have(name) || self.names.can_have(name)),
@@ -194,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_when_names_are_arbitrary_then_are_found_as_in_the_map(
+        fn fields_when_names_are_arbitrary_then_result_equals_a_map_lookup(
             present in prop::collection::vec("[a-z-]{1,12}", 0..12),
             wanted in prop::collection::vec("[a-z-]{1,12}", 0..12),
         ) {

@@ -443,7 +443,7 @@ impl HeadTracker {
         rest.get(here..).unwrap_or(&[])
     }
 
-    /// Reads a chunk size: hex digits, white space, then an extension or CR LF. hyper refuses a bare LF here.
+    /// Reads a chunk size: hex digits, optional white space, then an extension or CR LF. hyper refuses a bare LF here.
     fn chunk_size<'a>(&mut self, byte: u8, after: &'a [u8]) -> &'a [u8] {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
@@ -653,7 +653,7 @@ mod tests {
         assert_eq!(tracker.take_verdict(), Verdict::Refuse);
     }
 
-    /// A valid request. Its line ends, field order and letter case vary.
+    /// A valid request. Its line ends, fields and body vary.
     #[derive(Clone, Debug)]
     struct Message {
         fields: Vec<(String, String)>,
@@ -689,10 +689,10 @@ mod tests {
             for (name, value) in &self.fields {
                 let _ = write!(head, "{name}: {value}{end}");
                 if let Some(line) = framing.pop() {
-                    // For hyper the last Transfer-Encoding line decides, so the order of the two lines must not change.
                     framing.insert(0, line);
                 }
             }
+            // For hyper the last Transfer-Encoding line decides, so the line with `Chunked` must be the last line.
             if matches!(&self.body, Body::Chunked { before: true, .. }) {
                 framing.sort_by_key(|line| !line.ends_with("gzip"));
             }

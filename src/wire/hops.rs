@@ -61,10 +61,8 @@ fn hop_by_hop() -> [&'static HeaderName; 9] {
 ///
 /// RFC 9110 §7.6.1 forbids senders to name in Connection a field that is meant for all recipients. An attacker can
 /// still name such a field, so that a proxy removes the field: for example the client's address, a cookie, a condition,
-/// or a directive that forbids caching. Therefore the fields of this list stay. For example, these fields identify the
-/// client, contain a condition, describe the content, decide which caches are allowed to store the response, or protect
-/// the browser. All other fields that Connection names are removed, as the RFC demands, except the identity header and
-/// the fields with the arms of experiments.
+/// or a directive that forbids caching. Therefore the fields of this list stay. All other fields that Connection names
+/// are removed, as the RFC demands, except the identity header and the fields with the arms of experiments.
 #[rustfmt::skip] // a list
 fn end_to_end() -> [&'static HeaderName; 51] {
     [
@@ -97,7 +95,7 @@ fn is_end_to_end(token: &[u8]) -> bool {
 /// upgrade, `TE: trailers` or a transfer coding must read the field before this call and write a new field after this
 /// call.
 ///
-/// `names` is the filter of the head.
+/// `names` is the set of the names of the head's fields. The set can have too many names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, names: Names, keep: &HeaderName) {
     if !Fields::new(headers, names).can_have_any(HOP_BY_HOP) {
         return;
@@ -219,7 +217,7 @@ pub(crate) fn cdn_loop_count<'a>(fields: impl Into<Fields<'a>>, our_id: &str) ->
 
 /// Appends `our_id` to CDN-Loop as a separate line, so that other lines stay unchanged (RFC 8586 §2).
 ///
-/// Does nothing if the map is full, which means that it has 32,768 fields. The limits for heads are much lower.
+/// Does nothing if the map is full. The limits for heads are much lower than the capacity of the map.
 pub(crate) fn append_cdn_loop(headers: &mut HeaderMap, our_id: HeaderValue) {
     let _ = headers.try_append(CDN_LOOP.clone(), our_id);
 }
@@ -252,8 +250,8 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the value of Upgrade, which lists the protocols that the client requests. Returns `None` if Upgrade is empty
-/// or has no line or several lines, if Connection does not name Upgrade, or if the list contains h2c.
+/// Returns the value of Upgrade, which lists the protocols that the client requests. Returns `None` if Upgrade is
+/// absent, is empty or has several lines, if Connection does not name Upgrade, or if the list contains h2c.
 ///
 /// After an upgrade to h2c, further requests on the connection would bypass every check. RFC 9113 §3.1 declares the
 /// upgrade to h2c obsolete. The caller must check that the request is not HTTP/1.0, because that version has no

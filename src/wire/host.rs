@@ -35,8 +35,8 @@ pub(crate) fn host(headers: &HeaderMap) -> &[u8] {
     host_field(headers).map(HeaderValue::as_bytes).unwrap_or_default()
 }
 
-/// Returns the value of the first line of Host. In nearly all requests, Host is the first field. To look at the first
-/// field costs less than a look-up.
+/// Returns the value of the first line of Host. In nearly all requests, Host is the first field. A look at the first
+/// field costs less than a look-up in the map.
 pub(crate) fn host_field(headers: &HeaderMap) -> Option<&HeaderValue> {
     match headers.iter().next() {
         Some((name, value)) if *name == HOST => Some(value),
@@ -95,7 +95,7 @@ pub(crate) fn same_authority(a: &[u8], b: &[u8], default_port: u16) -> bool {
 ///
 /// An entry is a host name or an address, with or without a port. The comparison ignores case. `*.example.com` matches
 /// every name below example.com, at any depth, but not example.com itself. An entry with a port matches only that port.
-/// An entry without a port matches any port. A dot at the end of `host` (the DNS root) is ignored.
+/// An entry without a port matches any port. A dot at the end of the name in `host` (the DNS root) is ignored.
 pub(crate) fn host_allowed(host: &str, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn host_when_first_or_later_or_repeated_then_is_found_as_in_the_map() {
+    fn host_when_first_or_later_or_repeated_then_result_equals_a_map_lookup() {
         for (names, count) in [
             (&["host"][..], 1),
             (&["host", "accept"], 1),

@@ -121,7 +121,8 @@ pub fn is_cross_origin(name: &HeaderName) -> bool {
     name.as_str().starts_with("access-control-")
 }
 
-/// The beginning of the fields in which the origin gets the arms of experiments: `X-Assign-` and the experiment's name.
+/// The beginning of the names of the fields in which the origin gets the arms of experiments. The experiment's name
+/// follows.
 pub(crate) const ASSIGNMENT: &str = "x-assign-";
 
 /// Returns the field in which the origin gets the arm of the experiment `experiment`.

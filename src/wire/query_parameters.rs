@@ -4,8 +4,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-/// Returns the decoded values of the parameter `name` in the query of `target`. `target` is a path with a query, or a
-/// URL.
+/// Returns the percent-decoded values of the parameter `name` in the query of `target`. `target` is a path with a
+/// query, or a URL.
 pub(crate) fn values<'t>(target: &'t str, name: &'t str) -> impl Iterator<Item = Vec<u8>> + use<'t> {
     let query = without_fragment(target).0.split_once('?').map_or("", |(_, query)| query);
     let pairs = query.split('&').map(pair);

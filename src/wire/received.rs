@@ -26,8 +26,8 @@ use super::values;
 /// A body from hyper. This type checks how the body ends.
 #[derive(Debug)]
 pub struct Received {
-    /// The body from hyper. `None` means that nothing is read from a connection: the message has no content, even if
-    /// the head declares content, or the body was made by [`Received::unread`] or [`Received::complete`].
+    /// The body from hyper. `None` means that nothing is read from a connection: the body was made by
+    /// [`Received::empty`], [`Received::unread`] or [`Received::complete`].
     incoming: Option<Incoming>,
     is_h2: bool,
     /// The last frames of an HTTP/2 body, while they wait for `END_STREAM`, or the frames of a body from
@@ -40,7 +40,8 @@ pub struct Received {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The last bytes of the declared length. The recipient gets these bytes only after `END_STREAM` has arrived.
+    /// The last bytes of the declared length. The recipient gets these bytes only after `END_STREAM` has arrived. For
+    /// [`Received::complete`], all bytes of the body.
     last: Bytes,
     /// The trailers that arrived after `last`.
     trailers: Option<HeaderMap>,

@@ -12,7 +12,7 @@ use super::tokens;
 
 /// The spelling of Accept-Encoding in Vary.
 const ACCEPT_ENCODING: &str = "Accept-Encoding";
-/// If the merged line would have this number of distinct names or more, Vary becomes `*`. In practice, no cache could
+/// If a merged line would have this number of distinct names or more, edgeshim writes `*`. In practice, no cache could
 /// reuse a response with so many names. The limit also bounds the search for duplicates.
 const MOST_NAMES: usize = 64;
 

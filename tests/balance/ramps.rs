@@ -7,7 +7,7 @@ use super::*;
 /// What the shims report.
 #[derive(Default)]
 struct Traffic {
-    /// The counters of each shim: pulls, and pulls with 5xx, by provider.
+    /// The counters of each shim by provider: the pulls with 200, and the pulls with 503.
     counts: [BTreeMap<String, (u64, u64)>; 2],
     started: [u64; 2],
     /// The part of fastly's pulls that fail, and the smallest share of fastly at which they fail, both in per mille.
@@ -59,7 +59,7 @@ fn metrics(traffic: &mut Traffic, dns: &Mutex<Zone>, shim: usize) -> String {
         traffic.started[1] += 1;
         traffic.counts[1].clear();
     }
-    // Without any series of beacons, the shims count beacons by country.
+    // Without any series of beacons by source, the ramp would assume that the shims count beacons by country.
     let beacons = "edgeshim_beacons_total{source=\"other\"} 0\n";
     let (failing, others, is_stuck) = (traffic.failing, traffic.others_failing, traffic.is_stuck);
     let mut text = format!("edgeshim_start_timestamp_seconds {}\n{beacons}", 1000 + traffic.started[shim]);
@@ -108,7 +108,7 @@ fn series_of(name: &str, pulls: u64, [beacons, slow, edge]: [u64; 3]) -> String 
     text
 }
 
-/// Returns the number of places of each provider in a record.
+/// Returns the sum of the weights of each provider in a record.
 fn weights_of(zone: &Zone, node: &str) -> BTreeMap<String, u32> {
     let rrset = zone.rrsets.get(&(format!("{node}."), "LUA".to_owned()));
     let content = rrset.and_then(|rrset| rrset["records"][0]["content"].as_str()).unwrap_or_default();
@@ -260,7 +260,8 @@ fn ramp_when_all_providers_fail_then_goes_on() {
     assert_eq!((ended.code, stage.share()), (0, 50), "{ended:?}");
 }
 
-/// The guards that read other figures than the 5xx, and the beginning of these figures if fastly is `BAD`.
+/// The guards that do not read the 5xx. The second text is the beginning of the figures in the reason if fastly is
+/// `BAD`.
 const FURTHER_GUARDS: [(&str, &str); 3] = [
     ("beacons_per_minute = 50.0", "beacons "),
     ("p95_ratio = 1.2", "p95 of the pull time "),

@@ -1,4 +1,5 @@
-//! One change of three targets, each with two nodes at two services. A failure is planted at each of its six writes.
+//! Changes that fail at a write. Most tests make one change of three targets, each with two nodes at two services. This
+//! change has six writes.
 
 use super::*;
 

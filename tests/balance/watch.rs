@@ -1,4 +1,4 @@
-//! `edgeshim balance watch`: edges on real sockets that are up and down, and DNS that follows their modes.
+//! `edgeshim balance watch` with edges on real sockets. The weights in DNS follow the state of the edges and the modes.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
@@ -143,7 +143,7 @@ fn is_served(dns: &Dns, provider: &str) -> bool {
 
 fn wait_served(dns: &Dns, watch: &Watch, provider: &str, wanted: bool) {
     let done = wait_until(PATIENCE, || is_served(dns, provider) == wanted);
-    assert!(done, "{provider} is not {wanted}: {:?}\n{}", weights(dns, NODE), watch.text());
+    assert!(done, "{provider}: served must be {wanted}: {:?}\n{}", weights(dns, NODE), watch.text());
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn last_provider_when_edge_is_down_then_stays_and_journal_has_one_line_with_the_
     assert_eq!((&kept(&desk)[0]["provider"], &kept(&desk)[0]["who"]), (&json!("akamai"), &json!("watch")));
     let text = watch.stop();
     assert_eq!(text.matches("but stays").count(), 1, "{text}");
-    // A watch that starts later reports the reason again, but writes no second line into the journal.
+    // A watch that starts later writes no second line into the journal.
     let watch = Watch::start(&desk);
     fastly.set(200);
     wait_served(&dns, &watch, "f", true);
@@ -306,7 +306,7 @@ fn api_when_failing_then_failure_is_not_reported_in_each_round_and_change_is_tri
         dns.plant(patch, Plant::Status(422));
     }
     dns.zone().always = None;
-    // A signal would end the lookups after the write, and the journal would have another result.
+    // Without this wait, the signal could end the lookups after the write, and the journal would have another result.
     watch.wait("html: fastly is away now");
     let text = watch.stop();
     assert_eq!(text.matches("html: a change failed").count(), 1, "{text}");

@@ -5,8 +5,9 @@ use super::*;
 /// How long a test waits for several acts.
 const LONG: std::time::Duration = PATIENCE.saturating_mul(4);
 
-/// One target for each service, with the names a, b, …, and the node NAME.example.com. The provider fastly of each
-/// target has the probe. Each call of a service may take very long.
+/// One target for each service. The first target has the name `a` and the node a.example.com, the second target has the
+/// name `b` and the node b.example.com. The provider fastly of each target has the probe. The time limit of a call of a
+/// service is ten minutes.
 fn desk_of_targets(services: &[&Dns], edge: &Edge) -> Desk {
     let mut config = KEYS.to_owned();
     for (name, dns) in ["a", "b"].iter().zip(services) {
@@ -74,7 +75,7 @@ fn act_when_dns_service_of_another_target_hangs_then_is_made() {
 }
 
 #[test]
-fn act_when_edge_is_up_again_before_the_act_may_be_written_then_is_not_made() {
+fn act_when_edge_is_up_again_before_the_write_then_is_not_made() {
     let (one, other, edge) = (Dns::start(), Dns::start(), Edge::start());
     let desk = desk_of_targets(&[&one, &other], &edge);
     let (arrived, go_on) = (Gate::default(), Gate::default());

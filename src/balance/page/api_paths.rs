@@ -1,5 +1,5 @@
-//! The paths of the page. `/livez` and a POST to `/log-in` need no token. All other paths need a token, a session or a
-//! user whom a trusted proxy names.
+//! The paths of the page. `/livez` and a POST to `/log-in` need no token. All other requests that show or change
+//! anything need a token, a session or a user whom a trusted proxy names.
 
 use std::net::IpAddr;
 

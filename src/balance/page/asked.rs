@@ -63,7 +63,7 @@ fn unplanned(trouble: Trouble) -> Reply {
 }
 
 impl Page {
-    /// Computes a change, and lists what speaks against it. Writes nothing.
+    /// Computes a change, and lists the objections to the change. Writes nothing.
     pub(super) async fn preview(&self, body: &[u8]) -> Reply {
         let asked = match self.checked(body) {
             Ok(asked) => asked,
@@ -82,7 +82,7 @@ impl Page {
         (StatusCode::OK, self.shown(&planned, &journal, &warnings))
     }
 
-    /// Makes a change that a person has confirmed. The change is made to its end even if the client goes away.
+    /// Makes a change that a person has confirmed. The change goes on even if the client closes the connection.
     pub(super) async fn change(&'static self, who: String, body: Bytes) -> Reply {
         let task = tokio::spawn(async move {
             let Ok(changing) = self.changing.try_lock() else {
@@ -108,7 +108,7 @@ impl Page {
             Err(message) => return bad(message),
         };
         let Some(preview) = &asked.preview else {
-            return bad("write the key preview, with the digest in the response of /api/preview");
+            return bad("write the key preview, with the value of preview in the response of /api/preview");
         };
         if !is_digest(preview) {
             return bad("preview is not a digest; write the value of preview in the response of /api/preview");
@@ -123,7 +123,7 @@ impl Page {
             Err(trouble) => return unplanned(trouble),
         };
         if planned.digest() != *preview {
-            let text = "refused: DNS is no longer as it was shown, because someone else has changed it; nothing was \
+            let text = "refused: DNS is no longer as it was shown, or the preview was for another change; nothing was \
                         changed; look at the new preview";
             return failed(StatusCode::CONFLICT, &[text.to_owned()]);
         }

@@ -1,5 +1,5 @@
 //! The reads of DNS for the page. Each target is read at each of its services by a task of its own. So a service that
-//! does not respond delays only its own targets, and the page shows which service it is.
+//! does not respond delays only its own targets, and the page names the service.
 
 use std::time::Duration;
 

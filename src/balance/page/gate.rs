@@ -50,7 +50,7 @@ impl Gate {
         })
     }
 
-    /// Returns the user whom a trusted proxy names.
+    /// Returns the user whom a trusted proxy names. At a unix socket, each client counts as a trusted proxy.
     ///
     /// The field Host must have the configured name. Without this rule, another site could let its own host name
     /// resolve to the address of this listener (DNS rebinding). Then a page of that site, in a browser on the machine

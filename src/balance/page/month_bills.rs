@@ -45,7 +45,7 @@ impl Page {
         read
     }
 
-    /// Returns the bills as texts, which equal those of `edgeshim balance cost`. `null` without prices.
+    /// Returns the bills as the same texts that `edgeshim balance cost` shows. Returns `null` if there are no prices.
     pub(super) async fn cost(&self) -> Value {
         if self.file.prices.is_empty() {
             return Value::Null;

@@ -161,9 +161,9 @@ impl Page {
         })
     }
 
-    /// Returns how fast the last announced change of the weights arrives, by the counters of the first shim. If no
-    /// change was announced, the last change that the shim has found counts. Returns `null` if there are no shims, or
-    /// if the shim has found no change.
+    /// Returns how fast the clients follow the last announced change of the weights, by the counters of the first shim.
+    /// If no change was announced, the last change that the shim has found is used. Returns `null` if there are no
+    /// shims, or if the shim has found no change.
     ///
     /// # Errors
     /// Returns a message if the shim does not answer as expected.
@@ -199,7 +199,8 @@ impl Reading {
         self.looks.push_back((now, look));
     }
 
-    /// Returns the observed shares since the oldest look after which the growth of the counters is known.
+    /// Returns the observed shares since the oldest look with which the newest look can be compared. The time between
+    /// the two looks is at least [`BETWEEN_LOOKS`].
     fn observed(&self, names: &[&String]) -> Option<Observed> {
         let (last, newest) = self.looks.back()?;
         let old = self.looks.iter().filter(|(time, _)| last.duration_since(*time) >= BETWEEN_LOOKS);

@@ -20,7 +20,7 @@ const MAX_TEXT: usize = 300;
 /// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Probed {
-    /// The status of the response, or why there is no response.
+    /// The status of the response, or why there is no complete response.
     pub answer: Result<u16, String>,
     pub took: Duration,
 }
@@ -70,7 +70,8 @@ pub(crate) async fn probe_all(urls: Vec<ProbeUrl>, limit: Duration, is_verbose: 
     results
 }
 
-/// Makes a text fit for a terminal. The text can contain names from the certificate of a server.
+/// Shortens a text, and removes characters that control a terminal. The text can contain names from the certificate of
+/// a server.
 fn shown(text: &str) -> String {
     text.chars().filter(|&character| !character.is_control() && !is_active(character)).take(MAX_TEXT).collect()
 }

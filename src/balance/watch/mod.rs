@@ -7,9 +7,10 @@
 //! the acts of one target, in a future of its own. `between_targets` has what all targets share, and what follows an
 //! act.
 //!
-//! A slow DNS service or a slow shim delays neither the probes nor the other targets. There is no queue of acts: when a
-//! target is ready, it uses only the latest results. No modes, weights or flags are kept. They are read from DNS before
-//! each act, so a person or another process can change them at any time.
+//! A slow DNS service or a slow shim does not delay the probes or the reading of other targets. Only the writes of the
+//! targets wait for each other. There is no queue of acts: when a target is ready, it uses only the latest results. No
+//! modes, weights or flags are kept. They are read from DNS before each act, so a person or another process can change
+//! them at any time.
 
 pub(crate) mod between_targets;
 mod edge_health;

@@ -17,7 +17,8 @@ pub(crate) fn lock_watch(file: &BalanceFile) -> Result<File, String> {
     let path = PathBuf::from(path);
     lock(&path, super::watched_target::WHO).map_err(|error| match error {
         Locked::By(holder) => format!(
-            "another watch with this journal runs already ({holder}); stop it first, or name all targets in one watch"
+            "another watch with this journal runs already ({holder}); stop the other watch first, or start one watch \
+             for all targets"
         ),
         Locked::Failed(error) => format!(
             "{} cannot be written ({error}); in balance.toml (journal), name a file whose folder this user may write",

@@ -23,7 +23,7 @@ use crate::balance::plan::{self, Action, common_shares, compute};
 use crate::balance::refuse::problems;
 use crate::balance::share::{Mode, Shares};
 
-/// Who makes the changes, in the journal.
+/// The name of the watch in the journal.
 pub(crate) const WHO: &str = "watch";
 
 /// The longest text about probes in a line of the journal, in characters. The length of a line is limited.
@@ -205,7 +205,7 @@ impl<'f> Target<'f> {
                 return None;
             }
         };
-        // Rounds of probes can have ended while this target was read and waited for its turn.
+        // Rounds of probes can have ended while the nodes were read and while this target waited for its turn.
         let is_still_needed = match self.next(&act.shares) {
             Next::Away(provider) => act.away && provider == act.provider,
             Next::Back(provider) => !act.away && provider == act.provider,

@@ -23,14 +23,15 @@ pub(super) fn history(file: &BalanceFile, flags: &HistoryFlags) -> Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Warns about lines of the journal that are not changes, and about changes whose result is not in the journal.
+/// Warns about lines of the journal that cannot be read as changes, and about changes whose result is not in the
+/// journal.
 pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     if let Some(line) = journal.first_bad_line {
         let path = file.journal.display();
         match journal.bad_lines {
-            0 | 1 => complain!("warning: line {line} of {path} is cut or not a change, and is skipped"),
+            0 | 1 => complain!("warning: line {line} of {path} cannot be read as a change, and is skipped"),
             count => complain!(
-                "warning: line {line} and {} of {path} are cut or not changes, and are skipped",
+                "warning: line {line} and {} of {path} cannot be read as changes, and are skipped",
                 counted(count - 1, "more line")
             ),
         }
@@ -41,7 +42,7 @@ pub(super) fn warn_about(file: &BalanceFile, journal: &Journal) {
     for entry in changes {
         complain!(
             "warning: the journal has no result of this change, which was interrupted or is in progress, so DNS can \
-             have the weights before it or after it: {}",
+             have the old or the new weights: {}",
             line(entry)
         );
     }

@@ -117,7 +117,7 @@ fn without_command(flags: Flags) -> Result {
         return Err(Failure::usage("-w, -m and --pct change a provider; write also -p PROVIDER"));
     }
     if asks_for_change && flags.weight.is_none() && flags.mode.is_none() && flags.pct.is_none() {
-        return Err(Failure::usage("-p PROVIDER needs what to change; write -w N, -m MODE or --pct N"));
+        return Err(Failure::usage("-p PROVIDER alone changes nothing; write -w N, -m MODE or --pct N"));
     }
     flags.choice.check()?;
     let file = flags.way.common.load()?;

@@ -16,7 +16,7 @@ pub(super) fn with_runtime(work: impl Future<Output = Result>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("no runtime ({error})")))?;
     let result = runtime.block_on(work);
-    // After its time limit, a name lookup can still run in a thread. The command does not wait for this thread.
+    // A name lookup can still run in a thread after its time limit. The command does not wait for this thread.
     runtime.shutdown_background();
     result
 }
@@ -44,8 +44,8 @@ impl Stop {
         Ok(Self { interrupt })
     }
 
-    /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. Callers use this function only
-    /// for steps that change nothing in DNS.
+    /// Waits for a future. If a signal arrives first, returns [`Failure::Interrupted`]. The
+    /// future is dropped then, so the future itself must not write to DNS.
     pub(super) async fn or<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
@@ -76,7 +76,7 @@ fn line(input: &mut impl BufRead) -> Option<String> {
 /// Asks whether to make the change. The end of the input means no.
 pub(super) async fn confirm(stop: &Stop) -> Result<()> {
     let (sender, mut lines) = mpsc::channel(1);
-    // The thread can wait for input for ever. It ends with the process.
+    // The thread can wait for input for ever. In this case, the thread ends with the process.
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
         loop {

@@ -93,7 +93,7 @@ pub(super) fn run(file: &BalanceFile, flags: &RampFlags, targets: &[&TargetKeys]
         let is_inside = earlier.as_ref().is_some_and(|earlier| earlier.start.is_some()) && hundredths <= end * 100;
         if hundredths > end * 100 {
             return Err(Failure::failed(format!(
-                "refused: the share of {provider} is {} already, and a ramp only raises it to {end} %; to lower the \
+                "refused: the share of {provider} is {} already, and this ramp would end at {end} %; to lower the \
                  share, write: edgeshim balance -t {} -p {provider} --pct {end}",
                 per_cent(f64::from(hundredths) / 100.0),
                 names.join(" -t ")
@@ -210,7 +210,7 @@ impl Ramp<'_> {
         if let Some(other) = file.targets.iter().find(is_other) {
             complain!(
                 "warning: the shims count the requests of all targets together; if they serve {} too, the observed \
-                 share mixes the targets, and may never arrive (ramp the targets together with several -t)",
+                 share mixes the targets, and may never reach the step (ramp the targets together with several -t)",
                 other.name
             );
         }
@@ -421,7 +421,7 @@ fn texts(failure: Failure) -> Vec<String> {
 
 fn changed_by_others(target: &str) -> String {
     format!(
-        "{target}: someone else has changed the weights since the last step, so the ramp leaves them alone; edgeshim \
+        "{target}: someone else has changed the weights, so the ramp does not change the weights any more; edgeshim \
          balance history shows who"
     )
 }
