@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
@@ -321,6 +321,26 @@ fn change_when_step_is_too_large_then_needs_a_reason_and_a_failure_is_put_back()
     assert_eq!(page.change(none).0, 200, "a step of 10 points");
     let (_, last) = page.ask("/api/preview", &json!({ "targets": ["html"], "provider": "fastly", "mode": "no" }));
     assert!(last["refusals"].to_string().contains("the last provider that is served"), "{last}");
+}
+
+#[test]
+fn change_when_journal_or_dns_service_fails_after_the_plan_then_response_is_502_and_dns_is_unchanged() {
+    let page = Served::with_token();
+    let body = page.preview(json!({ "targets": ["html"], "provider": "fastly", "pct": 60 }));
+    let state = std::fs::read(page.dir.join("state")).unwrap();
+    // The lock of the journal must not be a symbolic link, also for root.
+    let lock = page.dir.join("balance.jsonl.lock");
+    let _ = std::fs::remove_file(&lock);
+    std::os::unix::fs::symlink(page.dir.join("elsewhere"), &lock).unwrap();
+    let (status, failed) = page.ask("/api/change", &body);
+    assert!(status == 502 && errors(&failed).contains("cannot be written"), "{status} {failed}");
+    std::fs::remove_file(&lock).unwrap();
+    page.dir.write("flaky", "");
+    let (status, failed) = page.ask("/api/change", &body);
+    assert!(page.dir.join("was_read").exists(), "the plan was made");
+    assert!(status == 502 && errors(&failed).contains("planted"), "{status} {failed}");
+    assert_eq!(std::fs::read(page.dir.join("state")).unwrap(), state);
+    assert_eq!(page.journal().len(), 1, "only init");
 }
 
 #[test]
