@@ -199,8 +199,8 @@ impl<'f> Target<'f> {
         let writer = match act.change.begin(&act.planned).await {
             Ok(writer) => writer,
             // Another change is in progress or was made, the nodes cannot be read, or the journal cannot be written.
-            Err(texts) => {
-                self.hindered((Trouble::Busy, texts));
+            Err(why) => {
+                self.hindered((Trouble::Busy, why.texts));
                 return None;
             }
         };

@@ -259,7 +259,7 @@ impl Ramp<'_> {
         let keys = &self.change.file.ramp;
         loop {
             let planned = self.plan_step(share, stop).await?;
-            match stop.or(self.change.begin(&planned)).await? {
+            match stop.or(self.change.begin(&planned)).await?.map_err(|why| why.texts) {
                 Ok(writer) => {
                     let made = self.change.make(&planned, writer).await.map_err(Failure::Failed)?;
                     self.has_made(&made, f64::from(share));
@@ -457,7 +457,7 @@ impl Ramp<'_> {
             // `force`.
             return Err((is_repeated, objections.refused));
         }
-        let writer = change.begin(&planned).await.map_err(again)?;
+        let writer = change.begin(&planned).await.map_err(|why| again(why.texts))?;
         change.make(&planned, writer).await.map_err(again)
     }
 
