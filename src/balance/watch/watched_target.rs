@@ -224,10 +224,13 @@ impl<'f> Target<'f> {
                 return false;
             }
         };
-        self.tries.made();
+        let had_trouble = self.tries.made();
         self.away = made.entry.to.get(&self.keys.name).map(away_of);
         let result = if act.away { "is away now" } else { "is back" };
         self.say(&format!("{} {result} (change {})", act.provider, made.entry.id));
+        if had_trouble {
+            self.say("fine again");
+        }
         made.warnings.iter().for_each(|warning| self.shared.warn(warning));
         if let Err(mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) =
             self.acts.try_send(made.entry)
@@ -268,7 +271,7 @@ impl<'f> Target<'f> {
         };
         let unwritten = |text| (Trouble::Busy, vec![text]);
         let _turn = self.shared.turn().await;
-        let mut writer = Writer::open(&self.shared.file.journal, WHO).map_err(unwritten)?;
+        let mut writer = Writer::open(&self.shared.file.journal, WHO).map_err(|why| (Trouble::Busy, why.texts))?;
         let journal = self.journal(Trouble::Busy)?;
         // After a restart of the watch, the journal may have the line already.
         let last = journal.entries.iter().rev().find(|entry| entry.to.contains_key(name));
