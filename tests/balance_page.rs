@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
@@ -23,14 +23,16 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
 /// A program that stores the last write in a file, and answers each read with this file. While the file `broken`
-/// exists, each write fails. While the file `holds` exists, a write waits for a line from a pipe.
+/// exists, each write fails. While the file `holds` exists, a write waits for a line from a pipe. After the file
+/// `flaky` is made, the first read succeeds, and each further read fails.
 const PROGRAM: &str = r#"#!/bin/sh
 input=$(cat)
 case "$input" in
   *'"op":"write"'*) [ ! -e broken ] || { echo 'planted' >&2; exit 1; }
      [ ! -e holds ] || { : > arrived; read -r line < pipe; }
      printf '%s' "$input" > state; echo '{}' ;;
-  *) if [ -e state ]; then cat state; else echo '{"nodes":{"a.example.com":null,"b.example.com":null}}'; fi ;;
+  *) [ ! -e flaky ] || { [ ! -e was_read ] || { echo 'planted' >&2; exit 1; }; : > was_read; }
+     if [ -e state ]; then cat state; else echo '{"nodes":{"a.example.com":null,"b.example.com":null}}'; fi ;;
 esac
 "#;
 
@@ -189,6 +191,42 @@ fn change_when_previewed_and_confirmed_then_is_made_and_noted_with_the_user() {
 }
 
 #[test]
+fn wanted_share_when_a_provider_is_away_then_page_command_and_preview_show_the_share_of_the_clients() {
+    let page = Served::with_token();
+    // The state of the program becomes the state that `watch` writes when fastly goes away.
+    let path = page.dir.join("state");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for node in state["nodes"].as_object_mut().unwrap().values_mut() {
+        node["providers"]["fastly"]["away"] = true.into();
+        node["providers"]["fastly"]["dns_weight"] = 0.into();
+        node["providers"]["akamai"]["dns_weight"] = 1000.into();
+    }
+    std::fs::write(&path, state.to_string()).unwrap();
+    let state = page.get("/api/state", &[BEARER]).json();
+    let providers = &state["targets"][0]["providers"];
+    let seen = [0, 1].map(|at| ["share", "served_pct", "pct"].map(|key| providers[at][key].clone()));
+    assert_eq!(seen, [[json!("100.0 %"), json!(100.0), json!(50.0)], [json!("0.0 %"), json!(0.0), json!(50.0)]]);
+    let shown = balance(&page.dir, &["--all", "--show"]).output().unwrap();
+    let table = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(table.lines().any(|line| line.contains("fastly") && line.trim_end().ends_with(" 0.0 %")), "{table}");
+    let (_, preview) = page.ask("/api/preview", &json!({ "targets": ["html"], "provider": "fastly", "pct": 40 }));
+    assert_eq!(preview["targets"][0]["providers"][1]["old"]["share"], "0.0 %", "{preview}");
+    // The history also shows the shares of the clients.
+    let mut entry = page.journal().pop().unwrap();
+    entry["from"] = entry["to"].clone();
+    entry["to"]["html"]["fastly"]["away"] = true.into();
+    (entry["action"], entry["id"]) = (json!("away"), json!("an-act-of-watch"));
+    let mut journal = std::fs::OpenOptions::new().append(true).open(page.dir.join("balance.jsonl")).unwrap();
+    writeln!(journal, "{entry}").unwrap();
+    let shares = || page.get("/api/state", &[BEARER]).json()["history"][0]["shares"].clone();
+    let wanted = json!([
+        { "target": "html", "provider": "akamai", "from": "50.0 %", "to": "100.0 %" },
+        { "target": "html", "provider": "fastly", "from": "50.0 %", "to": "0.0 %" }
+    ]);
+    assert!(support::wait_until(support::PATIENCE, || shares() == wanted), "{}", shares());
+}
+
+#[test]
 fn state_when_a_service_does_not_respond_then_shows_the_other_targets_and_names_the_service() {
     let more = "[[dns]]\nname = \"slow\"\nkind = \"command\"\ncommand = [\"./slow\"]\ntimeout = \"60s\"\n[[target]]\n\
                 name = \"late\"\ndns = [\"slow\"]\nzone = \"example.com\"\nnodes = [\"c.example.com\"]\n\
@@ -327,6 +365,26 @@ fn change_when_step_is_too_large_then_needs_a_reason_and_a_failure_is_put_back()
     assert_eq!(page.change(none).0, 200, "a step of 10 points");
     let (_, last) = page.ask("/api/preview", &json!({ "targets": ["html"], "provider": "fastly", "mode": "no" }));
     assert!(last["refusals"].to_string().contains("the last provider that is served"), "{last}");
+}
+
+#[test]
+fn change_when_journal_or_dns_service_fails_after_the_plan_then_response_is_502_and_dns_is_unchanged() {
+    let page = Served::with_token();
+    let body = page.preview(json!({ "targets": ["html"], "provider": "fastly", "pct": 60 }));
+    let state = std::fs::read(page.dir.join("state")).unwrap();
+    // The lock of the journal must not be a symbolic link, also for root.
+    let lock = page.dir.join("balance.jsonl.lock");
+    let _ = std::fs::remove_file(&lock);
+    std::os::unix::fs::symlink(page.dir.join("elsewhere"), &lock).unwrap();
+    let (status, failed) = page.ask("/api/change", &body);
+    assert!(status == 502 && errors(&failed).contains("cannot be written"), "{status} {failed}");
+    std::fs::remove_file(&lock).unwrap();
+    page.dir.write("flaky", "");
+    let (status, failed) = page.ask("/api/change", &body);
+    assert!(page.dir.join("was_read").exists(), "the plan was made");
+    assert!(status == 502 && errors(&failed).contains("planted"), "{status} {failed}");
+    assert_eq!(std::fs::read(page.dir.join("state")).unwrap(), state);
+    assert_eq!(page.journal().len(), 1, "only init");
 }
 
 #[test]

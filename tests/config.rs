@@ -344,7 +344,7 @@ fn edge_log_keys_when_invalid_then_message_says_what_to_write() {
 #[test]
 fn smoke_token_when_short_or_missing_then_message_says_what_to_write() {
     for (token, expected) in [
-        ("too-short", "is shorter than 16 characters, so it could be guessed; write a longer token"),
+        ("too-short", "is shorter than 16 bytes, so it could be guessed; write a longer token"),
         ("env:EDGESHIM_UNSET", "names an environment variable that is not set"),
     ] {
         let problems_of = problems_of(&format!("[smoke]\ntoken = \"{token}\""));

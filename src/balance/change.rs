@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::announce::announce;
 use super::api_call::Caller;
 use super::balance_file::{BalanceFile, TargetKeys};
-use super::journal::{DONE, Entry, Journal, STARTED, Writer, new_id, now};
+use super::journal::{DONE, Entry, Journal, NotBegun, STARTED, Writer, new_id, now};
 use super::node::Node;
 use super::plan::{Action, Plan, Trouble, compute};
 use super::refuse::refusals;
@@ -97,12 +97,12 @@ impl Change<'_> {
     ///
     /// # Errors
     /// Returns why the change is not made.
-    pub(crate) async fn begin(&self, planned: &Planned) -> Result<Writer, Vec<String>> {
-        let writer = Writer::open(&self.file.journal, &self.who).map_err(|error| vec![error])?;
-        if self.services.read(&self.targets).await? != planned.nodes {
+    pub(crate) async fn begin(&self, planned: &Planned) -> Result<Writer, NotBegun> {
+        let writer = Writer::open(&self.file.journal, &self.who)?;
+        if self.services.read(&self.targets).await.map_err(NotBegun::failed)? != planned.nodes {
             let text = "refused: DNS is no longer as it was shown, because someone else has changed it; nothing was \
                         changed; look at the weights and try again";
-            return Err(vec![text.to_owned()]);
+            return Err(NotBegun::conflict(text.to_owned()));
         }
         Ok(writer)
     }

@@ -248,6 +248,24 @@ pub(super) enum Locked {
     Failed(std::io::Error),
 }
 
+/// Why a change cannot begin.
+#[derive(Debug)]
+pub(crate) struct NotBegun {
+    /// Whether another change is the reason. If not, a DNS service or the journal cannot be used.
+    pub is_conflict: bool,
+    pub texts: Vec<String>,
+}
+
+impl NotBegun {
+    pub(super) fn conflict(text: String) -> Self {
+        Self { is_conflict: true, texts: vec![text] }
+    }
+
+    pub(super) fn failed(texts: Vec<String>) -> Self {
+        Self { is_conflict: false, texts }
+    }
+}
+
 fn appending() -> OpenOptions {
     let mut open = OpenOptions::new();
     open.read(true).append(true).create(true);
@@ -296,21 +314,21 @@ impl Writer {
     ///
     /// # Errors
     /// Returns a message if another change is in progress, or if the journal cannot be written.
-    pub(crate) fn open(path: &Path, who: &str) -> Result<Self, String> {
+    pub(crate) fn open(path: &Path, who: &str) -> Result<Self, NotBegun> {
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
         let failed = |path: &Path, error| {
-            format!(
+            NotBegun::failed(vec![format!(
                 "{} cannot be written ({error}), so no change is made; in balance.toml, set journal to a file that \
                  this user can write",
                 shown(path)
-            )
+            )])
         };
         let lock_path = PathBuf::from(lock_path);
         let lock = lock(&lock_path, who).map_err(|error| match error {
-            Locked::By(holder) => {
-                format!("another change is in progress ({holder}); wait until it has ended, and look again")
-            }
+            Locked::By(holder) => NotBegun::conflict(format!(
+                "another change is in progress ({holder}); wait until it has ended, and look again"
+            )),
             Locked::Failed(error) => failed(&lock_path, error),
         })?;
         let file = appending().open(path).map_err(|error| failed(path, error))?;

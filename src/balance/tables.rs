@@ -10,19 +10,25 @@ use super::observed_shares::Observed;
 use super::plan::{Plan, TargetPlan};
 use super::share::{Share, Shares};
 
-/// Returns `{provider: {mode, weight, pct, enabled, observed}}`. A provider that is away also has `away`.
+/// Returns `{provider: {mode, weight, pct, enabled, observed}}`. A provider that is away also has `away`. `pct` is the
+/// share among the enabled providers. If the share among the served providers differs, the provider also has
+/// `served_pct`.
 pub(crate) fn shown_json(shares: &Shares, observed: Option<&Observed>) -> Value {
-    let percents = shares.percents();
+    let (percents, served_percents) = (shares.percents(), shares.served_percents());
     let provider = |(name, share): (&String, &Share)| {
+        let (percent, served) = (percents.get(name.as_str()).copied(), served_percents.get(name.as_str()).copied());
         let mut value = json!({
             "mode": share.mode.name(),
             "weight": share.weight,
-            "pct": number(percents.get(name.as_str()).copied()),
+            "pct": number(percent),
             "enabled": share.is_enabled(),
             "observed": observed.and_then(|observed| observed.shares.get(name)),
         });
         if share.away {
             value["away"] = true.into();
+        }
+        if served != percent {
+            value["served_pct"] = number(served).into();
         }
         (name.clone(), value)
     };
@@ -39,7 +45,8 @@ pub(crate) fn written_json(shares: &Shares) -> Value {
     shares.0.iter().map(provider).collect::<Map<_, _>>().into()
 }
 
-fn number(hundredths: Option<u32>) -> f64 {
+/// Returns hundredths of a per cent as a number in per cent.
+pub(crate) fn number(hundredths: Option<u32>) -> f64 {
     f64::from(hundredths.unwrap_or(0)) / 100.0
 }
 
@@ -219,6 +226,15 @@ mod tests {
         );
         let observed = Observed { source: "pulls", shares: [("b".to_owned(), 41.5)].into() };
         assert_eq!(shown_json(&shares, Some(&observed))["b"]["observed"], 41.5);
+    }
+
+    #[test]
+    fn json_when_a_provider_is_away_then_served_pct_has_the_shares_of_the_clients() {
+        let mut shares = shares(&[("a", Mode::Obey, 5), ("b", Mode::Obey, 5), ("c", Mode::No, 5)]);
+        shares.0.get_mut("a").expect("the provider").away = true;
+        let shown = shown_json(&shares, None);
+        let both = ["a", "b", "c"].map(|name| (shown[name]["pct"].as_f64(), shown[name]["served_pct"].as_f64()));
+        assert_eq!(both, [(Some(50.0), Some(0.0)), (Some(50.0), Some(100.0)), (Some(0.0), None)], "{shown}");
     }
 
     #[test]

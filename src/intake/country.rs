@@ -41,8 +41,8 @@ impl fmt::Display for CountryError {
         match self {
             Self::Read(error) => write!(
                 f,
-                "cannot be read ({error}); name a file that exists and that the user of this process may read, for \
-                 example \"GeoLite2-Country.mmdb\""
+                "cannot be read ({error}); name a file that this user may read, for example \
+                 \"GeoLite2-Country.mmdb\""
             ),
             Self::TooLarge => write!(
                 f,

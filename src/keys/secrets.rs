@@ -45,7 +45,7 @@ fn secret_file(path: &Path) -> Checked<String> {
     let shown = quote(&path.display().to_string());
     let read = regular_file::read(path, MAX_SECRET_BYTES);
     let mut secret = read.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).map_err(|error| {
-        format!("cannot be read from {shown} ({error}); name a regular file that exists and that this user may read")
+        format!("cannot be read from {shown} ({error}); name a regular file that this user may read")
     })?;
     if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(format!(

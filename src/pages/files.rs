@@ -197,7 +197,7 @@ impl Reader {
                 self.report(
                     path,
                     None,
-                    format!("cannot be read ({error}); provide a regular file that the user of this process may read"),
+                    format!("cannot be read ({error}); provide a regular file that this user may read"),
                 );
                 return None;
             }

@@ -177,7 +177,7 @@ fn open_ranges(sources: &[AddressSource]) -> Result<Ranges, RangesError> {
 }
 
 /// Reads the certificates and keys of `[server.tls]`. Watches their files and the files with the CAs of the providers
-/// for changes.
+/// for changes. Without `[server.tls]`, no provider has a CA, because `client_cert.ca` needs `server.tls.client_ca`.
 fn open_tls(
     settings: &Settings,
     provider_cas: Vec<ProviderCa>,

@@ -129,7 +129,7 @@ fn rollback_when_changes_are_counted_then_failed_changes_do_not_count() {
 fn second_writer_when_first_is_open_then_is_refused_and_message_names_first_user() {
     let folder = Folder::new();
     let first = Writer::open(&folder.journal(), "alice").expect("the journal is free");
-    let error = Writer::open(&folder.journal(), "bob").expect_err("the journal is locked");
+    let error = Writer::open(&folder.journal(), "bob").expect_err("the journal is locked").texts.concat();
     assert!(error.contains("in progress") && error.contains("alice"), "{error}");
     drop(first);
     assert!(Writer::open(&folder.journal(), "bob").is_ok());
@@ -139,9 +139,9 @@ fn second_writer_when_first_is_open_then_is_refused_and_message_names_first_user
 fn journal_when_not_writable_then_message_says_that_no_change_is_made() {
     let folder = Folder::new();
     fs::create_dir(folder.journal()).expect("a folder in place of the journal");
-    let error = Writer::open(&folder.journal(), "alice").expect_err("a folder");
+    let error = Writer::open(&folder.journal(), "alice").expect_err("a folder").texts.concat();
     assert!(error.contains("no change is made"), "{error}");
-    let error = Writer::open(&folder.0.join("no/such/folder"), "alice").expect_err("no folder");
+    let error = Writer::open(&folder.0.join("no/such/folder"), "alice").expect_err("no folder").texts.concat();
     assert!(error.contains("cannot be written"), "{error}");
 }
 
@@ -233,7 +233,7 @@ fn lock_file_when_a_symbolic_link_then_is_refused_and_link_target_is_unchanged()
     let other = folder.0.join("other");
     fs::write(&other, "precious").expect("a file");
     std::os::unix::fs::symlink(&other, folder.0.join("balance.jsonl.lock")).expect("a link");
-    let error = Writer::open(&folder.journal(), "alice").expect_err("the lock is a link");
+    let error = Writer::open(&folder.journal(), "alice").expect_err("the lock is a link").texts.concat();
     assert!(error.contains("no change is made"), "{error}");
     assert_eq!(fs::read_to_string(&other).expect("the file"), "precious");
 }

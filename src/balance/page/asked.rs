@@ -10,7 +10,7 @@ use serde_json::{Number, Value, json};
 use super::super::asked_values::{mode, permille, reason, weight};
 use super::super::balance_file::TargetKeys;
 use super::super::change::{Change, Made, Planned};
-use super::super::journal::Journal;
+use super::super::journal::{Journal, NotBegun};
 use super::super::plan::{Action, NodePlan, TargetPlan, Trouble};
 use super::super::refuse::refusals;
 use super::super::share::Share;
@@ -137,7 +137,8 @@ impl Page {
         }
         let writer = match change.begin(&planned).await {
             Ok(writer) => writer,
-            Err(texts) => return failed(StatusCode::CONFLICT, &texts),
+            Err(NotBegun { is_conflict: true, texts }) => return failed(StatusCode::CONFLICT, &texts),
+            Err(NotBegun { texts, .. }) => return failed(StatusCode::BAD_GATEWAY, &texts),
         };
         match change.make(&planned, writer).await {
             Ok(Made { entry, warnings }) => {

@@ -19,7 +19,7 @@ use super::super::observed_shares::{BETWEEN_LOOKS, Observed};
 use super::super::plan::Trouble;
 use super::super::share::Shares;
 use super::super::standing::{Standing, standing};
-use super::super::tables::{observed_text, tenths};
+use super::super::tables::{number, observed_text, tenths};
 use super::Page;
 use super::dns_reads::{DnsReads, Nodes};
 use super::month_bills::{Stamp, stamp};
@@ -210,20 +210,22 @@ impl Reading {
 }
 
 /// Returns the providers of a target. A provider without weights in DNS has only its name, its CNAME and the observed
-/// share.
+/// share. `pct` is the share among the enabled providers, as `--pct` sets it. `served_pct` and `share` are the share of
+/// the clients: the share among the providers that are served.
 fn providers(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) -> Vec<Value> {
-    let percents = shares.percents();
+    let (percents, served) = (shares.percents(), shares.served_percents());
     let one = |(name, keys): (&String, &ProviderKeys)| {
         let share = shares.0.get(name);
-        let hundredths = percents.get(name.as_str()).copied().unwrap_or(0);
+        let hundredths = served.get(name.as_str()).copied();
         let seen = observed.and_then(|observed| observed.shares.get(name)).copied();
         json!({
             "name": name,
             "cname": keys.cname,
             "mode": share.map(|share| share.mode.name()),
             "weight": share.map(|share| share.weight),
-            "pct": share.map(|_| f64::from(hundredths) / 100.0),
-            "share": share.map(|_| tenths(hundredths)),
+            "pct": share.map(|_| number(percents.get(name.as_str()).copied())),
+            "served_pct": share.map(|_| number(hundredths)),
+            "share": share.map(|_| tenths(hundredths.unwrap_or(0))),
             "away": share.is_some_and(|share| share.away),
             "observed": seen,
             "observed_share": seen.map(observed_text),
@@ -232,12 +234,12 @@ fn providers(target: &TargetKeys, shares: &Shares, observed: Option<&Observed>) 
     target.providers.iter().map(one).collect()
 }
 
-/// Returns a change for the history: the values in the journal, and the changed shares as texts.
+/// Returns a change for the history: the values in the journal, and the changed shares of the clients as texts.
 fn entry(entry: &Entry) -> Value {
     let mut shares = Vec::new();
     for (target, to) in &entry.to {
         let from = entry.from.get(target).and_then(Option::as_ref);
-        let (old, new) = (from.map(Shares::percents).unwrap_or_default(), to.percents());
+        let (old, new) = (from.map(Shares::served_percents).unwrap_or_default(), to.served_percents());
         for (name, hundredths) in &new {
             let before = old.get(name).copied();
             if before != Some(*hundredths) {

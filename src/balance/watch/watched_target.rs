@@ -200,8 +200,8 @@ impl<'f> Target<'f> {
         let writer = match act.change.begin(&act.planned).await {
             Ok(writer) => writer,
             // Another change is in progress or was made, the nodes cannot be read, or the journal cannot be written.
-            Err(texts) => {
-                self.hindered((Trouble::Busy, texts));
+            Err(why) => {
+                self.hindered((Trouble::Busy, why.texts));
                 return None;
             }
         };
@@ -225,10 +225,13 @@ impl<'f> Target<'f> {
                 return false;
             }
         };
-        self.tries.made();
+        let had_trouble = self.tries.made();
         self.away = made.entry.to.get(&self.keys.name).map(away_of);
         let result = if act.away { "is away now" } else { "is back" };
         self.say(&format!("{} {result} (change {})", act.provider, made.entry.id));
+        if had_trouble {
+            self.say("fine again");
+        }
         made.warnings.iter().for_each(|warning| self.shared.warn(warning));
         if let Err(mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) =
             self.acts.try_send(made.entry)
@@ -269,7 +272,7 @@ impl<'f> Target<'f> {
         };
         let unwritten = |text| (Trouble::Busy, vec![text]);
         let _turn = self.shared.turn().await;
-        let mut writer = Writer::open(&self.shared.file.journal, WHO).map_err(unwritten)?;
+        let mut writer = Writer::open(&self.shared.file.journal, WHO).map_err(|why| (Trouble::Busy, why.texts))?;
         let journal = self.journal(Trouble::Busy)?;
         // After a restart of the watch, the journal may have the line already.
         let last = journal.entries.iter().rev().find(|entry| entry.to.contains_key(name));

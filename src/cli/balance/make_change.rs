@@ -143,6 +143,6 @@ async fn make(
     if plan.is_changed() && !flags.yes {
         confirm(stop).await?;
     }
-    let writer = stop.or(change.begin(&planned)).await?.map_err(Failure::Failed)?;
+    let writer = stop.or(change.begin(&planned)).await?.map_err(|why| Failure::Failed(why.texts))?;
     change.make(&planned, writer).await.map(Some).map_err(Failure::Failed)
 }

@@ -257,7 +257,7 @@ impl Ramp<'_> {
         let keys = &self.change.file.ramp;
         loop {
             let planned = self.plan_step(share, stop).await?;
-            match stop.or(self.change.begin(&planned)).await? {
+            match stop.or(self.change.begin(&planned)).await?.map_err(|why| why.texts) {
                 Ok(writer) => {
                     let made = self.change.make(&planned, writer).await.map_err(Failure::Failed)?;
                     self.has_made(&made, f64::from(share));

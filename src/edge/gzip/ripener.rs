@@ -37,6 +37,8 @@ use crate::metrics::Table;
 const NICE: i32 = 19;
 /// The largest number of keys in the queue. If the queue is full, a further twin stays as it is until a later pull.
 const QUEUE: usize = 256;
+/// The time after which the thread is started again, if it could not be started.
+const START_PAUSE: Duration = Duration::from_mins(1);
 /// After each piece of work, the thread sleeps for this number multiplied by the CPU time of the work. So the thread
 /// uses at most a quarter of one core.
 const SLEEP: u32 = 3;
@@ -75,6 +77,7 @@ label! {
 /// The handle of the thread. The first key starts the thread. When the handle is dropped, the thread ends.
 #[derive(Debug)]
 pub(super) struct Ripener {
+    spawn: fn(Box<dyn FnOnce() + Send>) -> io::Result<()>,
     twins: Weak<Twins>,
     queue: Arc<Queue>,
     ripened: Arc<Table<RipeCoding, Counter>>,
@@ -91,6 +94,8 @@ struct QueueState {
     keys: VecDeque<Key>,
     is_started: bool,
     is_stopped: bool,
+    /// The time of the next attempt to start the thread, if the previous attempt has failed.
+    next_start: Option<Instant>,
 }
 
 impl Queue {
@@ -122,33 +127,46 @@ impl Queue {
 
 impl Ripener {
     pub(super) fn new(twins: &Arc<Twins>, ripened: Table<RipeCoding, Counter>) -> Self {
-        Self { twins: Arc::downgrade(twins), queue: Arc::default(), ripened: Arc::new(ripened) }
+        let spawn = |run| thread::Builder::new().name("ripener".to_owned()).spawn(run).map(drop);
+        Self { spawn, twins: Arc::downgrade(twins), queue: Arc::default(), ripened: Arc::new(ripened) }
     }
 
     /// Puts the key of a twin into the queue, if the stage of the twin is `Green`. Does nothing if the queue is full,
-    /// if the work needs more memory than the store allows, or if the store no longer has this twin.
+    /// if the work needs more memory than the store allows, if the store no longer has this twin, or if the thread
+    /// cannot be started.
     pub(super) fn offer(&self, twins: &Twins, key: Key, twin: &Twin) {
         if twin.stage != Stage::Green || memory(key.length) > twins.capacity() {
             return;
         }
         let mut state = self.queue.lock();
-        if state.keys.len() < QUEUE && twins.change(&key, twin.crc, Stage::Green, |twin| twin.stage = Stage::Queued) {
+        if state.keys.len() < QUEUE
+            && self.is_started(&mut state)
+            && twins.change(&key, twin.crc, Stage::Green, |twin| twin.stage = Stage::Queued)
+        {
             state.keys.push_back(key);
-            if !state.is_started {
-                state.is_started = true;
-                self.start();
-            }
             drop(state);
             self.queue.changed.notify_one();
         }
     }
 
-    fn start(&self) {
+    /// Starts the thread, if it has not been started. Returns whether the thread has been started.
+    fn is_started(&self, state: &mut QueueState) -> bool {
+        if state.is_started || state.next_start.is_some_and(|next| Instant::now() < next) {
+            return state.is_started;
+        }
         let (twins, queue, ripened) = (Weak::clone(&self.twins), Arc::clone(&self.queue), Arc::clone(&self.ripened));
         let run = move || run(&twins, &Work { queue: &queue, ripened: &ripened, is_busy: &is_busy });
-        if let Err(error) = thread::Builder::new().name("ripener".to_owned()).spawn(run) {
-            tracing::error!(%error, "the thread that compresses twins again cannot start, so twins stay as they are");
+        match (self.spawn)(Box::new(run)) {
+            Ok(()) => state.is_started = true,
+            Err(error) => {
+                state.next_start = Some(Instant::now() + START_PAUSE);
+                tracing::error!(
+                    "the thread that compresses twins again cannot start ({error}); twins stay as they are, and the \
+                     next attempt follows in {START_PAUSE:?}; raise the limit of threads for this user (ulimit -u)"
+                );
+            }
         }
+        state.is_started
     }
 }
 
@@ -197,7 +215,7 @@ fn ripen(twins: &Arc<Twins>, key: Key, work: &Work<'_>) {
     // The compressors are not code of edgeshim, and the origin chooses their input. A panic in a compressor must not
     // end the thread. After a panic, the twin counts as ripe, so the input is not tried again.
     let stage = catch_unwind(AssertUnwindSafe(|| make_forms(twins, key, &twin, work))).unwrap_or_else(|_| {
-        tracing::error!("compressing a twin again has failed; the twin stays as it is");
+        tracing::error!("compressing a twin again has failed; the twin keeps the forms that it has");
         Stage::Ripe
     });
     twins.change(&key, twin.crc, Stage::Queued, |twin| twin.stage = stage);
@@ -451,6 +469,27 @@ mod tests {
         let ripener = ripener(twins);
         ripener.queue.lock().is_started = true;
         ripener
+    }
+
+    #[test]
+    fn thread_when_it_cannot_start_then_twins_stay_green_and_a_later_pull_starts_the_thread() {
+        let twins = Arc::new(Twins::new(SIZE));
+        let mut ripener = ripener(&twins);
+        let spawn = std::mem::replace(&mut ripener.spawn, |_| Err(io::Error::other("planted")));
+        let body = text(500, 1);
+        let key = store(&twins, b"tag", &body, crc32fast::hash(&body));
+        offer(&ripener, &twins, key);
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Green);
+        ripener.spawn = spawn;
+        offer(&ripener, &twins, key);
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Green, "the pause after the failure is not over");
+        ripener.queue.lock().next_start = Some(Instant::now());
+        offer(&ripener, &twins, key);
+        let end = Instant::now() + Duration::from_mins(2);
+        while twins.find(&key).unwrap().stage != Stage::Ripe && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(twins.find(&key).unwrap().stage, Stage::Ripe);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) fn token(text: &str, folder: &Path) -> Checked<Secret> {
     let token = (SECRET.read)(text, folder)?;
     if token.expose().len() < LEAST_TOKEN_BYTES {
         return Err(format!(
-            "is shorter than {LEAST_TOKEN_BYTES} characters, so it could be guessed; write a longer token, for example \
+            "is shorter than {LEAST_TOKEN_BYTES} bytes, so it could be guessed; write a longer token, for example \
              the output of: openssl rand -hex 32"
         ));
     }

@@ -74,8 +74,8 @@ impl fmt::Display for ListError {
         match self {
             Self::Read(error) => write!(
                 f,
-                "cannot be read ({error}); name a file that exists and that the user of this process may read, for \
-                 example \"file:ranges/fastly.json\""
+                "cannot be read ({error}); name a file that this user may read, for example \
+                 \"file:ranges/fastly.json\""
             ),
             Self::TooLarge => write!(
                 f,

@@ -480,7 +480,7 @@ fn file_error(key: FileKey, paths: &PairPaths, message: String) -> TlsError {
 fn unreadable(error: ReadError) -> String {
     match error {
         ReadError::Io(error) => {
-            format!("cannot be read ({error}); name a file that exists and that the user of edgeshim may read")
+            format!("cannot be read ({error}); name a file that this user may read")
         }
         ReadError::TooLarge => format!("is longer than {MOST_BYTES} bytes; name a PEM file"),
     }

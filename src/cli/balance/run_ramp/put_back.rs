@@ -113,7 +113,7 @@ impl Ramp<'_> {
             // `force`.
             return Err((is_repeated, objections.refused));
         }
-        let writer = change.begin(&planned).await.map_err(again)?;
+        let writer = change.begin(&planned).await.map_err(|why| again(why.texts))?;
         change.make(&planned, writer).await.map_err(again)
     }
 }

@@ -18,8 +18,7 @@ use crate::wire::{names, vary};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// The lifetime comes from Surrogate-Control, or from Cache-Control if Surrogate-Control has no lifetime.
-    /// `no-store` in one of the two fields and `private` in Cache-Control always apply. `no-cache` in Cache-Control
-    /// never applies.
+    /// `no-store` and `private` apply only in Cache-Control. `no-cache` never applies.
     Fastly,
     /// The lifetime comes from only one field: the first of Cloudflare-CDN-Cache-Control, CDN-Cache-Control and
     /// Cache-Control that is present.
@@ -60,7 +59,7 @@ impl Terms {
                 CacheControl {
                     max_age: own.max_age.or(general.s_maxage).or(general.max_age),
                     stale_if_error: own.stale_if_error.or(general.stale_if_error),
-                    no_store: own.no_store || general.no_store || general.private,
+                    no_store: general.no_store || general.private,
                     ..CacheControl::default()
                 }
             }
@@ -244,6 +243,9 @@ mod tests {
         assert_eq!(ALL.map(|dialect| lifetime(dialect, &lines)), [Some(2), Some(3), Some(1)]);
         let own = [(&names::CACHE_CONTROL, "no-store"), (&names::CLOUDFLARE_CDN_CACHE_CONTROL, "max-age=3")];
         assert_eq!(ALL.map(|dialect| lifetime(dialect, &own)), [None, Some(3), None]);
+        // Fastly reads only lifetimes in Surrogate-Control.
+        let own = [(&names::CACHE_CONTROL, "max-age=1"), (&names::SURROGATE_CONTROL, "no-store")];
+        assert_eq!(ALL.map(|dialect| lifetime(dialect, &own)), [Some(1); 3]);
     }
 
     #[test]
