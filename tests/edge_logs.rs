@@ -271,30 +271,38 @@ fn batch_when_refused_then_status_shows_the_reason_and_no_line_is_counted() {
     }
 }
 
-#[test]
-fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
-    let shim = Shim::start(config(ClosedPort::new().addr));
-    let line = fastly(now(), "HIT", 10);
-    let mut client = Raw::connect(shim.addr);
-    let head = "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n";
-    client.send(format!("{head}Content-Length: 5000\r\n\r\n{line}{line}"));
-    client.reset();
-    assert!(
-        wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0),
-        "the broken connection is still open"
-    );
-    // At most four batches of one provider are read at the same time. The thread that reads the batches returns the
-    // permit of the broken batch a moment after the connection has ended.
+/// The first lines of a batch of fastly.
+const HEAD: &str =
+    "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n";
+
+/// Begins four batches of `length` bytes. At most four batches of one provider are read at the same time. The thread
+/// that reads the batches returns the permit of an earlier batch a moment after that batch has ended.
+fn take_all_permits(shim: &Shim, length: usize) -> Vec<Raw> {
     let mut open = Vec::new();
     let all_begin = || {
         let mut client = Raw::connect(shim.addr);
-        client.send(format!("{head}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", line.len()));
+        client.send(format!("{HEAD}Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n"));
         if client.some("a response").starts_with(b"HTTP/1.1 100") {
             open.push(client);
         }
         open.len() == 4
     };
-    assert!(wait_until(PATIENCE, all_begin), "the broken batch has not returned its permit");
+    assert!(wait_until(PATIENCE, all_begin), "the earlier batch has not returned its permit");
+    open
+}
+
+#[test]
+fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
+    let shim = Shim::start(config(ClosedPort::new().addr));
+    let line = fastly(now(), "HIT", 10);
+    let mut client = Raw::connect(shim.addr);
+    client.send(format!("{HEAD}Content-Length: 5000\r\n\r\n{line}{line}"));
+    client.reset();
+    assert!(
+        wait_until(PATIENCE, || shim.metrics().count("edgeshim_connections", &[]) == 0),
+        "the broken connection is still open"
+    );
+    let mut open = take_all_permits(&shim, line.len());
     let busy = push(&shim, "fastly", &[TOKEN], line.as_bytes());
     assert_eq!((busy.status, busy.field("retry-after")), (503, Some("5")));
     assert_eq!(push(&shim, "akamai", &[TOKEN], b"{}\n").status, 200, "another provider must get a permit");
@@ -307,18 +315,16 @@ fn batch_when_connection_breaks_then_no_line_is_counted_and_permit_is_free() {
 }
 
 #[test]
-fn batch_when_bytes_arrive_too_slowly_then_refused_with_408_and_counted_as_late() {
+fn batch_when_bytes_arrive_too_slowly_then_refused_with_408_counted_as_late_and_permit_is_free() {
     let config = config(ClosedPort::new().addr).with("[server]\nbody_timeout = \"1s\"");
     let shim = Shim::start(config);
     let mut client = Raw::connect(shim.addr).patient(Duration::from_millis(100));
-    client.send(
-        "POST /.edgeshim/edge-logs/fastly HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer common-token\r\n\
-         Content-Length: 5000\r\n\r\n",
-    );
+    client.send(format!("{HEAD}Content-Length: 5000\r\n\r\n"));
     // Each pause is shorter than the timeout.
     let response = (0..600).find_map(|_| client.send(b" ").more().ok()).expect("the batch must be refused");
     assert!(response.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&response));
     assert_eq!(batches(&shim.metrics(), "fastly", "late"), 1);
+    take_all_permits(&shim, 10);
 }
 
 #[test]

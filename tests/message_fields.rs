@@ -448,6 +448,12 @@ fn next_response_when_a_bodiless_response_had_content_then_is_correct() {
                 );
                 let got = client.get(&shim, "/next", &[], || {});
                 assert_eq!((got.status, got.body.as_slice()), (200, &b"fine"[..]), "{client:?}, after {target}");
+                let [.., bodiless, next] = &origin.requests()[..] else { panic!("two requests must arrive") };
+                assert_eq!((bodiless.target.as_str(), next.target.as_str()), (target, "/next"));
+                assert_ne!(
+                    bodiless.connection, next.connection,
+                    "{client:?}: the connection after {target} was reused"
+                );
             }
         }
     }

@@ -116,7 +116,7 @@ fn client_certificate_when_configured_then_origin_accepts_the_connection() {
     let origin = TlsOrigin::start(&Options { clients: Some(&authority), ..Options::new(&identity) });
     let shim = start(files(&authority, Some(&client)), &origin, WITH_CLIENT);
     assert_eq!(fetch(shim.addr, "/", &[]).status, 200, "{}", shim.stderr());
-    assert!(origin.handshakes()[0].certificate);
+    assert_eq!(origin.handshakes()[0].certificate, Some(client.der()));
 }
 
 #[test]
@@ -299,13 +299,14 @@ fn ca_file_when_broken_then_change_counts_as_one_failed_reload() {
 }
 
 #[test]
-fn origin_when_reloaded_with_unchanged_keys_then_stays_and_a_broken_file_makes_the_reload_fail() {
+fn origin_when_reloaded_with_unchanged_keys_then_stays_with_new_files_and_a_broken_file_makes_the_reload_fail() {
     let (authority, other) = (Authority::new("right"), Authority::new("other"));
     let identity = authority.issue(&["origin.test"], Valid::Now);
     let client = |name| other.issue(&[name], Valid::Now);
     let origin = TlsOrigin::start(&Options { clients: Some(&other), ..Options::new(&identity) });
     let one_worker = config(&origin, WITH_CLIENT).with("[server]\nworkers = 1");
-    let shim = Shim::start_in(files(&authority, Some(&client("one.test"))), &one_worker);
+    let old = client("one.test");
+    let shim = Shim::start_in(files(&authority, Some(&old)), &one_worker);
     let ask = || assert_eq!(fetch(shim.addr, "/", &[]).status, 200, "{}", shim.stderr());
     ask();
     shim.reload(one_worker.clone().with("[server]\nmax_hops = 7"));
@@ -320,7 +321,11 @@ fn origin_when_reloaded_with_unchanged_keys_then_stays_and_a_broken_file_makes_t
     shim.dir.write("ca.pem", authority.pem());
     shim.reload(one_worker.with("[server]\nmax_hops = 9"));
     shim.wait_metrics(|now| now.count(RELOADS, &[("result", "ok")]) == 2);
+    // The next connection has the new client certificate.
+    assert_eq!(fetch(shim.addr, "/close", &[]).status, 200, "{}", shim.stderr());
     ask();
+    let certificates: Vec<_> = origin.handshakes().into_iter().map(|seen| seen.certificate).collect();
+    assert_eq!(certificates, [Some(old.der()), Some(new.der())]);
 }
 
 fn problems(dir: &TempDir, text: &str) -> String {

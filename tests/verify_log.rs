@@ -322,9 +322,9 @@ fn metrics_when_foreign_denied_or_unreachable_then_exits_with_2_and_says_why() {
     let dir = temp_dir();
     dir.write("empty.log", "");
     let foreign = Origin::start(origin::fixed(200, &[], "up 1\n"));
-    let endless = Origin::start(origin::fixed(401, &[], "no"));
+    let denying = Origin::start(origin::fixed(401, &[], "no"));
     let closed = support::origin::ClosedPort::new();
-    let (foreign, denied) = (format!("http://{}", foreign.addr), format!("http://{}", endless.addr));
+    let (foreign, denied) = (format!("http://{}", foreign.addr), format!("http://{}", denying.addr));
     let closed = format!("http://{}", closed.addr);
     for (url, part) in [
         (foreign.as_str(), "the metrics contain no edgeshim_pulls_total"),

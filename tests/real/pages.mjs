@@ -302,6 +302,10 @@ async function asksNothingTwice() {
   assert.equal(await text(page, 'h1'), task.locales.en.heading)
   assert.equal(await page.locator('#auto').count(), 0)
   assert.ok(await page.locator('#copy').isVisible())
+  const requests = []
+  page.on('request', (request) => requests.push(request.url()))
+  await page.clock.runFor(600_000)
+  assert.deepEqual(requests, [])
   await context.close()
 }
 

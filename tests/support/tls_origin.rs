@@ -27,6 +27,13 @@ pub struct Identity {
     pub key: String,
 }
 
+impl Identity {
+    /// Returns the certificate as DER.
+    pub fn der(&self) -> Vec<u8> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM").to_vec()
+    }
+}
+
 /// The times between which a certificate is valid.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Valid {
@@ -77,7 +84,8 @@ impl Authority {
 /// What the origin sends after the handshake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// A 200 on HTTP/1.1 or HTTP/2. The body has the version of HTTP and the target.
+    /// A 200 on HTTP/1.1 or HTTP/2. The body has the version of HTTP and the target. After a request for `/close`, the
+    /// origin closes the connection of HTTP/1.1.
     Version,
     /// A body that ends with the connection. The connection ends with `close_notify`.
     UntilClose,
@@ -96,8 +104,8 @@ pub struct Handshake {
     pub name: Option<String>,
     /// Whether edgeshim resumed a session.
     pub resumed: bool,
-    /// Whether edgeshim presented a client certificate.
-    pub certificate: bool,
+    /// The client certificate that edgeshim presented, as DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// An origin that speaks TLS.
@@ -156,7 +164,7 @@ impl TlsOrigin {
         Self { addr, seen }
     }
 
-    /// Returns the handshakes that have succeeded so far.
+    /// Returns the handshakes that have succeeded so far, the oldest first.
     pub fn handshakes(&self) -> Vec<Handshake> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -184,12 +192,16 @@ async fn serve(
                 protocol: protocol.clone(),
                 name: session.server_name().map(str::to_owned),
                 resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-                certificate: session.peer_certificates().is_some(),
+                certificate: session.peer_certificates().and_then(<[_]>::first).map(|first| first.to_vec()),
             });
             let answer = service_fn(|request: hyper::Request<Incoming>| async move {
                 let target = request.uri().to_string();
                 let body = format!("{:?} {target}", request.version());
-                Ok::<_, hyper::Error>(hyper::Response::new(Full::new(Bytes::from(body))))
+                let mut response = hyper::Response::new(Full::new(Bytes::from(body)));
+                if target == "/close" {
+                    response.headers_mut().insert("connection", "close".parse().expect("a value"));
+                }
+                Ok::<_, hyper::Error>(response)
             });
             match reply {
                 Reply::Version if protocol == "h2" => {
