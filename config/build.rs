@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     list("locales")?;
     println!("cargo::rustc-env=EDGESHIM_COMMIT={}", commit()?);
     if env::var("PROFILE")? == "release" && env::var("HOST")? == env::var("TARGET")? && reads_packed_relocations() {
-        // The release binary becomes 0.5 MiB smaller, and so does its memory after the start.
+        // The release binary becomes 0.5 MiB smaller.
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     Ok(())
