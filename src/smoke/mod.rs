@@ -178,7 +178,7 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
 struct Samples {
     times: Vec<Duration>,
     /// The number of requests that got an error or no response. Their times do not count, because an error can be
-    /// faster than the page.
+    /// faster than a success.
     failed: usize,
 }
 
