@@ -137,7 +137,7 @@ fn id_when_absent_or_format_has_no_ids_then_exits_with_1_and_says_what_to_do() {
         let dir = stop(shim);
         let (code, out, err) = explain(&dir, &["absent-1", "--log", "access.log"]);
         assert_eq!((code, out.as_str()), (1, ""), "{format}: {err}");
-        let part = if format == "json" { "also its rotated files" } else { "access_log.format = \"json\"" };
+        let part = if format == "json" { "also the rotated files" } else { "access_log.format = \"json\"" };
         assert!(err.contains("no request with the id absent-1") && err.contains(part), "{format}: {err}");
         // In every format, the beacon has the id of its page.
         let (code, out, err) = explain(&dir, &["made-1", "--log", "access.log"]);

@@ -92,7 +92,8 @@ impl AdminClient {
 
 impl Drop for AdminClient {
     fn drop(&mut self) {
-        // After its time limit, a name lookup can still run in a thread. The command must not wait for this thread.
+        // After the time limit of a request, a name lookup can still run in a thread. The command must not wait for
+        // this thread.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn token_when_it_is_the_secret_itself_then_rejected_and_not_shown_and_when_env_then_read() {
+    fn token_when_env_then_read_and_when_the_secret_itself_then_rejected_and_not_shown() {
         let message = read_token("hunter2").unwrap_err();
         assert!(message.contains("env:NAME") && !message.contains("hunter2"), "{message}");
         assert_eq!(read_token("env:CARGO_PKG_NAME").unwrap().expose(), "edgeshim");

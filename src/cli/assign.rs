@@ -45,7 +45,7 @@ pub(super) fn assign(arguments: &AssignArguments) -> ExitCode {
         Err(code) => return code,
     };
     if arguments.id.is_empty() {
-        return failed("--id is empty, and a visitor with an empty id gets no arm; write the visitor's id");
+        return failed("--id is empty; write the visitor's id");
     }
     let experiments: Vec<_> = settings.experiments.into_iter().filter_map(Experiment::new).collect();
     let names = experiments.iter().map(|experiment| experiment.name).collect::<Vec<_>>().join(", ");

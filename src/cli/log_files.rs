@@ -122,7 +122,8 @@ impl LogFile {
                 tally.check(name, FIRST_LINES)?;
                 continue;
             };
-            // If the previous call has read the first line before its newline was written, this line is not read again.
+            // The previous call can have read the first of these lines before its newline was written. Then this line
+            // is not read again.
             for text in lines(part).skip(usize::from(std::mem::take(has_read_rest))) {
                 let is_filled = !text.trim_ascii().is_empty();
                 tally.begin(is_filled);

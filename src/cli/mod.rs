@@ -107,7 +107,7 @@ enum Command {
     /// List the CDNs that have a preset, or the facts of one preset.
     #[command(after_help = "Examples:\n  edgeshim providers\n  edgeshim providers fastly")]
     Providers(list_providers::ProvidersArguments),
-    /// Export the pages for failures of the origin.
+    /// Export the error page and the wait page as files, for CDNs and other hosts.
     #[command(after_help = "Example:\n  edgeshim whoopsie export --out pages")]
     Whoopsie(export_pages::WhoopsieArguments),
     /// Show and change how much of the traffic each CDN gets: its weight in DNS.

@@ -118,7 +118,7 @@ impl Reload {
         let changes = running.settings().changes(&settings);
         let wanted = settings.server.listeners();
         // The listeners come first: if an address cannot be bound, no runtime is built. Building the runtime can create
-        // a new access log, and a reload that fails must not leave its file.
+        // the file of a new access log, and this file must not stay after a reload that fails.
         let listeners = self.server.prepare(&wanted)?;
         let runtime = Runtime::build(settings, running.metrics(), &self.lasting)?;
         // From here on nothing can fail.

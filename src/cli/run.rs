@@ -84,7 +84,7 @@ struct Signals {
     draining: bool,
 }
 
-/// Why the drain begins.
+/// The reason why [`Signals::end`] returns.
 #[derive(PartialEq, Eq)]
 enum End {
     /// SIGTERM or SIGINT.
@@ -233,8 +233,8 @@ async fn finish(server: Arc<Server>, delay: Duration, timeout: Duration) -> Opti
 }
 
 impl Signals {
-    /// Returns when the drain must begin. Until then, handles the other signals. `reloader` is `None` if no reload is
-    /// possible. `sockets` returns the sockets for a hand-over.
+    /// Handles signals until SIGTERM or SIGINT arrives, or until a new process has taken over the sockets. `reloader`
+    /// is `None` if no reload is possible. `sockets` returns the sockets for a hand-over.
     async fn end(
         &mut self,
         lasting: &Lasting,

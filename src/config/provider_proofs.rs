@@ -665,7 +665,7 @@ mod tests {
             ("ranges/fastly.json", "or file:PATH"),
             ("10.0.0.0/33", "or file:PATH"),
             ("file:", "for example \"file:ranges/fastly.json\""),
-            ("file:no/such/list", "name a file that exists"),
+            ("file:no/such/list", "name a file that this user may read"),
             // The content of a file that is not a list can be a secret, so no message shows that content.
             ("file:src/main.rs", "has no network in line"),
             ("file:src", "is not a regular file"),

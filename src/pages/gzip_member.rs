@@ -69,7 +69,7 @@ impl Deflater {
 
     /// Begins a new stream with `plain`. Drops the output of the last stream.
     fn begin(&mut self, plain: &[u8]) -> io::Result<()> {
-        // The reset writes the end of the last stream to the old output, which is not needed.
+        // The reset writes the end of the last stream to the old output. The old output is not needed.
         drop(self.0.reset(Vec::new())?);
         self.0.write_all(plain)
     }

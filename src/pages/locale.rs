@@ -113,7 +113,7 @@ impl Locales {
         self.position(range, |tag| tag.len() == length && range.starts_with(tag))
     }
 
-    /// Returns the longest of the tags that begin like `range` and for which `fits` is true.
+    /// Returns the longest tag that has the same first letter as `range` and for which `fits` is true.
     fn position(&self, range: Range<'_>, fits: impl Fn(&str) -> bool) -> Option<LocaleId> {
         let positions = self.by_letter.get(letter(range.primary)?)?;
         let tags = positions.iter().filter_map(|&position| Some((position, self.tags.get(usize::from(position))?)));
@@ -182,7 +182,7 @@ fn parse(member: &[u8]) -> Option<(&[u8], u16)> {
     }
 }
 
-/// A language range. It is split once, because it is compared with all tags.
+/// A language range. It is split once, because it is compared with several tags.
 #[derive(Clone, Copy)]
 struct Range<'a> {
     /// The first subtag: the current code of the language.
@@ -208,7 +208,7 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Returns the place of the first letter in the alphabet, or `None` if the text does not begin with a letter.
+/// Returns the number of the first letter: 0 for `a`, 25 for `z`. `None`: the text does not begin with a letter.
 fn letter(text: &[u8]) -> Option<usize> {
     let first = text.first().filter(|first| first.is_ascii_alphabetic())?;
     Some(usize::from(first.to_ascii_lowercase() - b'a'))

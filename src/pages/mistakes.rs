@@ -35,8 +35,8 @@ pub(super) fn shown(text: &str) -> String {
 /// A mistake in a file of a page folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
-    /// The path of the file or of its folder, with control characters escaped. If `Pages::build` finds the mistake,
-    /// this text is `whoopsie.html` or the tag of the locale.
+    /// The path of the file or of its folder, with control characters escaped. If `Pages::build` or `export`
+    /// finds the mistake, this text is `whoopsie.html` or the tag of the locale.
     pub file: String,
     /// The line number. The first line is 1. `None` if the problem has no line, for example because the file cannot be
     /// read.

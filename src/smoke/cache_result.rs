@@ -14,7 +14,7 @@ use crate::wire::tokens::{last, members, with_parameters};
 const HITS: [&str; 4] = ["HIT", "TCP_HIT", "TCP_MEM_HIT", "TCP_REFRESH_HIT"];
 const MISSES: [&str; 7] = ["MISS", "TCP_MISS", "EXPIRED", "BYPASS", "PASS", "UNCACHEABLE", "TCP_REFRESH_MISS"];
 
-/// The number of members of X-Cache that are read from its end, empty members included.
+/// The largest number of members of X-Cache that are read from its end, empty members included.
 const MOST_MEMBERS: usize = 32;
 /// The largest valid value of Age (RFC 9111 §5.1 and §1.2.2).
 const MOST_AGE_SECONDS: u64 = 1 << 31;

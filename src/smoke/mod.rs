@@ -34,7 +34,7 @@ pub(crate) use self::targets::{Named, Note, Options, Target};
 pub(crate) use self::trust::Trust;
 use crate::wire::names::ACCEPT_ENCODING;
 
-/// The number of targets that are checked at the same time.
+/// The largest number of targets that are checked at the same time.
 const AT_ONCE: usize = 4;
 /// The number of responses whose time to the first byte is measured.
 const SAMPLES: usize = 21;
@@ -178,7 +178,7 @@ async fn time(target: &Target, options: &Options, baseline: Option<&Baseline>, r
 struct Samples {
     times: Vec<Duration>,
     /// The number of requests that got an error or no response. Their times do not count, because an error can be
-    /// faster than the page.
+    /// faster than a success.
     failed: usize,
 }
 

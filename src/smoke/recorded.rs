@@ -18,7 +18,7 @@ use crate::wire::values::cut;
 pub(crate) const MOST_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// The largest number of bytes to which a body is inflated.
 const MOST_INFLATED_BYTES: u64 = 4 * MOST_BODY_BYTES as u64;
-/// The length to which a text from the network is cut before it is shown.
+/// The length to which a text from the network is cut before it is shown, in bytes.
 const MOST_SHOWN_BYTES: usize = 160;
 
 /// A response, as it was read.
@@ -51,7 +51,7 @@ pub(crate) type Outcome = Result<Recorded, Trouble>;
 /// Why there is no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The host name has no address.
+    /// The host name cannot be looked up.
     Name(String),
     /// The connection could not be made.
     Connect(String),

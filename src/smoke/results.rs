@@ -27,7 +27,8 @@ pub(crate) enum Check {
     Head,
     /// A request with the validator gets a 304.
     Revalidate,
-    /// Vary and the cache have one copy for all browsers, and Vary has Accept-Encoding if the body has a coding.
+    /// The cache has one copy for all browsers. Vary has only fields with few values, and has Accept-Encoding if the
+    /// body has a coding.
     Vary,
     /// No client gets the cookie of another client.
     Cookies,

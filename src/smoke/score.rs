@@ -11,7 +11,7 @@ use super::signed::{Signer, id_of};
 use super::targets::{Note, Options, Target};
 use crate::intake::signed_path::Task;
 
-/// The number of requests for the URL to each CDN that count. One request that does not count comes before them.
+/// The number of measured requests for the URL to each CDN. One request that is not measured comes before them.
 const REQUESTS: usize = 40;
 /// The number of requests for a signed path, from which the offload follows.
 const SIGNED_REQUESTS: usize = 30;
@@ -108,7 +108,7 @@ impl<'a> Side<'a> {
     async fn ask(&mut self, counts: bool) {
         let question = self.target.question(self.target.url.target(), "gzip");
         let outcome: Outcome = self.probe.ask(&question).await;
-        // An error can be faster than the page, so its time does not count.
+        // An error can be faster than a success, so the time of an error does not count.
         let Some(response) = outcome.ok().filter(|response| response.status.is_success()) else {
             self.failed += 1;
             return;

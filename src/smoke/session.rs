@@ -193,7 +193,7 @@ impl Session {
                     return Err(Verdict::fail(
                         format!("the origin {} sends the status {}", url.server, response.status.as_u16()),
                         "a response with success, as from the edge",
-                        "correct --origin; if edgeshim refuses requests without a proof, name the origin behind it",
+                        "correct --origin; if edgeshim requires a proof, name the origin behind edgeshim",
                     ));
                 }
                 Err(trouble) => {
@@ -388,7 +388,7 @@ impl Session {
                 // skipped.
                 self.set(Check::Provider, verdict.clone());
                 for check in checks.into_iter().filter(|check| *check != Check::Provider) {
-                    self.set(check, Verdict::skip("edgeshim did not report what arrived, see provider"));
+                    self.set(check, Verdict::skip("edgeshim did not report what arrived, see the check provider"));
                 }
                 return;
             }

@@ -23,8 +23,8 @@ const MOST_RECOVERY: Duration = Duration::from_secs(15);
 /// The pause between two requests of a measurement.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The largest accepted difference between the clock of this host and the clock of edgeshim, without the time for which
-/// a response is on its way.
+/// The largest accepted difference between the clock of this host and the clock of edgeshim. The time limit of a
+/// request is added to it.
 const MOST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(WINDOW_SECONDS);
 
 /// The results of the requests for signed paths.

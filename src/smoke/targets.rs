@@ -62,7 +62,7 @@ impl Target {
     }
 
     /// Returns a request for the edge without conditions. `coding` is the value of Accept-Encoding. If the CDN reports
-    /// the cache result only on request, the request has the field for this.
+    /// the cache result only to requests with a certain field, the request has this field.
     pub(crate) fn question(&self, target: &str, coding: &str) -> Question {
         let question = Question::get(target).with(&ACCEPT_ENCODING, coding);
         match &self.fields().ask {

@@ -57,7 +57,7 @@ pub(super) struct About<'a> {
     pub(super) problems: &'a [String],
 }
 
-/// Returns the page. `items` are the other files of the bundle.
+/// Returns the page. `items` are the files that the page lists.
 pub(super) fn page(about: &About<'_>, collected: &Collected, log: Option<&LogWindow>, items: &[Item]) -> String {
     let style = format!("{}{STYLE}", admin::style());
     let hash = STANDARD.encode(Sha256::digest(style.as_bytes()));
@@ -374,7 +374,7 @@ fn counts(page: &mut Html, counters: &Counters, lines: u64) {
     page.end();
 }
 
-/// Returns the time, the kind and the text of each annotation, the newest first.
+/// Returns the time, the kind and the text of each annotation, the newest first. At most 1000 annotations are read.
 fn annotations(collected: &Collected) -> Vec<(f64, String, String)> {
     let list = collected.annotations.as_ref().and_then(|all| all.get("annotations")?.as_array());
     let text = |one: &Value, key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -465,7 +465,7 @@ fn files(page: &mut Html, items: &[Item]) {
     page.end();
 }
 
-/// Returns the rows of a list of objects.
+/// Returns a row for each object in a list, for at most [`MOST_ROWS`] objects.
 fn rows(list: Option<&Value>, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     list.and_then(Value::as_array).into_iter().flatten().take(MOST_ROWS).map(row).collect()
 }

@@ -21,8 +21,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Returns the axis of a response of `/api/series`. `None`: the response has no list of times, or the
-    /// last time is not later than the first time.
+    /// Returns the axis of a response of `/api/series`. `None`: the response has no list of times, the list is empty,
+    /// or the last time is not later than the first time.
     pub(super) fn of(series: &Value) -> Option<Self> {
         let times = numbers(series.get("times")?)?;
         let times: Vec<f64> = times.into_iter().map(|time| time.unwrap_or(0.0)).collect();
@@ -37,7 +37,8 @@ impl Axis {
     }
 }
 
-/// Returns a list of numbers. `None` in the list: the number is missing or not valid.
+/// Returns the first [`MOST_POINTS`] numbers of a JSON list. `None` in the result: the number is missing, negative or
+/// not valid.
 pub(super) fn numbers(list: &Value) -> Option<Vec<Option<f64>>> {
     let list = list.as_array()?.iter().take(MOST_POINTS);
     Some(list.map(|number| number.as_f64().filter(|number| number.is_finite() && *number >= 0.0)).collect())
@@ -50,7 +51,7 @@ pub(super) struct Chart {
     pub(super) top: f64,
 }
 
-/// Returns a chart. `outages` are the starts and ends of outages, and `marks` the times of events. `None`: no line has
+/// Returns a chart. `outages` are the starts and ends of outages. `marks` are the times of events. `None`: no line has
 /// a number.
 pub(super) fn chart(axis: &Axis, lines: &[Vec<Option<f64>>], outages: &[(f64, f64)], marks: &[f64]) -> Option<Chart> {
     let lines = || lines.iter().take(MOST_LINES);

@@ -16,9 +16,9 @@ const FAILURES_BYTES: usize = 4 << 20;
 
 /// The lines of the window, their counters, and the problems of the logs.
 pub(super) struct LogWindow {
-    /// The newest lines.
+    /// The lines that were read last.
     pub(super) lines: Newest,
-    /// The newest lines of failures: faults, refusals and 5xx.
+    /// The lines of failures (faults, refusals and 5xx) that were read last.
     pub(super) failures: Newest,
     pub(super) counters: Counters,
     pub(super) problems: Vec<String>,
@@ -78,9 +78,11 @@ impl LogWindow {
                 let result = file.read(|line, entry| {
                     let time = Stamp::of_text(entry.time.raw()).filter(|time| *time >= from);
                     let Some(time) = time else { return Ok(()) };
-                    recount
-                        .add(entry)
-                        .map_err(|_| "there are more combinations of labels than edgeshim can write".to_owned())?;
+                    recount.add(entry).map_err(|_| {
+                        "the log has more combinations of providers, classes and statuses than edgeshim can write; \
+                         name a log of edgeshim"
+                            .to_owned()
+                    })?;
                     let shown = redaction::line(line, entry.is_pull()).map_err(str::to_owned)?;
                     if is_failure(entry) {
                         failures.add(time, shown.clone());

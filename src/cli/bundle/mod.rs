@@ -137,7 +137,7 @@ fn compose(
         }
     }
     for (range, series) in &collected.series {
-        add(&format!("series-{range}.json"), "the history of the page", pretty(series));
+        add(&format!("series-{range}.json"), "the figures of the providers and the origin over time", pretty(series));
     }
     if let Some(log) = log_window {
         add("failures.ndjson", "the last log lines with a fault, a refusal or a 5xx", log.failures.content());

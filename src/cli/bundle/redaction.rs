@@ -15,7 +15,7 @@ use crate::wire::trace_context::valid_request_id;
 const HIDDEN: &str = "***";
 /// The parameters of a beacon. The values of these parameters are not personal.
 const BEACON_PARAMETERS: [&str; 5] = ["source", "beacon_source", "server_identity", "reason", "id"];
-/// The least length of a text that can look random.
+/// The least length of a text that can look random, in bytes.
 const RANDOM_LENGTH: usize = 20;
 /// A text of at least [`RANDOM_LENGTH`] looks random if the kind of its characters changes at least this many times
 /// ([`changes`]). Words in a path, such as `a-long-slug-with-2013-words`, have fewer changes.
@@ -32,7 +32,7 @@ const SECRET_KEYS: [&str; 5] = ["token", "secret", "passw", "values", "nonce"];
 /// The line is not a JSON object.
 pub(super) fn line(line: &[u8], is_pull: bool) -> Result<String, &'static str> {
     rewritten(line, |key, text| {
-        // Programs that ship logs can add keys with any content.
+        // Unknown keys are removed, because programs that ship logs can add keys with any content.
         Entry::has_key(key).then(|| match key {
             "client" => network(text),
             "path" => target(text, !is_pull),
@@ -53,8 +53,9 @@ pub(super) fn network(address: &str) -> String {
     }
 }
 
-/// Returns a path or a URL without the values of its query, and without parts that can be secrets. If
-/// `keeps_beacon` is set, the values of the beacon's parameters are kept, except those that can be secrets.
+/// Returns a path or a URL without the values of its query, without its fragment, and without parts that can be
+/// secrets. If `keeps_beacon` is set, values of the beacon's parameters are kept if they have the form that edgeshim
+/// writes. A value that can be a secret is hidden even then, except the value of `id`.
 pub(super) fn target(url: &str, keeps_beacon: bool) -> String {
     let url = url.split('#').next().unwrap_or_default();
     let (path, query) = url.split_once('?').map_or((url, None), |(path, query)| (path, Some(query)));
@@ -126,7 +127,7 @@ fn push_part(part: &str, shown: &mut String) {
     }
 }
 
-/// Returns a text without its e-mail addresses, its values of parameters, and its words that look like secrets.
+/// Returns a text without e-mail addresses, values of parameters, and words that look like secrets.
 pub(super) fn prose(text: &str) -> String {
     let is_between = |character: char| character.is_whitespace() || "()[]{}<>\"',;|".contains(character);
     let mut shown = String::with_capacity(text.len());
@@ -152,7 +153,7 @@ pub(super) fn texts(value: &mut Value) {
     }
 }
 
-/// Returns whether a part of a path looks like a token or an e-mail address.
+/// Returns whether a part of a path looks like a token or an e-mail address, or contains an encoded delimiter.
 fn can_be_secret(part: &str) -> bool {
     let mut decoded = Cow::Borrowed(part);
     for _ in 0..MOST_DECODINGS {
@@ -200,8 +201,8 @@ fn changes(piece: &str) -> usize {
     piece.as_bytes().windows(2).filter(|two| is_change(two)).count()
 }
 
-/// Hides secrets in JSON from the admin listener. The listener hides the secrets of the configuration itself, but the
-/// bundle does not rely on the listener. URLs lose their user names, passwords and values of queries.
+/// Hides the secrets in the configuration that the admin listener sent as JSON. The listener hides these secrets too,
+/// but the bundle does not rely on the listener. URLs lose their user names, passwords and values of queries.
 pub(super) fn config(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn text_when_it_has_addresses_or_values_then_hidden() {
+    fn text_when_it_has_addresses_or_values_then_they_are_hidden() {
         let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:1.9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0";
         assert_eq!(prose(agent), agent);
         for (text, shown) in [

@@ -15,7 +15,7 @@ pub(super) type Failed = Box<dyn std::error::Error>;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ExplainArguments {
-    /// The id of a request to find in access logs: the first part of the reference on the page.
+    /// The id of a request to find in access logs: the first part of the reference on the error page.
     #[arg(requires = "log", conflicts_with_all = ["config", "path", "provider", "request_header", "response_header"])]
     pub(super) id: Option<String>,
     /// An access log in which to find the request: a file, a gzip file, or `-` for standard input; may be repeated.

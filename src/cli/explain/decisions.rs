@@ -47,7 +47,7 @@ pub(super) fn identity(
             format!("no {header}; {}, and several [[provider]] blocks have this preset", signal(place))
         }
         Why::Unclear => {
-            format!("no {header}; signals of several CDNs match, and neither CDN-Loop nor Via shows the nearest CDN")
+            format!("no {header}; signals of several CDNs match, and CDN-Loop and Via do not show the nearest CDN")
         }
         Why::NoSignal if recognise => format!("no {header}, and no signal matches"),
         Why::NoSignal => format!("no {header}, and identity.recognise is off"),

@@ -76,8 +76,8 @@ fn request_id(text: &str) -> Result<&str, String> {
         return Ok(id);
     }
     Err(format!(
-        "{:?} is not a request id; write the first part of the reference on the page: 1 to 128 letters, digits, dots, \
-         underscores and hyphens",
+        "{:?} is not a request id; write the first part of the reference on the error page: 1 to 128 letters, digits, \
+         dots, underscores and hyphens",
         shown(text, 80)
     ))
 }
@@ -180,8 +180,8 @@ impl Findings {
         if let Some(name) = self.other_formats.first() {
             let _ = write!(
                 text,
-                "; {name} has the format combined or etsy, whose lines have no request id: write access_log.format = \
-                 \"json\", and search for requests after this change"
+                "; {name} has the format combined or etsy, whose lines have no request id; to find later requests, \
+                 write access_log.format = \"json\""
             );
         } else if let Some(name) = self.foreign.first() {
             let _ = write!(
@@ -190,8 +190,7 @@ impl Findings {
                  edgeshim wrote with access_log.format = \"json\""
             );
         } else {
-            text +=
-                "; name the log of the time in the reference, also its rotated files, and the logs of all instances";
+            text += "; name the logs of all instances, also the rotated files, for the time in the reference";
         }
         if let Some(first) = &self.first_unreadable {
             let _ = write!(text, "; {} lines contain the id but cannot be read, the first: {first}", self.unreadable);

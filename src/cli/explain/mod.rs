@@ -208,7 +208,7 @@ impl Explainer<'_> {
         report.assignments = assigner.decisions(ctx, head).into_iter().map(assignment).collect();
     }
 
-    /// Returns the query parameters that contain secrets, and are removed from the target.
+    /// Returns the names of the query parameters that contain secrets. These parameters are removed from the target.
     fn parameters(&self) -> &[String] {
         &self.parts.observe.hidden_parameters
     }
@@ -222,7 +222,7 @@ impl Explainer<'_> {
             let mut fields = passed.head.headers.clone();
             if passed.layer != "observe" {
                 // No layer below `identify` reads the identity header, and the leaf replaces or removes it. The report
-                // shows this as a change by `identify`.
+                // shows the removal or the replacement as a change by `identify`.
                 fields.remove(&self.parts.identify.header);
             }
             trace.pass(passed.layer, &fields);

@@ -26,7 +26,7 @@ pub(super) struct Told {
 /// A request for the beacon of the page that has the searched id.
 pub(super) struct Beacon {
     pub(super) time: String,
-    /// The address of the client, if the format of the log has this address.
+    /// The address of the client. Empty if the format of the log does not contain this address.
     pub(super) client: String,
 }
 
@@ -159,7 +159,7 @@ fn failed(cause: Cause) -> &'static str {
     }
 }
 
-/// Returns the part of a sentence about a refusal.
+/// Returns the reason of a refusal, as the end of a sentence.
 fn refused(reason: Reason) -> &'static str {
     match reason {
         Reason::Malformed => "the request head was ambiguous or broken",

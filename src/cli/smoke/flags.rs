@@ -150,12 +150,12 @@ impl SmokeArguments {
             };
             if let Some(name) = name.as_deref().filter(|name| !names.contains(name)) {
                 return Err(format!(
-                    "--connect-to names {name:?}, which is no provider of this command; add --provider {name}"
+                    "the name {name:?} in --connect-to is no provider of this command; add --provider {name}"
                 ));
             }
             if routes.iter().any(|(known, _)| *known == name) {
                 let of = name.map_or_else(String::new, |name| format!(" of {name}"));
-                return Err(format!("--connect-to names a second server{of}; write only one"));
+                return Err(format!("--connect-to has a second server{of}; write only one"));
             }
             routes.push((name, Server::parse(server).map_err(|why| format!("--connect-to: {why}"))?));
         }

@@ -18,7 +18,7 @@ use super::log_files::{LogFile, open_all};
 use super::terminal::{USAGE, WRONG, print, print_json};
 use crate::access_log::reader::recount::Recount;
 
-/// The largest metrics page that is read.
+/// The largest metrics page that is read, in bytes.
 const METRICS_BYTES: usize = 64 << 20;
 const METRICS_LIMIT: Duration = Duration::from_secs(10);
 /// The largest number of comparisons. A line is written some milliseconds after its pull is counted. So if the log has

@@ -110,14 +110,14 @@ impl Verdict {
         } else if missing > 0 {
             let first =
                 self.recount.span.map_or("there is no line since the start of the process".to_owned(), |(first, _)| {
-                    format!("the first line that counts is of {}", first.text())
+                    format!("the time of the first line that counts is {}", first.text())
                 });
             let started = compared
                 .started
                 .map_or(String::new(), |started| format!(", and the process started at {}", started.text()));
             notes.push(format!(
-                "pulls without a line: {missing}; {first}{started}; name all rotated files of this time, and check \
-                 that access_log did not change since the start"
+                "pulls without a line: {missing}; {first}{started}; name all rotated files since the start, and \
+                 check that access_log did not change since the start"
             ));
         }
         notes

@@ -28,7 +28,7 @@ pub(crate) struct Repeated<'a> {
     pub requests: usize,
     /// The result if a later request got an error or no response. `last` is then an earlier response.
     pub failure: Option<&'a Verdict>,
-    /// Whether a response of edgeshim that caches may store arrived twice. `None`: no such response was requested.
+    /// Whether a response of edgeshim that caches may store arrived twice. `None`: this was not measured.
     pub kept_signed: Option<bool>,
 }
 
@@ -104,10 +104,10 @@ pub(crate) struct Lifetimes<'a> {
 /// Returns the last part of the reason for a skipped check that needs a response of edgeshim. `what` is the advice if
 /// there is no token.
 fn help(has_token: bool, what: &'static str) -> &'static str {
-    if has_token { "edgeshim sent no report, see provider" } else { what }
+    if has_token { "edgeshim sent no report, see the check provider" } else { what }
 }
 
-/// How long the edge kept a response that caches may store for `granted`.
+/// How long the edge kept a response whose lifetime is `granted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub granted: Duration,

@@ -100,8 +100,8 @@ pub(crate) fn unlike_first(status: StatusCode, asked: &str) -> Verdict {
     )
 }
 
-/// Describes the difference between a content and another response of the same version. Returns `None` if they are
-/// equal or cannot be compared.
+/// Describes the difference between a content and another response of the same version. Returns `None` if the contents
+/// are equal or cannot be compared.
 fn difference(content: &Bytes, edge: &Recorded, other: Option<&Recorded>) -> Option<String> {
     let other = other.filter(|other| other.status == edge.status && is_same_version(edge, other))?;
     let theirs = other.decoded().ok()?;
@@ -175,7 +175,7 @@ pub(crate) fn range(complete: &Recorded, part: &Recorded, (first, last): (usize,
     Verdict::pass(format!("206, {named}"))
 }
 
-/// Whether the response to HEAD has the status, the caching rules and the description of the content of the response to
+/// Whether the response to HEAD has the same status, caching rules and description of the content as the response to
 /// GET.
 pub(crate) fn head(get: &Recorded, head: &Recorded) -> Verdict {
     const REMEDY: &str = "let the CDN answer HEAD from the object that it stored for GET; if the origin differs too, \

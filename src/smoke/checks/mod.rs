@@ -22,7 +22,7 @@ mod tests {
     use crate::smoke::recorded::tests::response;
     use crate::smoke::results::Verdict;
 
-    /// Fields that the checks read, with values that an edge can send, and any other values.
+    /// Generates a field that the checks read. The value is arbitrary, or is one that an edge sends.
     fn field() -> impl Strategy<Value = (&'static str, String)> {
         let names = [
             "Cache-Control",

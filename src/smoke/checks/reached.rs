@@ -74,7 +74,7 @@ pub(crate) fn looped(response: &Recorded) -> Verdict {
     Verdict::fail(
         format!("{}: the request came back to a server that had forwarded it", describe_status(response)),
         "a response of the origin",
-        "correct the origin at the CDN, which must be edgeshim, and origin.url of edgeshim, which must not be the CDN",
+        "set edgeshim as the origin at the CDN, and check that origin.url of edgeshim does not lead to the CDN",
     )
 }
 

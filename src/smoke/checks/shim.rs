@@ -144,14 +144,14 @@ pub(crate) fn no_loop(echo: &EchoReport, mark: &str) -> Verdict {
         return Verdict::fail(
             format!("the request had passed edgeshim before (CDN-Loop: {cdn_loop}; Via: {via})"),
             "one pass",
-            "correct the origin at the CDN, and origin.url of edgeshim: it must not lead back to a CDN",
+            "correct the origin at the CDN, and origin.url of edgeshim: origin.url must not lead back to a CDN",
         );
     }
     if !in_loop(mark) {
         return Verdict::fail(
             format!("the edge removes CDN-Loop of the request (CDN-Loop: {})", shown(echo.cdn_loop.as_bytes())),
             format!("CDN-Loop with {mark}"),
-            "remove the rule at the CDN that drops CDN-Loop (RFC 8586): edgeshim needs it to stop loops with 508",
+            "remove the rule at the CDN that drops CDN-Loop (RFC 8586): edgeshim needs CDN-Loop to stop loops",
         );
     }
     Verdict::pass("one pass, and CDN-Loop arrives, so edgeshim would stop a loop")

@@ -41,8 +41,8 @@ const MAX_SLOW_MS: u64 = 10_000;
 /// The delay of `/slow` if the parameter `ms` is absent, in milliseconds.
 const DEFAULT_SLOW_MS: u64 = 800;
 
-/// Serves the site over HTTP/1.1 until the future is dropped, which closes all connections. While `fails` is set, every
-/// response is a 503.
+/// Serves the site over HTTP/1.1 until the future is dropped. The drop closes all connections. While `fails` is set,
+/// every response is a 503.
 pub(super) async fn serve(listener: TcpListener, fails: &'static AtomicBool) {
     let site = Arc::new(Site::new());
     let mut connections = JoinSet::new();

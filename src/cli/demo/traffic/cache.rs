@@ -87,8 +87,8 @@ impl Terms {
         useful.then_some(terms)
     }
 
-    /// Whether a head has any caching header. After a 304 without caching headers, the stored response keeps its
-    /// terms.
+    /// Whether a head has a field from which a CDN reads a lifetime. After a 304 without such a field, the stored
+    /// response keeps its terms.
     pub(super) fn are_in(headers: &HeaderMap) -> bool {
         headers.contains_key(names::CACHE_CONTROL)
             || [&names::SURROGATE_CONTROL, &names::CDN_CACHE_CONTROL, &names::CLOUDFLARE_CDN_CACHE_CONTROL]
@@ -124,7 +124,8 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) enum Found {
     Fresh(Stored),
-    /// The response must be revalidated. `usable`: if the pull fails, the CDN is allowed to serve this stale response.
+    /// The response must be revalidated. `usable`: the CDN is allowed to serve this stale response in place of an
+    /// error.
     Stale {
         stored: Stored,
         usable: bool,

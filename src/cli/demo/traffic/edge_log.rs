@@ -10,8 +10,8 @@ use super::cache::Dialect;
 
 use crate::clock;
 
-/// If the lines that wait for a push have more bytes than this number, no further line is written. This limit keeps a
-/// push below `edge_logs.max_body`.
+/// If the lines that wait for a push have more bytes than this number, no further line is written. Without this limit,
+/// the lines could exceed `edge_logs.max_body` while edgeshim does not respond.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// How a CDN served a request.

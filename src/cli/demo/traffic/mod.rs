@@ -97,8 +97,8 @@ impl Live {
 }
 
 /// Sends visitors through the simulated CDNs. After the last visitor has arrived, waits until all visitors have been
-/// served, for at most [`LAST_VISITORS`]. Then waits until each CDN has pushed its log once more. Then returns the
-/// counts.
+/// served, for at most [`LAST_VISITORS`]. If there is a token, then waits until each CDN has pushed its last log lines,
+/// or has failed to push them. Then returns the counts.
 pub(super) async fn run(settings: TrafficSettings) -> Vec<Counts> {
     let TrafficSettings { shim, visitors_per_second, visitors, seed, live, log_token } = settings;
     let token = log_token.as_deref();
