@@ -421,7 +421,7 @@ fn address_file_when_invalid_then_problem_names_the_list_entry() {
         ("every-address.txt", "write only the networks of the CDN"),
         ("other.json", "or write one network per line"),
         ("empty.txt", "or write one network per line"),
-        ("missing.txt", "name a file that exists"),
+        ("missing.txt", "name a file that this user may read"),
     ] {
         let message = problems_of(list).expect_err(list);
         let place = format!("edgeshim.toml:4: provider[0].verify.addresses[1]: \"file:{list}\" ");
