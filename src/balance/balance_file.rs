@@ -571,7 +571,7 @@ nodes = []
         let problems = read(wrong).expect_err("many values are wrong");
         for part in [
             "b.toml:2: max_step: 0 is out of range",
-            "b.toml:3: colour: is an unknown key; write one of ",
+            "b.toml:3: colour: \"blue\" is the value of an unknown key",
             "b.toml:4: shims[0]: \"127.0.0.1:9900\" is not a URL",
             "b.toml:7: dns[0].kind: \"bind\" is not allowed here; write one of \"powerdns\", \"route53\", \"command\"",
             "b.toml:9: dns[1].name: \"pdns\" is the name of an earlier block",
