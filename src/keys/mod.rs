@@ -121,7 +121,7 @@ pub(crate) const PATH: Text<PathBuf> = Text {
     write: |path| path.display().to_string(),
 };
 
-/// Returns a text in quotes for a message. The text is escaped and cut after 80 characters.
+/// Returns a text in quotes for a message. The text is cut after 80 characters and then escaped.
 pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((at, _)) => format!("{:?}…", text.get(..at).unwrap_or_default()),

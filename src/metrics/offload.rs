@@ -1,5 +1,5 @@
-//! Calculates two figures for each provider: the offload, which is the share of the requests or bytes at the edge that
-//! never became pulls, and the provider's share in all pulls.
+//! Calculates three figures for each provider: the offload, which is the share of the requests or bytes at the edge
+//! that never became pulls, the provider's share in all pulls, and the age of the provider's log.
 //!
 //! The logs that a CDN pushes report the requests at its edge. edgeshim counts the pulls. The offload compares the
 //! requests with the pulls of the same five minutes, the window. The logs arrive late, so the window ends at the newest
@@ -27,8 +27,8 @@ use crate::clock;
 pub(crate) const WINDOW_SECONDS: i64 = 300;
 /// How far a time in a log can be ahead of this host's clock, in seconds. Log lines with a later time are not counted.
 pub(crate) const AHEAD_SECONDS: i64 = 60;
-/// The time for which totals of pulls are stored, in seconds. A window of five minutes can end up to five minutes ago,
-/// so its beginning can be ten minutes ago.
+/// The time for which totals of pulls are stored, in seconds. The newest second of the log can be five minutes old. The
+/// window leaves out incomplete seconds, so it can end one more minute earlier and begin eleven minutes ago.
 const STORED_SECONDS: i64 = 2 * WINDOW_SECONDS + AHEAD_SECONDS;
 /// A log that covers less than this time, in seconds, is short. For a short log, a small difference between the CDN's
 /// clock and this host's clock would change the result a lot.
@@ -38,9 +38,9 @@ const SHORT_SECONDS: i64 = 60;
 /// times are wrong. Smaller steps do not matter.
 const CLOCK_STEP_SECONDS: f64 = 2.0;
 
-/// The requests and bytes at the edge in each second, as one batch of log lines reports them. The seconds reach from
-/// [`WINDOW_SECONDS`] before the batch began to arrive to [`AHEAD_SECONDS`] after its end, but at most
-/// [`STORED_SECONDS`] + 1 seconds are stored.
+/// The requests and bytes at the edge in each second, as one batch of log lines reports them. The oldest second is
+/// [`WINDOW_SECONDS`] before the arrival of the batch begins, and the newest second is at most [`AHEAD_SECONDS`] after
+/// the arrival ends. At most [`STORED_SECONDS`] + 1 seconds are stored.
 #[derive(Debug)]
 pub(crate) struct Seconds {
     first: i64,
@@ -103,8 +103,9 @@ struct Kept {
     /// window.
     gap_end: Option<i64>,
     /// How incomplete the end of the log is. A late batch adds lines to the newest seconds that the log already has.
-    /// The first value is the largest number of seconds to which one late batch has added lines, in about the last
-    /// five minutes. The second value is the newest second of the log after that batch.
+    /// The first value is how far one batch has reached back from the end of the log, in seconds: the largest value of
+    /// about the last five minutes, and at most [`AHEAD_SECONDS`]. The second value is the newest second of the log
+    /// after that batch.
     late: (i64, i64),
 }
 
@@ -136,8 +137,9 @@ impl Book {
         book
     }
 
-    /// Counts a pull that has ended. `requests` is 1, or 0 for a retry: the first attempt was already counted for the
-    /// request at the edge. Callers do not count health checks here, because no request at the edge causes them.
+    /// Counts a pull that has ended. `requests` is 1, or 0 for a retry. A retry belongs to the same request at the edge
+    /// as the first attempt, which was already counted. Callers do not count health checks here, because no request at
+    /// the edge causes them.
     pub(crate) fn pull(&self, requests: u64, bytes: u64) {
         self.pulls.fetch_add(requests, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -468,7 +470,7 @@ mod tests {
             log.add(START + 390, 1, 200);
             log.add(newest, 1, 200);
             traffic.book.log(&log, newest);
-            // At most one request of 200 is added to the window.
+            // The window has 200 requests, and at most one request is added, so the ratio hardly changes.
             let ratios = traffic.ratios();
             assert!(ratios.requests.is_some_and(|ratio| (ratio - 0.9).abs() < 2e-3), "{newest}: {ratios:?}");
         }

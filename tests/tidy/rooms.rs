@@ -4,8 +4,8 @@
 use crate::paths::{Named, named};
 use crate::source::{Breach, Source, is_word, words};
 
-/// The rooms by floor, with the top floor first. A floor is a row in the table of rooms in `src/ARCHITECTURE.md`. A
-/// room is allowed to import only from rooms on lower floors.
+/// The rooms by floor, with the top floor first. A floor is a row in the table of rooms in `src/ARCHITECTURE.md`. The
+/// last two rows of the table are one floor. A room is allowed to import only from rooms on lower floors.
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
@@ -45,7 +45,8 @@ const READING_ORDER: &[&str] = &[
     "wire",
 ];
 
-/// `balance` is in both lists, because it is a program of its own: it calls the APIs of DNS services, which speak JSON.
+/// `balance` is a command of its own. It calls the APIs of DNS services, so it needs tokio for the connections and
+/// serde for the JSON.
 const SERDE_ROOMS: &[&str] = &["config", "intake", "admin", "balance", "cli"];
 const TOKIO_ROOMS: &[&str] = &["serve", "origin", "admin", "smoke", "balance", "operators", "cli"];
 

@@ -87,7 +87,7 @@ impl<'f> Edges<'f> {
         (self.tell)(&News { text, is_problem: true });
     }
 
-    /// Returns the number of each provider's edge. A provider without a probe has no edge here.
+    /// Returns, for each provider of the target that has a probe, the position of its edge in the list.
     pub(super) fn numbers(&self, target: &TargetKeys) -> BTreeMap<String, usize> {
         let number = |(provider, url): (&str, &ProbeUrl)| {
             let at = self.list.iter().position(|edge| edge.provider == provider && edge.url == *url)?;
