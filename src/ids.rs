@@ -241,7 +241,7 @@ pub enum PullKind {
     /// The provider is unknown, so the kind is unknown too.
     #[default]
     Unknown,
-    /// A pull from an edge server of the CDN, for a client's request. Each pull whose proof failed has this kind.
+    /// A pull from an edge server of the CDN, for a client's request.
     Edge,
     /// A pull through the CDN's shield.
     Shield,

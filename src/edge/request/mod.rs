@@ -95,8 +95,7 @@ impl Ctx {
     }
 
     /// Checks the claimed provider against its proofs, and updates `proof`, `pop` and, after a valid proof, the
-    /// client's address. If the proof fails, the provider becomes `unverified`, the dialect becomes `Generic`, the kind
-    /// of pull becomes `Edge`, because a client can forge the fields of a shield pull or a health check, and the
+    /// client's address. If the proof fails, the provider becomes `unverified`, the dialect becomes `Generic`, and the
     /// function returns false. If the request claims no configured provider, the function changes nothing and returns
     /// true.
     pub(crate) fn verify(&mut self, providers: &[Known], head: &request::Parts, peer: &Peer) -> bool {
@@ -116,7 +115,7 @@ impl Ctx {
         }
         let failed = matches!(verdict.proof, Proof::Failed(_));
         if failed {
-            (self.provider, self.dialect, self.kind) = (ProviderId::UNVERIFIED, Dialect::Generic, PullKind::Edge);
+            (self.provider, self.dialect) = (ProviderId::UNVERIFIED, Dialect::Generic);
         }
         !failed
     }
