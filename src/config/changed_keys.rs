@@ -48,8 +48,8 @@ impl Settings {
         changes
     }
 
-    /// Sets the keys that only a restart can change to the values of the running configuration. Returns the changes
-    /// that need a restart.
+    /// Some keys can change only at a restart. Gives these keys the values of the running configuration, and returns
+    /// the changes that need a restart.
     pub(crate) fn keep_until_restart(&mut self, running: &Self) -> Vec<Change> {
         let wanted = self.clone();
         self.server.workers = running.server.workers;

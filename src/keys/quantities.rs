@@ -134,7 +134,7 @@ pub(crate) fn size(text: &str) -> Checked<u64> {
         .ok()
         .and_then(|count| count.checked_mul(bytes_each))
         .filter(|&bytes| i64::try_from(bytes).is_ok())
-        .ok_or_else(|| "is too large; write at most \"1000000GiB\"".to_owned())
+        .ok_or_else(|| "is too large; write a smaller size, for example \"1000000GiB\"".to_owned())
 }
 
 /// Writes a size in the largest unit that needs no fraction.
