@@ -355,8 +355,8 @@ fn lines() -> Vec<Row> {
     ]
 }
 
-/// Returns requests with a missing, repeated or malformed Host, and requests whose Connection field names Host or the
-/// identity header.
+/// Returns requests with a missing, repeated or malformed Host, and requests whose Connection field names Host or
+/// X-CDN-Provider.
 fn hosts() -> Vec<Row> {
     vec![
         host("hosts-same", "Host: shim.test\r\nHost: shim.test"),
@@ -429,7 +429,7 @@ fn request_lines() -> Vec<Row> {
     ]
 }
 
-/// Returns requests whose heads exceed a limit of the shim. Some heads exceed the limit by one line, others by far.
+/// Returns requests whose heads exceed a limit of the shim. Some heads exceed the limit by a little, others by far.
 fn sizes() -> Vec<Row> {
     const FIELDS: &[u16] = &[431];
     const TARGET: &[u16] = &[414, 431];

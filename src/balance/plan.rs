@@ -147,12 +147,19 @@ pub(crate) fn compute(
                         target.name, target.name
                     )));
                 }
-                if base.0.get(provider).is_some_and(|share| share.away) {
+                if let Some(share) = base.0.get(provider).filter(|share| share.away) {
+                    // With the mode `remove`, `watch` does not bring the provider back.
+                    let wait = if share.mode == Mode::Obey {
+                        format!("wait until edgeshim balance watch brings {provider} back, or ")
+                    } else {
+                        String::new()
+                    };
                     return Err(Trouble::Refused(format!(
-                        "{}: {provider} is away, because its probe has failed; when the edge is up again, wait until \
-                         edgeshim balance watch brings {provider} back, or write: edgeshim balance -t {} -p {provider} \
-                         -m obey",
-                        target.name, target.name
+                        "{}: {provider} is away, because its probe has failed; when the edge is up again, {wait}write: \
+                         edgeshim balance -t {} -p {provider} -m {}",
+                        target.name,
+                        target.name,
+                        share.mode.name()
                     )));
                 }
                 set(&base, provider, None, None, Some(share * 10)).map_err(|trouble| in_target(target, trouble))?

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::wire::json::is_active;
 
-/// The exit code of a command that has run, and has found that something is wrong or missing.
+/// The exit code of a command that has found that something is wrong or missing, and of a `balance` that was refused,
+/// was interrupted or has failed.
 pub(super) const WRONG: u8 = 1;
-/// The exit code if the command line is wrong, if the configuration of a command other than `check` is wrong, or if a
-/// command other than `balance` fails.
+/// The exit code if the command line or the configuration is wrong, or if the command fails. There are two exceptions:
+/// `check` exits with [`WRONG`] if the configuration is wrong, and `balance` exits with [`WRONG`] if it fails.
 pub(super) const USAGE: u8 = 2;
 
 /// Whether a text is missing in standard output, because a write has failed.

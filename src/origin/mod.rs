@@ -10,7 +10,7 @@
 //!
 //! The only error is a [`Fault`](crate::fault::Fault). Its cause can be any cause except `Overload`. For a request
 //! without a body that is sent over a reused HTTP/1.1 connection, this module mostly allocates nothing. An exception is
-//! a response with a field name that is neither a standard name nor a recent name (`plain/known_names.rs`).
+//! a response with a field name that is not standard and was not in a recent response (`plain/known_names.rs`).
 
 mod body;
 mod both_clients;

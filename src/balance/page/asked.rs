@@ -37,7 +37,7 @@ struct Asked {
     preview: Option<String>,
 }
 
-/// The requested change, after all values have been checked.
+/// The requested change, after all values except `preview` have been checked.
 struct Checked {
     targets: Vec<&'static TargetKeys>,
     action: Action,
@@ -90,7 +90,7 @@ impl Page {
                 return failed(StatusCode::CONFLICT, &[text.to_owned()]);
             };
             let reply = self.make(who, &body).await;
-            // Because of the new number, the next reading reads the nodes again, and shows the result of the change.
+            // This counts the change. The stored state of the nodes has the old count, so the page reads them again.
             self.changes.fetch_add(1, Ordering::Relaxed);
             drop(changing);
             reply
@@ -108,10 +108,10 @@ impl Page {
             Err(message) => return bad(message),
         };
         let Some(preview) = &asked.preview else {
-            return bad("write the key preview, with the value of preview in the response of /api/preview");
+            return bad("the key \"preview\" is missing; copy its value from the response of /api/preview");
         };
         if !is_digest(preview) {
-            return bad("preview is not a digest; write the value of preview in the response of /api/preview");
+            return bad("the value of \"preview\" is not a digest; copy it from the response of /api/preview");
         }
         let journal = match self.journal().await {
             Ok(journal) => journal,

@@ -18,8 +18,9 @@ pub(super) struct Told {
     summary: String,
     /// What the operator can do, if the request failed.
     advice: Option<String>,
-    /// All keys and values of the line, for people and for programs.
+    /// All keys and values of the line, as texts for people.
     pairs: Vec<(String, String)>,
+    /// The line as JSON, for programs.
     line: Value,
 }
 
@@ -168,7 +169,7 @@ fn refused(reason: Reason) -> &'static str {
         Reason::UnknownProvider => "the request came from no configured CDN, and identity.unknown is \"reject\"",
         Reason::Unverified => "the CDN was not proved, and identity.unverified is \"reject\"",
         Reason::Host => "the Host is not in server.hosts",
-        Reason::Loop => "the request had passed edgeshim server.max_hops times",
+        Reason::Loop => "the request had already passed through edgeshim as often as server.max_hops allows",
         Reason::Method => "the method is CONNECT",
         Reason::BodyTooLarge => "the request body was longer than server.max_request_body",
     }

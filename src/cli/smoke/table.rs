@@ -30,8 +30,8 @@ impl Paint {
     }
 }
 
-/// Returns the results of all targets, the score cards and the sums. If there are several targets, one line for each
-/// target comes before the sums.
+/// Returns the results of all checked URLs, the score cards and the sums. If there are several URLs, one line for each
+/// URL comes before the sums.
 pub(super) fn table(reports: &[Report], cards: &[Card], seconds: f64, paint: Paint) -> String {
     let mut text = String::new();
     for report in reports {

@@ -27,7 +27,8 @@ pub(super) fn cache_control(
     }
     // In a response with Cache-Control, Pragma has no meaning (RFC 9111 §5.4). Without Cache-Control, Pragma is an old
     // way to set no-cache, which some caches still obey. `decision.rs` removes Pragma, so the no-cache of Pragma moves
-    // to Cache-Control.
+    // to Cache-Control. A Cache-Control without directives counts as absent here, also if only its field lists were
+    // removed.
     if present.has(CacheField::Pragma) && directives.is_empty() {
         directives.no_cache = CacheControl::parse(values(headers, &names::PRAGMA)).no_cache;
     }

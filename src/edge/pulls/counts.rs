@@ -45,7 +45,8 @@ pub(super) struct Row {
     pub(super) seconds: Histogram,
     pub(super) ok: Counter,
     pub(super) codes: Codes,
-    /// The totals of the provider's pulls and logs, from which its offload is calculated.
+    /// The totals of the provider's pulls, and of the requests at its edge as its logs report them. The offload is
+    /// calculated from these totals.
     pub(super) book: Arc<Book>,
 }
 
