@@ -285,7 +285,7 @@ fn change_when_dns_has_changed_since_the_preview_then_is_refused() {
     }
     wanted.as_object_mut().unwrap().remove("preview");
     let (status, refused) = page.ask("/api/change", &wanted);
-    assert!(status == 400 && errors(&refused).contains("the key \"preview\" is missing"), "{status} {refused}");
+    assert!(status == 400 && errors(&refused).contains("is missing; copy its value"), "{status} {refused}");
     assert_eq!(page.journal().len(), 2, "only init and the change of the command");
 }
 
