@@ -248,8 +248,7 @@ impl Client {
         Some((current.number, current.connection.as_ref().filter(usable)?.clone()))
     }
 
-    /// Uses a new HTTP/2 connection for the next requests, unless the client is retired. Returns the number of the
-    /// connection.
+    /// Uses a new HTTP/2 connection for the next requests, and returns the number of the connection.
     fn keep(&self, connection: &Multiplexed) -> u64 {
         let mut current = self.multiplexed();
         current.number += 1;

@@ -124,7 +124,7 @@ impl Received {
         Self { incoming: None, is_h2: false, held, discard: None }
     }
 
-    /// Returns whether the body was made by [`Received::complete`].
+    /// Returns whether the body has frames and needs nothing more from a connection.
     pub(crate) fn is_complete(&self) -> bool {
         self.incoming.is_none() && self.held.is_some()
     }

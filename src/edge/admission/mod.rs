@@ -2,14 +2,14 @@
 //! a new request is shed: it fails at once and does not reach the origin.
 //!
 //! **Place:** innermost, so that only requests that go to the origin take a permit. A request to which an outer layer
-//! responds takes no permit, and a retry to the origin uses the permit of its request.
-//! **Reads:** `Ctx::class` and the class's setting `admission`; Expect and a short request body; the response's status.
-//! **Metrics:** `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests.
-//! **Cost:** none without a limit and in classes without `admission`. Otherwise each request that gets a permit at once
-//! locks the limiter twice and updates a reference count. Each queued request also allocates memory, and locks the
-//! limiter each time it is polled. A short request body costs one allocation. **Can fail:** with the cause `overload`.
-//! If the queue is full, a new request fails at once. A request that waits in the queue fails after
-//! `origin.response_timeout`. A short request body can be too large, stalled or cut. A fault of the leaf is passed on.
+//! responds takes no permit, and a retry to the origin uses the permit of its request. **Reads:** `Ctx::class` and the
+//! class's setting `admission`; Expect and a short request body; the response's status. **Metrics:**
+//! `edgeshim_waiting`; `edgeshim_origin_faults_total{cause="overload"}` for shed requests. **Cost:** none without a
+//! limit and in classes without `admission`. Otherwise each request that gets a permit at once locks the limiter twice
+//! and updates a reference count. Each queued request also allocates memory, and locks the limiter each time it is
+//! polled. A short request body costs a few allocations. **Can fail:** with the cause `overload`. If the queue is full,
+//! a new request fails at once. A request that waits in the queue fails after `origin.response_timeout`. A short
+//! request body can be too large, stalled or cut. A fault of the leaf is passed on.
 //!
 //! A short request body is read completely before the request asks for a permit (`origin/gather.rs`). So a slow client
 //! does not occupy a permit.
