@@ -131,8 +131,8 @@ fn assert_allocations(name: &str, limit: f64, pulls: impl FnOnce()) {
 
 /// The largest number of allocations for one pull. The limits have fractions, because the samples of a histogram are
 /// stored in blocks and only some samples allocate a block.
-const LIMIT_SMALL: f64 = 13.1;
+const LIMIT_SMALL: f64 = 6.1;
 /// The limit for a pull with its own connection.
-const LIMIT_NEW: f64 = 23.1;
-const LIMIT_RICH: f64 = 20.1;
-const LIMIT_SIGNED: f64 = 20.1;
+const LIMIT_NEW: f64 = 13.1;
+const LIMIT_RICH: f64 = 9.1;
+const LIMIT_SIGNED: f64 = 9.1;

@@ -1,6 +1,6 @@
-//! Serves one connection: runs hyper with the configured limits, and applies the connection's deadline and the drain
-//! (`drain.rs`). An HTTP/1.1 connection that waits for a request is parked after a short time: hyper's state and
-//! buffers are freed until the next bytes arrive.
+//! Serves one connection: without hyper while its requests are plain (`plain.rs`), otherwise with hyper. Applies the
+//! configured limits, the connection's deadline and the drain (`drain.rs`). An HTTP/1.1 connection that waits for a
+//! request is parked after a short time: its state and hyper's buffers are freed until the next bytes arrive.
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 
 use super::batched::{Batch, Batched, batched};
 use super::connection_limits::{Limits, StreamExecutor};
+use super::endings::{expired, has_expired, shut_down, watch};
 use super::lazy::Lazy;
 use super::permit::ConnectionPermit;
+use super::plain::{Served, serve_plain};
 use super::requests::{Requests, Streams};
 use super::sniff::{Sniffed, sniff};
 use super::state::{Purpose, State};
@@ -112,12 +113,7 @@ pub(super) fn serve<E: EdgeService>(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
-fn serve_requests<S, E>(
-    mut stream: S,
-    mut prefix: BytesMut,
-    is_h2: bool,
-    service: Requests<E>,
-) -> impl Future<Output = ()>
+fn serve_requests<S, E>(mut stream: S, prefix: BytesMut, is_h2: bool, service: Requests<E>) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
@@ -125,6 +121,11 @@ where
     async move {
         if is_h2 {
             service.state.begin_h2();
+        }
+        // After a flood, the next bytes lead to an error.
+        let _ = service.state.received(&prefix);
+        let mut prefix = prefix.freeze();
+        if is_h2 {
             let (stream, batch) = batched(Watched::new(stream, prefix, Arc::clone(&service.state)));
             let limits = Arc::clone(&service.state.limits);
             let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service.clone()));
@@ -135,12 +136,16 @@ where
         let mut later = None;
         loop {
             let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
-            // The box keeps the task small. So the task is cheap to move before it runs, and a parked connection needs
+            // The boxes keep the task small. So the task is cheap to move before it runs, and a parked connection needs
             // little memory.
-            match driven_h1(stream, std::mem::take(&mut prefix), limits, &service).await {
-                Some(parked) => stream = parked,
-                None => return,
-            }
+            stream = match driven_plain(stream, std::mem::take(&mut prefix), limits, &service).await {
+                Served::Parked(parked) => parked,
+                Served::Odd(odd, received) => match driven_h1(odd, received, limits, &service).await {
+                    Some(parked) => parked,
+                    None => return,
+                },
+                Served::Ended => return,
+            };
             if service.state.is_open_ended() {
                 Box::pin(wait_for_peer(&mut stream, &service.state)).await;
                 return;
@@ -155,14 +160,6 @@ where
             later = Some(service.worker.limits());
         }
     }
-}
-
-/// Shuts a stream down. Waits for at most one [`TICK`](clock::TICK). The future is boxed, because few connections need
-/// it. An unboxed future would enlarge the task of each connection.
-fn shut_down<S: Socket>(stream: &mut S) -> Pin<Box<impl Future<Output = ()>>> {
-    Box::pin(async {
-        let _ = tokio::time::timeout(clock::TICK, stream.shutdown()).await;
-    })
 }
 
 /// Waits for input on a parked connection. Returns `true` if there is input or the connection has ended.
@@ -197,10 +194,31 @@ async fn wait_for_peer<S: Socket>(stream: &mut S, state: &State) {
     .await;
 }
 
+/// Calls [`serve_plain`], and boxes its future.
+fn driven_plain<'a, S: Socket, E: EdgeService>(
+    stream: S,
+    prefix: Bytes,
+    limits: &'a Limits,
+    service: &'a Requests<E>,
+) -> Pin<Box<impl Future<Output = Served<S>> + 'a>> {
+    let place = Box::new_uninit();
+    Box::into_pin(Box::write(place, begin_plain(stream, prefix, limits, service)))
+}
+
+#[inline(never)]
+fn begin_plain<'a, S: Socket, E: EdgeService>(
+    stream: S,
+    prefix: Bytes,
+    limits: &'a Limits,
+    service: &'a Requests<E>,
+) -> impl Future<Output = Served<S>> + 'a {
+    serve_plain(stream, prefix, limits, service)
+}
+
 /// Calls [`drive_h1`], and boxes its future.
 fn driven_h1<'a, S: Socket, E: EdgeService>(
     stream: S,
-    prefix: BytesMut,
+    prefix: Bytes,
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> Pin<Box<impl Future<Output = Option<S>> + 'a>> {
@@ -213,7 +231,7 @@ fn driven_h1<'a, S: Socket, E: EdgeService>(
 #[inline(never)]
 fn begin_h1<'a, S: Socket, E: EdgeService>(
     stream: S,
-    prefix: BytesMut,
+    prefix: Bytes,
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> impl Future<Output = Option<S>> + 'a {
@@ -223,7 +241,7 @@ fn begin_h1<'a, S: Socket, E: EdgeService>(
 /// Serves a connection with hyper until it ends. `prefix` has the bytes that were already read. hyper's connection is
 /// made here, in its final place, because each move would copy more than a KiB. Returns the stream if the connection
 /// can be parked, or if edgeshim must wait until the peer closes the connection.
-async fn drive_h1<S, E>(stream: S, prefix: BytesMut, limits: &Limits, service: &Requests<E>) -> Option<S>
+async fn drive_h1<S, E>(stream: S, prefix: Bytes, limits: &Limits, service: &Requests<E>) -> Option<S>
 where
     S: Socket,
     E: EdgeService,
@@ -233,10 +251,7 @@ where
     let mut connection = limits.http1.serve_connection(io, service).with_upgrades();
     let mut closing = false;
     let ended = poll_fn(|cx| {
-        state.deadline.watch(cx);
-        if state.permit.is_closing() {
-            state.leave();
-        }
+        watch(state, cx);
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(ended));
@@ -250,18 +265,7 @@ where
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        if !state.deadline.is_due() {
-            return Poll::Pending;
-        }
-        if state.purpose() == Purpose::Read {
-            // The time of the postponed read has passed, but hyper has not read. So hyper needs no input at the moment.
-            state.disarm();
-            return Poll::Pending;
-        }
-        if state.purpose() == Purpose::Head && state.is_busy() {
-            // A part of the next request's head has arrived while a response is in progress. hyper reads the rest of
-            // this head only after the response, so the deadline is extended.
-            state.arm(Purpose::Head, clock::TICK * 10);
+        if !has_expired(state) {
             return Poll::Pending;
         }
         Poll::Ready(None)
@@ -287,32 +291,10 @@ where
         return (!stream.reset_at_close(true)).then_some(stream);
     }
     match ended {
-        None if state.purpose() == Purpose::Idle && !state.is_leaving() => {
-            // Between two requests hyper's buffer is empty or contains only empty lines, which can be dropped.
-            return connection.into_parts().map(|parts| parts.io.into_inner().into_stream());
-        }
-        None if state.purpose() == Purpose::Head => {
-            worker.refused(Reason::HeaderTimeout);
-            if let Some(parts) = connection.into_parts() {
-                let mut stream = parts.io.into_inner().into_stream();
-                // RFC 9110 §15.5.9 defines this response. If the socket's send buffer is full, the response is dropped
-                // after one `TICK`.
-                let response = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-                let _ = tokio::time::timeout(clock::TICK, stream.write_all(response)).await;
-                shut_down(&mut stream).await;
-            }
-        }
-        None if state.purpose() == Purpose::Idle => {
-            // The drain ends the connection. With TLS, the shutdown sends close_notify.
-            if let Some(parts) = connection.into_parts() {
-                let mut stream = parts.io.into_inner().into_stream();
-                shut_down(&mut stream).await;
-            }
-        }
-        // edgeshim sends no 408: the connection has ended, the response was already sent, or the client does not read.
-        Some(_) | None => {}
+        // Between two requests hyper's buffer is empty or contains only empty lines, which can be dropped.
+        None => expired(connection.into_parts()?.io.into_inner().into_stream(), state, worker).await,
+        Some(_) => None,
     }
-    None
 }
 
 /// Returns whether the codec (h2) has ended an HTTP/2 connection because the client sends too many frames of one kind,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 
+use super::plain_request::HeadLimits;
 use crate::clock::{self, Deadline};
 use crate::config::Settings;
 
@@ -14,7 +15,7 @@ use crate::config::Settings;
 /// HTTP/1.1, and for each stream on HTTP/2. On HTTP/1.1, the constant is also the largest number of upload bytes that
 /// hyper reads before edgeshim asks for them. If `server.max_header_bytes` is larger than this constant, HTTP/1.1
 /// connections use `server.max_header_bytes` instead.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -32,6 +33,9 @@ pub(super) struct Timeouts {
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     pub(super) http1: http1::Builder,
+    /// The limits of requests that are served without hyper. `None` means that hyper serves all requests, because
+    /// `origin.preserve_header_case` needs it.
+    pub(super) plain: Option<HeadLimits>,
     pub(super) http2: http2::Builder<StreamExecutor>,
     pub(super) timeouts: Timeouts,
     pub(super) proxy_protocol: bool,
@@ -59,7 +63,9 @@ impl Limits {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(BUFFER_BYTES)
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
-        Self { http1, http2, timeouts, proxy_protocol: server.proxy_protocol }
+        let plain = HeadLimits { bytes: limits.max_header_bytes, fields: limits.max_headers };
+        let plain = (!origin.preserve_header_case).then_some(plain);
+        Self { http1, plain, http2, timeouts, proxy_protocol: server.proxy_protocol }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Passes hyper's requests to the layers, and the layers' responses to hyper.
+//! Passes requests to the layers, and the layers' responses to the server: hyper, or `plain.rs`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, response};
+use http::{Request, Response, StatusCode, Version, request, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -49,8 +49,16 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
     type Future = ResponseFuture<E::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let body = Received::new(body, head.version);
+        self.begin(head, body)
+    }
+}
+
+impl<E: EdgeService> Requests<E> {
+    /// Passes a request to the layers.
+    pub(super) fn begin(&self, mut head: request::Parts, mut body: Received) -> ResponseFuture<E::Future> {
         let in_flight = self.state.begin_request();
-        let (mut head, body) = request.into_parts();
         if head.version == Version::HTTP_2 {
             values::trim(&mut head.headers);
         }
@@ -64,7 +72,6 @@ impl<E: EdgeService> hyper::service::Service<Request<Incoming>> for Requests<E> 
         }
         let client =
             ClientSupport { version: head.version, trailers: ctx.takes_trailers && head.version == Version::HTTP_11 };
-        let mut body = Received::new(body, head.version);
         // A client that waits for a 100 has not sent the body. Reading the body would send the 100.
         if !ctx.fields(&head.headers).has(&EXPECT) {
             body = body.discarded_by(discard);

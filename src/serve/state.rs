@@ -17,9 +17,9 @@ use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 /// that is already on its way can arrive.
 pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
-/// An HTTP/1.1 connection is parked after this time without a request. Parking frees hyper's state and buffers, about 9
-/// KiB, until the next bytes arrive. Parking saves much memory, because CDNs keep hundreds of connections open for the
-/// next peak of traffic.
+/// An HTTP/1.1 connection is parked after this time without a request. Parking frees the state of the server, about a
+/// KiB, and hyper's buffers of 8 KiB if hyper serves the connection, until the next bytes arrive. This saves much
+/// memory, because CDNs keep hundreds of connections open for the next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// While a completely received request is in flight, edgeshim reads only to notice that the client closes the
@@ -200,14 +200,14 @@ impl State {
         // If the trailers of the previous response could not be written, the next response must not get these trailers.
         self.trailers.clear();
         if self.purpose() == Purpose::Idle {
-            // This request is pipelined: hyper read it together with an earlier request. So `received` was not called
+            // This request is pipelined: it was read together with an earlier request. So `received` was not called
             // for this request and has not disarmed the deadline of the wait.
             self.disarm();
         }
         InFlight { state: Arc::clone(self) }
     }
 
-    /// Returns whether the head that hyper has just parsed can be read in one way only. On HTTP/2 the result is always
+    /// Returns whether the head that has just been parsed can be read in one way only. On HTTP/2 the result is always
     /// `true`.
     pub(super) fn is_unambiguous(&self) -> bool {
         match &mut *self.framing() {
@@ -286,7 +286,7 @@ impl State {
 
     /// Returns whether the next read can be postponed: a complete request is in flight, and less than [`POSTPONE_READ`]
     /// has passed since the first call. The first call arms the deadline. When the deadline has expired, or the request
-    /// has ended, the connection's task is woken, so that hyper reads again.
+    /// has ended, the connection's task is woken, so that it reads again.
     pub(super) fn postpones_read(&self) -> bool {
         match self.purpose() {
             Purpose::None if self.is_busy() && !self.is_h2() && self.phase() == Phase::Boundary => {
@@ -317,7 +317,7 @@ impl State {
         self.flooded.load(Ordering::Relaxed)
     }
 
-    /// Returns how long hyper keeps a connection that waits for a request. After this time, an HTTP/1.1 connection is
+    /// Returns how long a connection that waits for a request is kept. After this time, an HTTP/1.1 connection is
     /// parked or closed, and an HTTP/2 connection is closed.
     fn idle_limit(&self) -> Duration {
         if self.is_leaving() {
@@ -417,9 +417,15 @@ impl Drop for InFlight {
         let left = self.state.in_flight.load(Ordering::Relaxed).saturating_sub(1);
         self.state.in_flight.store(left, Ordering::Relaxed);
         if left == 0 {
-            if self.state.purpose() == Purpose::Read {
-                self.state.disarm();
-                self.state.deadline.wake();
+            match self.state.purpose() {
+                Purpose::Read => {
+                    self.state.disarm();
+                    self.state.deadline.wake();
+                }
+                // A part of the next head arrived during the response. The rest is read from now on, so the time for
+                // the head begins now.
+                Purpose::Head => self.state.await_head(),
+                _ => {}
             }
             self.state.arm_for_input();
         }

@@ -1,5 +1,5 @@
-//! The stream between a client's socket and hyper. All bytes in both directions pass through this stream. The stream
-//! adds what hyper lacks:
+//! The stream between a client's socket and the server, which is hyper or `plain.rs`. All bytes in both directions pass
+//! through this stream. The stream adds what hyper lacks:
 //!
 //! - Timeouts. hyper's timeout for heads would arm a timer for each head, and would also close connections that wait
 //!   for their next request. Here each connection has one coarse deadline for the head, for the wait between requests,
@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -55,14 +55,14 @@ pin_project! {
     pub(super) struct Watched<S> {
         #[pin]
         stream: S,
-        prefix: BytesMut,
+        prefix: Bytes,
         state: Arc<State>,
     }
 }
 
 impl<S> Watched<S> {
-    /// Wraps `stream`. `prefix` contains the bytes that have already been read from `stream`.
-    pub(super) fn new(stream: S, prefix: BytesMut, state: Arc<State>) -> Self {
+    /// Wraps `stream`. `prefix` contains the bytes that have already been read from `stream` and that `state` has seen.
+    pub(super) fn new(stream: S, prefix: Bytes, state: Arc<State>) -> Self {
         Self { stream, prefix, state }
     }
 
@@ -81,18 +81,19 @@ impl<S: Socket> AsyncRead for Watched<S> {
             this.prefix.advance(length);
             if this.prefix.is_empty() {
                 // Frees the buffer of the first read, because an idle connection does not need the buffer.
-                *this.prefix = BytesMut::new();
+                *this.prefix = Bytes::new();
             }
-        } else if !this.stream.is_registered() && this.state.postpones_read() {
+            return Poll::Ready(Ok(()));
+        }
+        if !this.stream.is_registered() && this.state.postpones_read() {
             return Poll::Pending;
-        } else {
-            match this.stream.poll_read(cx, buf) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    this.state.arm_for_input();
-                    return Poll::Pending;
-                }
+        }
+        match this.stream.poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                this.state.arm_for_input();
+                return Poll::Pending;
             }
         }
         Poll::Ready(this.state.received(buf.filled().get(before..).unwrap_or_default()))
@@ -205,7 +206,8 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         Self::after_write(this.state, cx, polled)
     }
 
-    /// hyper, or the tunnel of an upgraded connection (`origin/tunnel.rs`), calls this function after the last byte.
+    /// The server, or the tunnel of an upgraded connection (`origin/tunnel.rs`), calls this function after the last
+    /// byte.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         if this.state.is_open_ended() {
@@ -213,7 +215,7 @@ impl<S: Socket> AsyncWrite for Watched<S> {
             this.state.shut_down();
         }
         if S::CLOSE_SHUTS_DOWN && this.state.is_between_messages() {
-            // hyper drops the stream now.
+            // The stream is dropped now.
             return Poll::Ready(Ok(()));
         }
         let polled = this.stream.poll_shutdown(cx);

@@ -277,8 +277,12 @@ pub(crate) fn wants_upgrade<'a>(fields: impl Into<Fields<'a>>) -> Option<&'a Hea
 /// Returns whether the client accepts trailers (`TE: trailers`, RFC 9110 §10.1.4). The caller must call this function
 /// before [`strip_hop_by_hop`], which removes TE.
 pub(crate) fn wants_trailers<'a>(fields: impl Into<Fields<'a>>) -> bool {
-    let mut members = fields.into().lines(&TE).flat_map(|line| tokens::of_line(line.as_bytes()));
-    members.any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
+    fields.into().lines(&TE).any(|line| has_trailers(line.as_bytes()))
+}
+
+/// Returns whether a line of TE has the member `trailers`.
+pub(crate) fn has_trailers(line: &[u8]) -> bool {
+    tokens::of_line(line).any(|member| tokens::with_parameters(member).0.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Returns whether Transfer-Encoding is present and its value is not exactly one `chunked`. edgeshim does not decode
