@@ -65,6 +65,11 @@ fn wait_summary(shim: &Shim, mut done: impl FnMut(&Value) -> bool) -> Value {
     last
 }
 
+/// Returns whether a share differs from `wanted` by less than 0.01.
+fn is_about(share: &Value, wanted: f64) -> bool {
+    share.as_f64().is_some_and(|share| (share - wanted).abs() < 0.01)
+}
+
 fn pull(shim: &Shim, provider: &str, path: &str) {
     fetch(shim.addr, path, &[("X-CDN-Provider", provider)]);
 }
@@ -293,7 +298,8 @@ fn share_step_when_announced_then_marked_and_reported_times_equal_client_times()
     };
     let before = wait_summary(&shim, |summary| {
         round(0);
-        named(&summary["providers"], "fastly")["share"] == 0.5
+        // A sample can be taken in the middle of a round.
+        is_about(&named(&summary["providers"], "fastly")["share"], 0.5)
     });
     assert_eq!(before["convergence"], json!([]));
     let body = r#"{"text":"weights 50/50 to 90/10","share":{"Fastly":90,"akamai":10}}"#;
@@ -326,7 +332,7 @@ fn share_step_when_announced_then_marked_and_reported_times_equal_client_times()
     assert_eq!((&step["is_announced"], &step["text"]), (&json!(true), &json!("weights 50/50 to 90/10")));
     let names: Vec<_> = step["providers"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!((names, &step["providers"][1]["to"]), (vec![json!("akamai"), json!("fastly")], &json!(0.9)));
-    assert_eq!((&step["providers"][0]["from"], &step["providers"][0]["to"]), (&json!(0.5), &json!(0.1)));
+    assert!(is_about(&step["providers"][0]["from"], 0.5) && step["providers"][0]["to"] == 0.1, "{step}");
     for (key, wanted) in [("t50", half.unwrap()), ("t90", all.unwrap())] {
         for provider in 0..2 {
             let found = step["providers"][provider][key]["seconds"].as_f64().expect("a number of seconds");
