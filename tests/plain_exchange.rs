@@ -227,8 +227,8 @@ fn seen(shim: &Shim, origin: &Origin, method: &str, number: usize) -> Seen {
         status: response.status,
         reason: response.line.clone(),
         fields,
-        // The body is edgeshim's error page, which is the same for both clients of the origin.
-        body: if response.status > 500 { Vec::new() } else { response.body },
+        // The body is edgeshim's error page, which shows the time.
+        body: if response.status >= 500 { Vec::new() } else { response.body },
         is_chunked: matches!(response.framing, Some(Framing::Chunked)),
         complete: response.complete,
         faults: after.into_iter().zip(before).map(|((cause, after), (_, before))| (cause, after - before)).collect(),
