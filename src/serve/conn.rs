@@ -201,6 +201,7 @@ fn driven_plain<'a, S: Socket, E: EdgeService>(
     limits: &'a Limits,
     service: &'a Requests<E>,
 ) -> Pin<Box<impl Future<Output = Served<S>> + 'a>> {
+    // The future is created in the box, as in `driven_h1`.
     let place = Box::new_uninit();
     Box::into_pin(Box::write(place, begin_plain(stream, prefix, limits, service)))
 }

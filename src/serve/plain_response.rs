@@ -28,6 +28,7 @@ const MOST_PIECES: usize = 16;
 const MOST_WRITES: usize = 16;
 
 thread_local! {
+    /// The memory in which each head is written before it is copied to its own bytes.
     static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// The value of Date, and the second for which it is valid.
     static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };

@@ -17,9 +17,9 @@ use crate::wire::head_tracker::{HeadTracker, Phase, Verdict};
 /// that is already on its way can arrive.
 pub(super) const LEAVE_AFTER: Duration = clock::TICK.saturating_mul(5);
 
-/// An HTTP/1.1 connection is parked after this time without a request. Parking frees the state of the server, about a
-/// KiB, and hyper's buffers of 8 KiB if hyper serves the connection, until the next bytes arrive. This saves much
-/// memory, because CDNs keep hundreds of connections open for the next peak of traffic.
+/// An HTTP/1.1 connection is parked after this time without a request. Parking frees the state of the server, and also
+/// the buffers of hyper if hyper serves the connection, until the next bytes arrive. This saves much memory, because
+/// CDNs keep hundreds of connections open for the next peak of traffic.
 const PARK_AFTER: Duration = clock::TICK.saturating_mul(2);
 
 /// While a completely received request is in flight, edgeshim reads only to notice that the client closes the
@@ -411,7 +411,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.state.permit.drain().cut_request();
-        // While hyper serves this request, hyper also tries to read the next request. If nothing has arrived at that
+        // While a request is served, the server also tries to read the next request. If nothing has arrived at that
         // time, hyper does not try again when this request ends. So the stream does not arm the deadline, and the
         // deadline must be armed here.
         let left = self.state.in_flight.load(Ordering::Relaxed).saturating_sub(1);
