@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 
@@ -78,7 +78,7 @@ pub(super) async fn serve_tls<E: EdgeService>(
         None => worker.peers.peer(address, Scheme::Https),
         Some(certificate) => Arc::new(Peer::new(address, Scheme::Https).with_certificate(Arc::new(certificate))),
     };
-    serve_requests(stream, sniffed.prefix, sniffed.is_h2, Requests { worker, peer, state }).await;
+    serve_requests(&mut Some(stream), sniffed.prefix.freeze(), sniffed.is_h2, Requests { worker, peer, state }).await;
 }
 
 /// Counts the refusal of a connection whose first bytes do not arrive in time or are malformed.
@@ -92,28 +92,37 @@ fn refused_start<E: EdgeService>(error: &io::Error, worker: &Worker<E>) {
 
 /// Serves a connection without TLS until it ends. An idle connection keeps this future, so the future has few fields.
 pub(super) fn serve<E: EdgeService>(
-    mut stream: Lazy,
+    stream: Lazy,
     address: IpAddr,
     worker: Arc<Worker<E>>,
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> {
     let state = Arc::new(State::new(worker.limits(), permit));
+    let mut place = Some(stream);
     async move {
-        let Sniffed { prefix, is_h2, source } = match sniff(&mut stream, &state, state.limits.proxy_protocol).await {
+        let Some(stream) = &mut place else { return };
+        let Sniffed { prefix, is_h2, source } = match sniff(stream, &state, state.limits.proxy_protocol).await {
             Ok(sniffed) => sniffed,
             Err(error) => return refused_start(&error, &worker),
         };
         let peer = worker.peers.peer(source.unwrap_or(address), Scheme::Http);
-        serve_requests(stream, prefix, is_h2, Requests { worker, peer, state }).await;
+        serve_requests(&mut place, prefix.freeze(), is_h2, Requests { worker, peer, state }).await;
     }
 }
 
-/// Serves the requests of a connection whose protocol is known. `prefix` has the bytes that were already read.
+/// Serves the requests of a connection whose protocol is known. `prefix` has the bytes that were already read. The
+/// stream is taken from `place`, and is in `place` while the connection is parked. If the stream were an argument, the
+/// future of the caller, which an idle connection keeps, would have room for a second stream.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
-fn serve_requests<S, E>(mut stream: S, prefix: BytesMut, is_h2: bool, service: Requests<E>) -> impl Future<Output = ()>
+fn serve_requests<S, E>(
+    place: &mut Option<S>,
+    mut prefix: Bytes,
+    is_h2: bool,
+    service: Requests<E>,
+) -> impl Future<Output = ()>
 where
     S: Socket,
     E: EdgeService,
@@ -124,8 +133,8 @@ where
         }
         // After a flood, the next bytes lead to an error.
         let _ = service.state.received(&prefix);
-        let mut prefix = prefix.freeze();
         if is_h2 {
+            let Some(stream) = place.take() else { return };
             let (stream, batch) = batched(Watched::new(stream, prefix, Arc::clone(&service.state)));
             let limits = Arc::clone(&service.state.limits);
             let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service.clone()));
@@ -135,25 +144,30 @@ where
         // When a parked connection gets bytes again, it gets the limits of the configuration that is active then.
         let mut later = None;
         loop {
-            let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
+            let Some(stream) = place.take() else { return };
             // The boxes keep the task small. So the task is cheap to move before it runs, and a parked connection needs
             // little memory.
-            stream = match driven_plain(stream, std::mem::take(&mut prefix), limits, &service).await {
-                Served::Parked(parked) => parked,
-                Served::Odd(odd, received) => match driven_h1(odd, received, limits, &service).await {
-                    Some(parked) => parked,
-                    None => return,
-                },
-                Served::Ended => return,
+            *place = {
+                let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
+                let hyper = match driven_plain(stream, std::mem::take(&mut prefix), limits, &service).await {
+                    Served::Parked(parked) => Err(parked),
+                    Served::Odd(odd, received) => Ok(driven_h1(odd, received, limits, &service)),
+                    Served::Ended => return,
+                };
+                match hyper {
+                    Ok(connection) => connection.await,
+                    Err(parked) => Some(parked),
+                }
             };
+            let Some(stream) = place else { return };
             if service.state.is_open_ended() {
-                Box::pin(wait_for_peer(&mut stream, &service.state)).await;
+                Box::pin(wait_for_peer(stream, &service.state)).await;
                 return;
             }
             service.state.arm(Purpose::Idle, service.state.idle_left());
-            if !has_input(&mut stream, &service.state).await {
+            if !has_input(stream, &service.state).await {
                 // With TLS, the shutdown sends close_notify.
-                shut_down(&mut stream).await;
+                shut_down(stream).await;
                 return;
             }
             service.state.disarm();

@@ -109,7 +109,7 @@ impl State {
     pub(super) fn begin_h2(&self) {
         let tracker = FrameTracker::new();
         self.set_phase(tracker.phase());
-        *self.framing() = Framing::Frames(tracker);
+        *self.framing() = Framing::Frames(Box::new(tracker));
         self.is_h2.store(true, Ordering::Relaxed);
         self.disarm();
     }
@@ -369,7 +369,8 @@ impl State {
 #[derive(Debug)]
 enum Framing {
     Heads(HeadTracker),
-    Frames(FrameTracker),
+    // The box keeps the state small, because most idle connections use HTTP/1.1.
+    Frames(Box<FrameTracker>),
 }
 
 impl Framing {
