@@ -1132,12 +1132,20 @@ fn program_when_killed_after_the_time_limit_then_child_processes_are_killed_too(
 
 #[test]
 fn program_when_child_process_keeps_the_output_open_then_answer_is_used() {
-    let desk = Desk::new(&(program_service("./weights", "x") + &target("html", "\"ours\"", "\"www.example.com\"")));
+    // The output is read for one second after the end of the program. This second is not a part of the time limit.
+    let service = program_service("./weights", "x").replace("\"5s\"", "\"1s\"");
+    let desk = Desk::new(&(service + &target("html", "\"ours\"", "\"www.example.com\"")));
     desk.program("sleep 600 & echo $! > child; echo '{\"nodes\":{\"www.example.com\":null}}'");
-    let error = desk.fails(1, &["-t", "html", "--show"], &["www.example.com at ours has no record"]);
-    let id = std::fs::read_to_string(desk.dir.join("child")).expect("the number of the process");
-    Command::new("kill").arg(id.trim()).status().expect("kill starts");
-    assert!(!error.contains("did not end"), "{error}");
+    // On a busy machine, the program itself can need a second.
+    let is_used = (0..5).any(|_| {
+        let ended = desk.run(&["-t", "html", "--show"]);
+        let id = std::fs::read_to_string(desk.dir.join("child")).expect("the number of the process");
+        // After the time limit, the child process does not run any more.
+        let _ = Command::new("kill").arg(id.trim()).stderr(Stdio::null()).status().expect("kill starts");
+        assert_eq!(ended.code, 1, "{ended:?}");
+        ended.err.contains("www.example.com at ours has no record")
+    });
+    assert!(is_used, "the answer is not used");
 }
 
 #[test]

@@ -132,9 +132,10 @@ pub(crate) fn start(
                 served = serve => if let Err(error) = served {
                     tracing::error!(%error, "the admin listener has failed");
                 },
-                // The connections and the upkeep continue.
-                () = until.notified() => std::future::pending().await,
+                () = until.notified() => {}
             }
+            // The connections and the upkeep continue.
+            std::future::pending::<()>().await;
         });
     })?;
     let admin = Admin { address, board, socket, handed_over };

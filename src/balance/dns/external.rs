@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::{Wanted, Write};
@@ -101,9 +102,9 @@ impl External {
             };
             let ended = Notify::new();
             let end = async {
-                let status = group.wait().await;
+                let status = timeout(self.limit, group.wait()).await?;
                 ended.notify_one();
-                status
+                Ok(status)
             };
             let streams = async {
                 let late = async {
@@ -114,10 +115,11 @@ impl External {
                     _ = async { tokio::join!(write, fill(stdout, &mut output), fill(stderr, &mut errors)) } => {}
                     () = late => {}
                 }
+                Ok(())
             };
-            tokio::join!(end, streams).0
+            tokio::try_join!(end, streams)
         };
-        let status = timeout(self.limit, exchange).await.map_err(|_| {
+        let (status, ()) = exchange.await.map_err(|_: Elapsed| {
             let limit = self.limit.as_millis();
             format!("{name}: {} did not end within {limit} ms, and was killed", quote(program))
         })?;
