@@ -70,7 +70,7 @@ pub mod internals {
     pub use crate::origin::Resolver;
     pub use crate::origin::{Answer, Script};
     pub use crate::runtime::{Lasting, Runtime, Slot};
-    pub use crate::serve::{Cut, Drain, Server};
+    pub use crate::serve::{Cut, Drain, Server, plain_head_bytes};
     pub use crate::wire::cache_control::CacheControl;
     pub use crate::wire::cache_fields::edge_control;
     pub use crate::wire::quality::{Coding, gzip_acceptance};

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 pub use drain::{Cut, Drain};
 pub(crate) use listen::Bound;
+pub use plain_request::plain_head_bytes;
 
 use self::listen::Listener;
 use self::permit::{ListenerState, Permits};

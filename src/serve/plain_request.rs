@@ -108,3 +108,14 @@ pub(super) fn parse(received: &Bytes, limits: HeadLimits) -> Parsed {
     *request.headers_mut() = headers;
     Parsed::Plain(PlainRequest { head: request.into_parts().0, bytes, closes })
 }
+
+/// Returns the size of the request head at the start of `bytes` if the request is plain. For fuzz targets.
+pub fn plain_head_bytes(bytes: &[u8]) -> Option<usize> {
+    match parse(&Bytes::copy_from_slice(bytes), HeadLimits { bytes: 64 * 1024, fields: MOST_FIELDS }) {
+        Parsed::Plain(request) => {
+            recycle(request.head.headers);
+            Some(request.bytes)
+        }
+        Parsed::Partial | Parsed::Odd => None,
+    }
+}
