@@ -3,6 +3,8 @@
 This file is not executable, so that tests/run does not run it as a test.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -434,20 +436,31 @@ def prometheus_value(port, query):
     return float(result[0]["value"][1]) if len(result) == 1 else None
 
 
+@contextlib.contextmanager
+def install_lock(folder):
+    """Lets one script at a time install packages. `folder` is cargo's target folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "install.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def npm_packages(folder, packages):
     """Installs npm packages of the form NAME@VERSION into a folder below cargo's target folder, if they are missing. Returns the folder."""
-    folder = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target") / folder
+    target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
+    folder = target / folder
     wanted = dict(package.rsplit("@", 1) for package in packages)
 
     def there(name):
         file = folder / "node_modules" / name / "package.json"
         return file.exists() and json.loads(file.read_text())["version"] == wanted[name]
 
-    if not all(map(there, wanted)):
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        expect(done.returncode == 0, f"npm cannot install the packages: {done.stderr}")
+    with install_lock(target):
+        if not all(map(there, wanted)):
+            folder.mkdir(parents=True, exist_ok=True)
+            command = [program("npm"), "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            expect(done.returncode == 0, f"npm cannot install the packages: {done.stderr}")
     return folder
 
 
@@ -460,13 +473,14 @@ def python_package(name, version):
     """Installs a package into cargo's target folder, not into the system's Python, and lets this script import the package."""
     target = REPOSITORY / os.environ.get("CARGO_TARGET_DIR", "target")
     folder = target.resolve() / "checks" / f"{name}-{version}"
-    if not folder.exists():
-        # The folder gets its final name when the installation is complete, so that an interrupted installation is not used.
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, "--target", str(partial), f"{name}=={version}"], check=False)
-        expect(done.returncode == 0, f"pip cannot install {name} {version}")
-        partial.rename(folder)
+    with install_lock(target):
+        if not folder.exists():
+            # The folder gets its final name when the installation is complete, so that an interrupted installation is not used.
+            partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            done = subprocess.run([*pip, "--target", str(partial), f"{name}=={version}"], check=False)
+            expect(done.returncode == 0, f"pip cannot install {name} {version}")
+            partial.rename(folder)
     sys.path.insert(0, str(folder))
 
 
