@@ -98,27 +98,27 @@ pub(super) fn serve<E: EdgeService>(
     permit: ConnectionPermit,
 ) -> impl Future<Output = ()> {
     let state = Arc::new(State::new(worker.limits(), permit));
-    let mut place = Some(stream);
+    let mut parked = Some(stream);
     async move {
-        let Some(stream) = &mut place else { return };
+        let Some(stream) = &mut parked else { return };
         let Sniffed { prefix, is_h2, source } = match sniff(stream, &state, state.limits.proxy_protocol).await {
             Ok(sniffed) => sniffed,
             Err(error) => return refused_start(&error, &worker),
         };
         let peer = worker.peers.peer(source.unwrap_or(address), Scheme::Http);
-        serve_requests(&mut place, prefix.freeze(), is_h2, Requests { worker, peer, state }).await;
+        serve_requests(&mut parked, prefix.freeze(), is_h2, Requests { worker, peer, state }).await;
     }
 }
 
-/// Serves the requests of a connection whose protocol is known. `prefix` has the bytes that were already read. The
-/// stream is taken from `place`, and is in `place` while the connection is parked. If the stream were an argument, the
-/// future of the caller, which an idle connection keeps, would have room for a second stream.
+/// Serves the requests of a connection whose protocol is known. `prefix` has the bytes that were already read. At the
+/// call and while the connection is parked, the stream is in `parked`. If the stream were an argument, the future of
+/// the caller, which an idle connection keeps, would have room for a second stream.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async function would store each argument twice, and an idle connection keeps this future"
 )]
 fn serve_requests<S, E>(
-    place: &mut Option<S>,
+    parked: &mut Option<S>,
     mut prefix: Bytes,
     is_h2: bool,
     service: Requests<E>,
@@ -134,7 +134,7 @@ where
         // After a flood, the next bytes lead to an error.
         let _ = service.state.received(&prefix);
         if is_h2 {
-            let Some(stream) = place.take() else { return };
+            let Some(stream) = parked.take() else { return };
             let (stream, batch) = batched(Watched::new(stream, prefix, Arc::clone(&service.state)));
             let limits = Arc::clone(&service.state.limits);
             let connection = limits.http2.serve_connection(TokioIo::new(stream), Streams(service.clone()));
@@ -144,22 +144,23 @@ where
         // When a parked connection gets bytes again, it gets the limits of the configuration that is active then.
         let mut later = None;
         loop {
-            let Some(stream) = place.take() else { return };
+            let Some(stream) = parked.take() else { return };
             // The boxes keep the task small. So the task is cheap to move before it runs, and a parked connection needs
             // little memory.
-            *place = {
+            *parked = {
                 let limits: &Limits = later.as_deref().unwrap_or(&service.state.limits);
+                // No arm of this match waits. If one waited, the future would keep the result of the plain server.
                 let hyper = match driven_plain(stream, std::mem::take(&mut prefix), limits, &service).await {
-                    Served::Parked(parked) => Err(parked),
+                    Served::Parked(stream) => Err(stream),
                     Served::Odd(odd, received) => Ok(driven_h1(odd, received, limits, &service)),
                     Served::Ended => return,
                 };
                 match hyper {
                     Ok(connection) => connection.await,
-                    Err(parked) => Some(parked),
+                    Err(stream) => Some(stream),
                 }
             };
-            let Some(stream) = place else { return };
+            let Some(stream) = parked else { return };
             if service.state.is_open_ended() {
                 Box::pin(wait_for_peer(stream, &service.state)).await;
                 return;
@@ -375,4 +376,28 @@ async fn drive_h2<S, E>(
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin;
+    use crate::runtime::Runtime;
+
+    /// Returns the size of the future that [`serve`] returns with the layers of `stack`.
+    fn task_bytes<E: EdgeService>(
+        _: impl Fn(&Runtime, Option<&Arc<origin::Client>>) -> (E, Arc<origin::Client>),
+    ) -> usize {
+        fn result_bytes<A, B, C, D, R>(_: impl Fn(A, B, C, D) -> R) -> usize {
+            size_of::<R>()
+        }
+        result_bytes(serve::<E>)
+    }
+
+    #[test]
+    fn task_of_a_connection_when_measured_then_leaves_room_for_the_header_of_the_runtime() {
+        // tokio adds about 100 bytes to a task, and rounds the size up to a multiple of 128.
+        let bytes = task_bytes(Runtime::stack);
+        assert!(bytes <= 272, "an idle connection keeps a future of {bytes} bytes");
+    }
 }

@@ -369,7 +369,8 @@ impl State {
 #[derive(Debug)]
 enum Framing {
     Heads(HeadTracker),
-    // The box keeps the state small, because most idle connections use HTTP/1.1.
+    // An enum is as large as its largest variant, and most idle connections use HTTP/1.1. So the tracker of HTTP/2 is
+    // in a box.
     Frames(Box<FrameTracker>),
 }
 
