@@ -698,16 +698,20 @@ fn body_timeout_when_upload_is_slow_but_progresses_then_upload_completes() {
 
 #[test]
 fn body_timeout_when_client_stops_reading_then_connections_are_closed() {
-    let origin = Origin::start(origin::endless(&[b'x'; 16 << 10]));
-    let shim = start_hasty(&origin, "body_timeout = \"1s\"");
-    let mut client = Raw::connect(shim.addr).patient(LONG);
-    client.send(get("/endless"));
-    assert_eq!(client.response_head().expect("a head").status, 200);
-    assert!(wait_until(LONG, || origin.open_connections() == 0), "the connection to the origin is still open");
-    shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
-    assert!(once(pulls(&shim.metrics(), "499")));
-    client.read_to_end();
-    assert!(client.closed());
+    // The body without a length is copied. The body with a length moves through a pipe.
+    let endless = Origin::start(origin::endless(&[b'x'; 16 << 10]));
+    let large = Origin::start(origin::fixed(200, &[], vec![b'x'; 32 << 20]));
+    for origin in [endless, large] {
+        let shim = start_hasty(&origin, "body_timeout = \"1s\"");
+        let mut client = Raw::connect(shim.addr).patient(LONG);
+        client.send(get("/"));
+        assert_eq!(client.response_head().expect("a head").status, 200);
+        assert!(wait_until(LONG, || origin.open_connections() == 0), "the connection to the origin is still open");
+        shim.wait_metrics(|metrics| metrics.value("edgeshim_connections", &[]).abs() < f64::EPSILON);
+        assert!(once(pulls(&shim.metrics(), "499")));
+        client.read_to_end();
+        assert!(client.closed());
+    }
 }
 
 #[test]

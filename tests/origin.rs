@@ -382,6 +382,58 @@ fn download_when_client_does_not_read_then_shim_stops_reading_from_the_origin() 
     drop(response);
 }
 
+/// Returns the number of pipe ends that the shim has open.
+fn pipe_ends(shim: &Shim) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", shim.pid)).expect("the shim's files");
+    files
+        .filter(|file| {
+            let target = file.as_ref().ok().and_then(|file| std::fs::read_link(file.path()).ok());
+            target.is_some_and(|target| target.to_string_lossy().starts_with("pipe:"))
+        })
+        .count()
+}
+
+#[test]
+fn large_download_when_clients_are_slow_then_moves_through_pipes_and_is_unchanged() {
+    const CLIENTS: usize = 3;
+    let body: Vec<u8> = (0..8_u32 << 20).flat_map(u32::to_be_bytes).collect();
+    let length = body.len();
+    let origin = Origin::start(origin::fixed(200, &[("Content-Type", "video/mp4")], &body[..]));
+    let shim = Shim::start(one_worker(&origin));
+    let before = pipe_ends(&shim);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Raw::connect(shim.addr)).collect();
+    for client in &mut clients {
+        client.send(get("/"));
+        assert_eq!(
+            client.response_head().expect("a head").field("content-length"),
+            Some(length.to_string()).as_deref()
+        );
+    }
+    // The buffers of the sockets are smaller than the body, so each response soon has a pipe with bytes.
+    assert!(wait_until(PATIENCE, || pipe_ends(&shim) == before + 2 * CLIENTS), "the responses do not use pipes");
+    // One client leaves. The pull is counted with the bytes until then, and no other client gets them.
+    drop(clients.pop());
+    for client in &mut clients {
+        let mut read = 0;
+        while read < length {
+            let piece = client.some("more of the body");
+            assert!(body[read..].starts_with(&piece), "the bytes from {read} on differ");
+            read += piece.len();
+        }
+        client.send(get("/"));
+        let again = client.response().expect("a second response");
+        assert!(again.complete && again.body == body, "the second response differs");
+    }
+    let metrics = shim.wait_metrics(|now| now.sum("edgeshim_in_flight", &[]) < 0.5);
+    let pulled = metrics.count("edgeshim_pull_bytes_total", &[]);
+    let responses = 2 * clients.len() as u64;
+    let length = length as u64;
+    assert!((responses * length..(responses + 1) * length).contains(&pulled), "{pulled} bytes were counted");
+    assert_eq!(metrics.count("edgeshim_origin_bytes_total", &[]), pulled);
+    assert!(pipe_ends(&shim) <= before + 8, "pipes stay open: {}", pipe_ends(&shim) - before);
+    assert_eq!(origin.problems(), Vec::<String>::new());
+}
+
 #[test]
 fn upload_when_origin_does_not_read_then_shim_stops_reading_from_the_client() {
     const LENGTH: u64 = 64 << 20;

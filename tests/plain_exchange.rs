@@ -152,6 +152,9 @@ fn framing() -> Vec<Case> {
         in_pieces("head of 15 KiB in pieces", large(15), 700),
         in_pieces("head of 80 KiB in pieces", large(80), 700),
         in_pieces("body of 300 KB", of_length("300000") + &"x".repeat(299_995), 50_000),
+        in_pieces("body of 300 KB in small pieces", of_length("300000") + &"x".repeat(299_995), 1000),
+        case("body of 300 KB and close", of_length("300000\r\nConnection: close") + &"x".repeat(299_995)),
+        case("bytes after a body of 300 KB", of_length("300000") + &"x".repeat(299_995) + &with("")),
     ]);
     cases
 }
@@ -165,6 +168,7 @@ fn ends() -> Vec<Case> {
             cut("part of a head", "HTTP/1.1 200 OK\r\nContent-Len", after),
             cut("head without a body", of_length("9").replace("hello", ""), after),
             cut("part of a body", of_length("9"), after),
+            cut("part of a body of 300 KB", of_length("300000") + &"x".repeat(200_000), after),
             cut("part of a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", after),
         ]);
     }

@@ -35,7 +35,7 @@ use crate::ids::{ClassId, ProviderId, PullKind, Reason};
 use crate::keys::urls::HOST as HOST_NAME;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::Ledger;
-use crate::origin::MessageLimits;
+use crate::origin::{MessageLimits, Pipe};
 use crate::wire::forwarded::client_from_xff;
 use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops::{self, PSEUDONYM};
@@ -412,6 +412,10 @@ impl<B: EdgeBody> Body for ObserveBody<B> {
 impl<B: EdgeBody> EdgeBody for ObserveBody<B> {
     fn tally(&self) -> Tally {
         self.inner.as_ref().map_or_else(Tally::default, EdgeBody::tally)
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_splice(cx, pipe))
     }
 }
 

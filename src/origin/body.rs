@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::client::Client;
 use super::connection::{Connection, Link};
 use super::forward::clean_trailers;
+use super::pipe::Pipe;
 use crate::clock;
 use crate::fault::{Cause, Fault, cause_in};
 use crate::wire::received::Received;
@@ -170,7 +171,43 @@ impl OriginBody {
         }
     }
 
-    fn broken(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    /// Returns whether the origin has sent nothing for too long. Otherwise the task is woken when this can be so.
+    fn is_stalled(&mut self, cx: &Context<'_>) -> bool {
+        if !self.deadline.is_armed() {
+            self.deadline.arm(self.client.settings.upstream.limits.body_timeout);
+        } else if self.deadline.is_due() {
+            return true;
+        }
+        self.deadline.watch(cx);
+        false
+    }
+
+    /// Moves body bytes to `pipe` ([`EdgeBody::poll_splice`](crate::edge::request::EdgeBody::poll_splice)).
+    pub(crate) fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let (First::Nothing, Source::Plain { left }, Some(connection)) =
+            (&self.first, &mut self.source, self.connection.as_deref_mut())
+        else {
+            return Poll::Ready(None);
+        };
+        let Link::Plain(plain) = &connection.link else { return Poll::Ready(None) };
+        match plain.poll_splice(cx, *left, pipe) {
+            Poll::Ready(Ok(Some(moved))) => {
+                self.deadline.disarm();
+                *left -= moved as u64;
+                self.bytes += moved as u64;
+                if *left == 0 {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(moved)))
+            }
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Err(error)) => self.broken(Fault::from_error(Cause::Cut, error)),
+            Poll::Pending if self.is_stalled(cx) => self.broken(Fault::new(Cause::Stalled)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn broken<T>(&mut self, fault: Fault) -> Poll<Option<Result<T, Fault>>> {
         self.connection = None;
         self.fault = Some(fault.cause());
         self.client.count(&fault);
@@ -206,15 +243,8 @@ impl Body for OriginBody {
                 self.release();
                 Poll::Ready(None)
             }
-            Poll::Pending => {
-                if !self.deadline.is_armed() {
-                    self.deadline.arm(self.client.settings.upstream.limits.body_timeout);
-                } else if self.deadline.is_due() {
-                    return self.broken(Fault::new(Cause::Stalled));
-                }
-                self.deadline.watch(cx);
-                Poll::Pending
-            }
+            Poll::Pending if self.is_stalled(cx) => self.broken(Fault::new(Cause::Stalled)),
+            Poll::Pending => Poll::Pending,
         }
     }
 

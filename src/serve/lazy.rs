@@ -9,15 +9,16 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::watched::Socket;
+use super::watched::{PipeWrite, Socket};
+use crate::origin::Pipe;
 
 /// The size of the buffer for the first read, in bytes. Most request heads fit into this buffer.
 pub(super) const FIRST_READ: usize = 2048;
@@ -210,6 +211,29 @@ impl AsyncWrite for Lazy {
             Stage::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stage::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stage::Failed => failed(),
+        }
+    }
+}
+
+impl PipeWrite for Lazy {
+    fn takes_pipes(&self) -> bool {
+        matches!(self.stage, Stage::NewTcp(_) | Stage::Tcp(_))
+    }
+
+    fn poll_write_pipe(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        if let Stage::NewTcp(socket) = &self.stage {
+            match pipe.write_to(socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.register()?,
+                written => return Poll::Ready(written),
+            }
+        }
+        let Stage::Tcp(stream) = &self.stage else { return failed() };
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, || pipe.write_to(stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
         }
     }
 }

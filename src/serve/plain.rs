@@ -224,7 +224,9 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+    use crate::edge::request::{EdgeBody, Tally};
     use crate::fault::{Cause, Fault};
+    use crate::serve::watched::PipeWrite;
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
     /// The number of mutated requests, and of responses.
@@ -365,6 +367,14 @@ mod tests {
         fails: bool,
         has_trailers: bool,
     }
+
+    impl EdgeBody for Frames {
+        fn tally(&self) -> Tally {
+            Tally::default()
+        }
+    }
+
+    impl PipeWrite for Vec<u8> {}
 
     impl Body for Frames {
         type Data = Bytes;

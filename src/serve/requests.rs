@@ -16,9 +16,9 @@ use super::discard::discard;
 use super::state::{InFlight, State};
 use super::worker::Worker;
 use crate::edge::pipeline::StackBody;
-use crate::edge::request::{Ctx, EdgeRequest, EdgeResponse};
+use crate::edge::request::{Ctx, EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::fault::Fault;
-use crate::origin::Hold;
+use crate::origin::{Hold, Pipe};
 use crate::runtime::EdgeService;
 use crate::wire::forwarded::Peer;
 use crate::wire::names::{EXPECT, UPGRADE};
@@ -167,6 +167,15 @@ enum End {
     Fault(Option<Fault>),
 }
 
+impl End {
+    /// When a body fails, hyper drops all bytes that are not written yet, even the head. So the fault is reported only
+    /// at the next poll. Before that poll, hyper can write these bytes.
+    fn fault(fault: Fault, cx: &Context<'_>) -> Self {
+        cx.waker().wake_by_ref();
+        Self::Fault(Some(fault))
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Fault;
@@ -199,10 +208,7 @@ impl Body for ResponseBody {
                 state.trailers.poll().map(|()| None)
             }
             Some(Err(fault)) => {
-                // When a body fails, hyper drops all bytes that are not written yet, even the head. So the fault is
-                // reported only at the next poll. Before that poll, hyper can write these bytes.
-                *this.end = Some(Box::new(End::Fault(Some(fault))));
-                cx.waker().wake_by_ref();
+                *this.end = Some(Box::new(End::fault(fault, cx)));
                 Poll::Pending
             }
             frame => Poll::Ready(frame),
@@ -215,5 +221,25 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl EdgeBody for ResponseBody {
+    fn tally(&self) -> Tally {
+        self.inner.tally()
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let this = self.project();
+        if this.end.is_some() {
+            return Poll::Ready(None);
+        }
+        match ready!(this.inner.poll_splice(cx, pipe)) {
+            Some(Err(fault)) => {
+                *this.end = Some(Box::new(End::fault(fault, cx)));
+                Poll::Pending
+            }
+            moved => Poll::Ready(moved),
+        }
     }
 }

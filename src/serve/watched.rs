@@ -25,9 +25,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::state::{Purpose, State};
 use super::trailers::LAST_CHUNK;
+use crate::origin::Pipe;
+
+/// A stream to which bytes can possibly be written from a pipe.
+pub(super) trait PipeWrite: AsyncWrite + Unpin {
+    /// Returns whether [`PipeWrite::poll_write_pipe`] can be called.
+    fn takes_pipes(&self) -> bool {
+        false
+    }
+
+    /// Writes bytes from `pipe`, which is not empty. Returns their number.
+    fn poll_write_pipe(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let _ = (cx, pipe);
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
 
 /// A socket that can wait for input without a read buffer.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub(super) trait Socket: AsyncRead + PipeWrite + Send + 'static {
     /// Whether the stream needs no shutdown before the socket is closed, because closing the socket has the same
     /// effect.
     const CLOSE_SHUTS_DOWN: bool = false;
@@ -220,5 +235,18 @@ impl<S: Socket> AsyncWrite for Watched<S> {
         }
         let polled = this.stream.poll_shutdown(cx);
         Self::after_write(this.state, cx, polled)
+    }
+}
+
+impl<S: Socket> PipeWrite for Watched<S> {
+    fn takes_pipes(&self) -> bool {
+        self.stream.takes_pipes()
+    }
+
+    fn poll_write_pipe(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        self.before_write();
+        let this = self.project();
+        let polled = this.stream.poll_write_pipe(cx, pipe);
+        Self::wrote(this.state, cx, polled)
     }
 }

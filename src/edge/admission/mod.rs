@@ -38,7 +38,7 @@ use super::request::class::Classes;
 use super::request::{EdgeBody, EdgeRequest, EdgeResponse, Tally};
 use crate::clock::Deadline;
 use crate::fault::Fault;
-use crate::origin::{MessageLimits, Reserved, gather};
+use crate::origin::{MessageLimits, Pipe, Reserved, gather};
 use crate::wire::received::Received;
 
 /// What the layer needs in addition to the classes.
@@ -270,6 +270,15 @@ impl<B: EdgeBody> EdgeBody for AdmissionBody<B> {
 
     fn drain(&mut self) -> bool {
         self.inner.drain()
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let mut this = self.project();
+        let moved = ready!(this.inner.as_mut().poll_splice(cx, pipe));
+        if matches!(moved, Some(Err(_))) || this.inner.is_end_stream() {
+            *this.ticket = None;
+        }
+        Poll::Ready(moved)
     }
 }
 

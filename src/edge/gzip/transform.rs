@@ -20,6 +20,7 @@ use crate::clock::{self, Deadline};
 use crate::edge::request::{EdgeBody, Tally};
 use crate::fault::Fault;
 use crate::ids::ClassId;
+use crate::origin::Pipe;
 
 /// The number of input bytes that are compressed in one turn at level 4, before other tasks run. The work takes about
 /// 1.3 ms. A usual page is shorter than 128 KiB, so the page is compressed in one turn. Then the compressor's state of
@@ -419,5 +420,10 @@ impl<B: EdgeBody> EdgeBody for GzipBody<B> {
 
     fn drain(&mut self) -> bool {
         self.inner.drain()
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let this = self.project();
+        if this.work.is_some() { Poll::Ready(None) } else { this.inner.poll_splice(cx, pipe) }
     }
 }

@@ -28,7 +28,7 @@ use crate::cdn::known::{self, Known};
 use crate::fault::{Begun, Fault};
 use crate::ids::ProviderId;
 use crate::metrics::{Ledger, describe};
-use crate::origin::{Client, OriginBody, OriginResponse, forward};
+use crate::origin::{Client, OriginBody, OriginResponse, Pipe, forward};
 use crate::wire::added_fields::AddedFields;
 use crate::wire::names::{CONTENT_LENGTH, SERVER_TIMING};
 use crate::wire::received::Received;
@@ -160,6 +160,10 @@ impl EdgeBody for OriginBody {
 
     fn drain(&mut self) -> bool {
         OriginBody::drain(self)
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        OriginBody::poll_splice(self.get_mut(), cx, pipe)
     }
 }
 

@@ -53,6 +53,7 @@ use crate::intake::posted::Posted;
 use crate::intake::rum::{self, RumReason};
 use crate::intake::signed_path::Signed;
 use crate::metrics::{LazyCounters, Ledger, Table, describe};
+use crate::origin::Pipe;
 use crate::wire::names::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use crate::wire::values::content_length;
 
@@ -447,6 +448,13 @@ impl<B: EdgeBody> EdgeBody for LocalBody<B> {
         match self {
             Self::Inner { inner } => inner.tally(),
             Self::Text { .. } => Tally::default(),
+        }
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        match self.project() {
+            ProjectedBody::Inner { inner } => inner.poll_splice(cx, pipe),
+            ProjectedBody::Text { .. } => Poll::Ready(None),
         }
     }
 }

@@ -41,7 +41,7 @@ use crate::cdn::grant::Grant;
 use crate::fault::{Cause, Fault};
 use crate::ids::{ContentCoding, ProviderId, PullKind, PullReason, Reason};
 use crate::metrics::Ledger;
-use crate::origin::Tunnel;
+use crate::origin::{Pipe, Tunnel};
 use crate::wire::head_fields::Fields;
 use crate::wire::names::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 
@@ -436,6 +436,20 @@ impl<B: EdgeBody> Body for PullsBody<B> {
 impl<B: EdgeBody> EdgeBody for PullsBody<B> {
     fn tally(&self) -> Tally {
         self.pull.as_ref().map_or_else(Tally::default, |pull| pull.tally)
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let moved = ready!(inner.as_mut().poll_splice(cx, pipe));
+        if let Some(pull) = this.pull {
+            pull.tally = inner.tally();
+            if let Some(Ok(bytes)) = &moved {
+                pull.sent += *bytes as u64;
+                pull.whole = inner.is_end_stream();
+            }
+        }
+        Poll::Ready(moved)
     }
 }
 

@@ -9,7 +9,9 @@ pub(crate) mod inspect;
 pub(crate) mod objects;
 pub(crate) mod top;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use crate::cdn::preset::Pop;
 use crate::cdn::proof::{Evidence, Proof};
 use crate::fault::{Cause, Fault};
 use crate::ids::{ClassId, LocaleId, ProviderId, PullKind, Reason};
+use crate::origin::Pipe;
 use crate::wire::forwarded::{Peer, Trail};
 use crate::wire::head_fields::{Fields, Names};
 use crate::wire::hops;
@@ -259,5 +262,13 @@ pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
     /// the task of the connection has run. Then the layer can call the function again.
     fn drain(&mut self) -> bool {
         true
+    }
+
+    /// Moves the next bytes of the body from the origin's socket to `pipe`, which is empty. Returns the number of
+    /// bytes, which is not 0. Returns `Ready(None)` if the next frame must be read with `poll_frame`, for example
+    /// because a layer has to read the bytes.
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        let _ = (cx, pipe);
+        Poll::Ready(None)
     }
 }

@@ -36,6 +36,7 @@ use crate::fault::Fault;
 use crate::keys::quantities::WHOLE_SECONDS;
 use crate::keys::{Keys, Visitor};
 use crate::metrics::{Ledger, describe};
+use crate::origin::Pipe;
 use crate::pages::Pages;
 use crate::wire::head_fields::Names;
 
@@ -255,6 +256,13 @@ impl<B: EdgeBody> EdgeBody for WhoopsieBody<B> {
         match self {
             Self::Inner { inner } => inner.tally(),
             Self::Page { tally, .. } => *tally,
+        }
+    }
+
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+        match self.project() {
+            Projected::Inner { inner } => inner.poll_splice(cx, pipe),
+            Projected::Page { .. } => Poll::Ready(None),
         }
     }
 }

@@ -20,10 +20,12 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
+use tokio::io::Interest;
 
 use super::options::MessageLimits;
+use super::pipe::Pipe;
 use super::socket::Socket;
 use super::upload::Upload;
 pub(super) use replay::Replay;
@@ -36,6 +38,9 @@ const LEAST_HEAD_BYTES: usize = 4 * 1024;
 /// The smallest free part of a block into which the rest of a body is read. If the rest is shorter, a smaller part is
 /// enough.
 const LEAST_BODY_BYTES: usize = 32 * 1024;
+/// The largest number of bytes that are read together with the head. The rest of a large body stays in the socket, from
+/// where it can be moved to a pipe.
+const FIRST_BYTES: usize = 16 * 1024;
 /// The largest number of reads for a head, and the largest size of an incomplete head. If a head exceeds one of these
 /// limits, hyper reads the head.
 const MOST_READS: usize = 8;
@@ -106,7 +111,7 @@ impl Plain {
         let sent = self.write(request)?;
         let mut received = Bytes::new();
         for _ in 0..MOST_READS {
-            let piece = match poll_fn(|cx| poll_block(&mut self.socket, cx, LEAST_HEAD_BYTES)).await {
+            let piece = match poll_fn(|cx| poll_block(&mut self.socket, cx, LEAST_HEAD_BYTES, FIRST_BYTES)).await {
                 Ok(piece) if !piece.is_empty() => piece,
                 end => return Err(Odd { sent, received, failure: end.err() }),
             };
@@ -171,7 +176,7 @@ impl Plain {
         // If the rest of the body is short, the buffer is larger than the rest. So bytes after the body are noticed,
         // and a read that does not fill the buffer shows tokio that the socket is empty.
         let least = left.saturating_add(1).min(LEAST_BODY_BYTES);
-        let mut piece = ready!(poll_block(&mut self.socket, cx, least))?;
+        let mut piece = ready!(poll_block(&mut self.socket, cx, least, BLOCK_BYTES))?;
         if piece.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -180,6 +185,30 @@ impl Plain {
             piece.truncate(left);
         }
         Poll::Ready(Ok(piece))
+    }
+
+    /// Moves the next bytes of the body to `pipe`. `left` is the number of bytes that are missing until the end of the
+    /// body, and is not 0. Returns the number of moved bytes, or `None` if the next bytes must be read with
+    /// [`Plain::poll_data`].
+    ///
+    /// # Errors
+    /// As [`Plain::poll_data`].
+    pub(super) fn poll_splice(
+        &self,
+        cx: &mut Context<'_>,
+        left: u64,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let (Socket::Tcp(stream), true) = (&self.socket, self.rest.is_empty()) else { return Poll::Ready(Ok(None)) };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_io(Interest::READABLE, || pipe.fill(stream, left)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(Some(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                moved => return Poll::Ready(moved),
+            }
+        }
     }
 
     /// Returns the stream with which hyper continues an exchange. `request` is the request of the exchange.
@@ -193,16 +222,16 @@ impl Plain {
     }
 }
 
-/// Reads into the worker's block. If fewer than `least` bytes of the block are free, a new block is allocated first. At
-/// the end of the stream, the result is empty.
-fn poll_block(socket: &mut Socket, cx: &mut Context<'_>, least: usize) -> Poll<io::Result<Bytes>> {
+/// Reads up to `most` bytes into the worker's block. If fewer than `least` bytes of the block are free, a new block is
+/// allocated first. At the end of the stream, the result is empty.
+fn poll_block(socket: &mut Socket, cx: &mut Context<'_>, least: usize, most: usize) -> Poll<io::Result<Bytes>> {
     BLOCK.with_borrow_mut(|block| {
         // If no slice of the block exists any more, the block is filled again from its start. This memory is probably
         // still in the CPU's cache.
         if !block.try_reclaim(BLOCK_BYTES) && block.capacity() < least {
             *block = BytesMut::with_capacity(BLOCK_BYTES);
         }
-        ready!(socket.poll_fill(cx, block))?;
+        ready!(socket.poll_fill(cx, &mut block.limit(most)))?;
         Poll::Ready(Ok(block.split().freeze()))
     })
 }

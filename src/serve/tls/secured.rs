@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::super::lazy::Lazy;
-use super::super::watched::Socket;
+use super::super::watched::{PipeWrite, Socket};
 
 /// The socket below TLS.
 #[derive(Debug)]
@@ -95,6 +95,9 @@ impl Secured {
         self.0.get_ref().1
     }
 }
+
+/// The bytes must be encrypted, so they are copied.
+impl PipeWrite for Secured {}
 
 impl Socket for Secured {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
