@@ -414,8 +414,8 @@ impl<B: EdgeBody> EdgeBody for ObserveBody<B> {
         self.inner.as_ref().map_or_else(Tally::default, EdgeBody::tally)
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
-        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_splice(cx, pipe))
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
+        self.project().inner.as_pin_mut().map_or(Poll::Ready(None), |inner| inner.poll_splice(cx))
     }
 }
 

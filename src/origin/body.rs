@@ -182,23 +182,23 @@ impl OriginBody {
         false
     }
 
-    /// Moves body bytes to `pipe` ([`EdgeBody::poll_splice`](crate::edge::request::EdgeBody::poll_splice)).
-    pub(crate) fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    /// Moves body bytes to a pipe ([`EdgeBody::poll_splice`](crate::edge::request::EdgeBody::poll_splice)).
+    pub(crate) fn poll_splice(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         let (First::Nothing, Source::Plain { left }, Some(connection)) =
             (&self.first, &mut self.source, self.connection.as_deref_mut())
         else {
             return Poll::Ready(None);
         };
         let Link::Plain(plain) = &connection.link else { return Poll::Ready(None) };
-        match plain.poll_splice(cx, *left, pipe) {
-            Poll::Ready(Ok(Some(moved))) => {
+        match plain.poll_splice(cx, *left) {
+            Poll::Ready(Ok(Some(pipe))) => {
                 self.deadline.disarm();
-                *left -= moved as u64;
-                self.bytes += moved as u64;
+                *left -= pipe.bytes() as u64;
+                self.bytes += pipe.bytes() as u64;
                 if *left == 0 {
                     self.release();
                 }
-                Poll::Ready(Some(Ok(moved)))
+                Poll::Ready(Some(Ok(pipe)))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => self.broken(Fault::from_error(Cause::Cut, error)),

@@ -5,92 +5,92 @@
 //! pipe. The pipe of a client that reads slowly stays with its response. The number of pipes is limited. Above the
 //! limit, and if the kernel refuses a pipe or `splice`, bodies are copied.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, pipe_with, splice};
 
-/// The largest number of pipes of a worker. Each pipe has two file descriptors and, by default, room for 64 KiB.
-const MOST_PIPES: usize = 128;
+/// The largest number of pipes of a worker, each with two file descriptors.
+const MOST_PIPES: usize = 64;
 /// The largest number of empty pipes that a worker keeps open.
 const MOST_EMPTY: usize = 4;
-
+/// The size of a pipe. If a user has many pipes (`fs.pipe-user-pages-soft`), the kernel makes smaller pipes, which cost
+/// more than a copy.
+const PIPE_BYTES: usize = 64 * 1024;
 /// The sockets are not blocking, and the pipe must not block either.
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK;
 
 thread_local! {
-    static PIPES: RefCell<Pipes> = RefCell::default();
-}
-
-/// The pipes of a worker.
-#[derive(Debug, Default)]
-struct Pipes {
-    empty: Vec<Ends>,
+    static EMPTY: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     /// The number of pipes, empty or not.
-    open: usize,
-    /// Whether the kernel has refused to splice from a socket.
-    is_refused: bool,
+    static OPEN: Cell<usize> = const { Cell::new(0) };
+    /// Whether the kernel has refused `splice`.
+    static IS_REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-#[derive(Debug)]
-struct Ends {
-    read: OwnedFd,
-    write: OwnedFd,
-}
-
-/// A pipe, with the number of bytes in it.
+/// A pipe with bytes of a body.
 #[derive(Debug)]
 pub struct Pipe {
-    /// `None` after the ends were given back.
-    ends: Option<Ends>,
+    read: OwnedFd,
+    write: OwnedFd,
     bytes: usize,
+    _open: Open,
+}
+
+/// Counts a pipe in [`OPEN`].
+#[derive(Debug)]
+struct Open;
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.set(OPEN.get() - 1);
+    }
 }
 
 impl Pipe {
-    /// Returns an empty pipe, or `None` if no pipe can be used now.
-    pub(crate) fn take() -> Option<Self> {
-        PIPES.with_borrow_mut(|pipes| {
-            if pipes.is_refused {
+    /// Moves up to `most` bytes from `source` to a pipe. Returns `None` if the bytes have to be copied, because no pipe
+    /// is free or the kernel refuses `splice`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if no bytes have arrived, `UnexpectedEof` at the end of the stream; otherwise the connection has
+    /// failed.
+    pub(super) fn filled(source: impl AsFd, most: usize) -> io::Result<Option<Self>> {
+        let Some(mut pipe) = Self::empty() else { return Ok(None) };
+        // The kernel refuses lengths above 63 bits.
+        match splice(source, None, &pipe.write, None, most.min(PIPE_BYTES), FLAGS) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => {
+                pipe.bytes = moved;
+                Ok(Some(pipe))
+            }
+            Err(error) if is_refusal(error) => Ok(None),
+            Err(error) => {
+                pipe.recycle();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn empty() -> Option<Self> {
+        if IS_REFUSED.get() {
+            return None;
+        }
+        EMPTY.with_borrow_mut(Vec::pop).or_else(|| {
+            if OPEN.get() >= MOST_PIPES {
                 return None;
             }
-            let ends = match pipes.empty.pop() {
-                Some(ends) => ends,
-                None if pipes.open < MOST_PIPES => {
-                    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-                    pipes.open += 1;
-                    Ends { read, write }
-                }
-                None => return None,
-            };
-            Some(Self { ends: Some(ends), bytes: 0 })
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+            OPEN.set(OPEN.get() + 1);
+            let pipe = Self { read, write, bytes: 0, _open: Open };
+            (fcntl_getpipe_size(&pipe.write).ok()? >= PIPE_BYTES).then_some(pipe)
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// Moves up to `most` bytes from `source` to this pipe, which must be empty. Returns the number of bytes, which is
-    /// 0 at the end of the stream, or `None` if the kernel cannot splice from `source`.
-    ///
-    /// # Errors
-    /// `WouldBlock` if no bytes have arrived; otherwise the connection has failed.
-    pub(super) fn fill(&mut self, source: impl AsFd, most: usize) -> io::Result<Option<usize>> {
-        let Some(ends) = &self.ends else { return Ok(None) };
-        match splice(source, None, &ends.write, None, most, FLAGS) {
-            Ok(moved) => {
-                self.bytes += moved;
-                Ok(Some(moved))
-            }
-            // A seccomp filter, a kernel of another kind (gVisor) or a socket of another kind (MPTCP).
-            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
-                PIPES.with_borrow_mut(|pipes| pipes.is_refused = true);
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+    /// Returns the number of bytes in the pipe.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Moves bytes from this pipe, which must not be empty, to `target`. Returns their number.
@@ -98,26 +98,32 @@ impl Pipe {
     /// # Errors
     /// `WouldBlock` if the buffer of `target` is full; otherwise the connection has failed.
     pub(crate) fn write_to(&mut self, target: impl AsFd) -> io::Result<usize> {
-        let Some(ends) = &self.ends else { return Ok(0) };
-        let moved = splice(&ends.read, None, target, None, self.bytes, FLAGS)?;
+        let moved = splice(&self.read, None, target, None, self.bytes, FLAGS).inspect_err(|error| {
+            is_refusal(*error);
+        })?;
         self.bytes -= moved;
         Ok(moved)
     }
-}
 
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        let ends = self.ends.take();
-        // The thread can be at its end.
-        let _ = PIPES.try_with(|pipes| {
-            let mut pipes = pipes.borrow_mut();
-            match ends {
-                // Bytes of one response must not get into another.
-                Some(ends) if self.bytes == 0 && pipes.empty.len() < MOST_EMPTY => pipes.empty.push(ends),
-                _ => pipes.open = pipes.open.saturating_sub(1),
+    /// Keeps the pipe for another body, if the pipe is empty. A pipe with bytes is closed: the bytes of one response
+    /// must not get into another.
+    pub(crate) fn recycle(self) {
+        EMPTY.with_borrow_mut(|pipes| {
+            if self.bytes == 0 && pipes.len() < MOST_EMPTY {
+                pipes.push(self);
             }
         });
     }
+}
+
+/// Returns whether the kernel refuses `splice` itself: because of a seccomp filter, because the kernel is another one
+/// (gVisor), or because the socket is of another kind (MPTCP). Then the worker copies all further bodies.
+fn is_refusal(error: Errno) -> bool {
+    let is_refused = matches!(error, Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP);
+    if is_refused && !IS_REFUSED.replace(true) {
+        tracing::info!(%error, "the kernel refuses splice(2), so this worker copies large bodies");
+    }
+    is_refused
 }
 
 #[cfg(test)]
@@ -135,10 +141,8 @@ mod tests {
         (near, listener.accept().unwrap().0)
     }
 
-    fn received(stream: &mut TcpStream, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        stream.read_exact(&mut bytes).unwrap();
-        bytes
+    fn filled(source: &TcpStream, most: usize) -> Pipe {
+        Pipe::filled(source, most).unwrap().unwrap()
     }
 
     #[test]
@@ -146,39 +150,48 @@ mod tests {
         let (mut origin, source) = pair();
         let (target, mut client) = pair();
         origin.write_all(b"abcdefgh").unwrap();
-        let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(&source, 5).unwrap(), Some(5));
-        assert_eq!(pipe.write_to(&target).unwrap(), 5);
-        assert!(pipe.is_empty());
-        assert_eq!(received(&mut client, 5), b"abcde");
-        assert_eq!(pipe.fill(&source, 2).unwrap(), Some(2));
-        // The response of this pipe was dropped, and "fg" with it.
-        drop(pipe);
-        let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(&source, 5).unwrap(), Some(1));
+        let mut pipe = filled(&source, 5);
+        assert_eq!((pipe.write_to(&target).unwrap(), pipe.bytes()), (5, 0));
+        pipe.recycle();
+        assert_eq!(OPEN.get(), 1);
+        // The response of this pipe fails, and "fg" is not sent.
+        let pipe = filled(&source, 2);
+        assert_eq!((pipe.bytes(), OPEN.get()), (2, 1));
+        pipe.recycle();
+        assert_eq!(OPEN.get(), 0);
+        let mut pipe = filled(&source, usize::MAX);
         assert_eq!(pipe.write_to(&target).unwrap(), 1);
-        assert_eq!(received(&mut client, 1), b"h");
+        let mut received = [0; 6];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"abcdeh");
         source.set_nonblocking(true).unwrap();
-        assert_eq!(pipe.fill(&source, 5).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(Pipe::filled(&source, 5).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(origin);
         source.set_nonblocking(false).unwrap();
-        assert_eq!(pipe.fill(&source, 5).unwrap(), Some(0));
+        assert_eq!(Pipe::filled(&source, 5).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn pipe_when_limit_is_reached_then_is_refused_until_another_is_dropped() {
-        let mut pipes: Vec<_> = (0..MOST_PIPES).map(|_| Pipe::take().unwrap()).collect();
-        assert!(Pipe::take().is_none());
-        pipes.truncate(MOST_PIPES - 1);
-        assert!(Pipe::take().is_some());
-        drop(pipes);
-        PIPES.with_borrow(|pipes| assert_eq!((pipes.open, pipes.empty.len()), (MOST_EMPTY, MOST_EMPTY)));
+        let (mut origin, source) = pair();
+        origin.write_all(&[b'x'; 2 * MOST_PIPES]).unwrap();
+        let mut pipes: Vec<_> = (0..MOST_PIPES).map(|_| filled(&source, 1)).collect();
+        assert!(Pipe::filled(&source, 1).unwrap().is_none());
+        pipes.pop();
+        assert!(Pipe::filled(&source, 1).unwrap().is_some());
+        let (target, _client) = pair();
+        for mut pipe in pipes {
+            pipe.write_to(&target).unwrap();
+            pipe.recycle();
+        }
+        assert_eq!((OPEN.get(), EMPTY.with_borrow(Vec::len)), (MOST_EMPTY, MOST_EMPTY));
     }
 
     #[test]
-    fn source_when_kernel_cannot_splice_from_it_then_pipes_are_not_used_any_more() {
-        let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(File::open(".").unwrap(), 1).unwrap(), None);
-        assert!(Pipe::take().is_none());
+    fn source_when_kernel_cannot_splice_from_it_then_bodies_are_copied() {
+        assert!(Pipe::filled(File::open(".").unwrap(), 1).unwrap().is_none());
+        let (mut origin, source) = pair();
+        origin.write_all(b"a").unwrap();
+        assert!(Pipe::filled(&source, 1).unwrap().is_none());
     }
 }

@@ -126,8 +126,10 @@ impl<B: EdgeBody> PlainResponse<B> {
                     if ready!(Pin::new(&mut *stream).poll_write_pipe(cx, pipe))? == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
-                    if pipe.is_empty() {
-                        *this.pipe = None;
+                    if pipe.bytes() == 0
+                        && let Some(pipe) = this.pipe.take()
+                    {
+                        pipe.recycle();
                     }
                     continue;
                 }
@@ -149,11 +151,11 @@ impl<B: EdgeBody> PlainResponse<B> {
             if let Framing::Length(left) = this.framing
                 && takes_pipes
                 && *left >= LEAST_SPLICED
-                && let Some(mut pipe) = Pipe::take()
             {
-                match body.as_mut().poll_splice(cx, &mut pipe) {
-                    Poll::Ready(Some(moved)) => {
-                        *left -= moved.map_err(io::Error::other)? as u64;
+                match body.as_mut().poll_splice(cx) {
+                    Poll::Ready(Some(filled)) => {
+                        let pipe = filled.map_err(io::Error::other)?;
+                        *left -= pipe.bytes() as u64;
                         *this.pipe = Some(pipe);
                         if *left == 0 {
                             this.body.set(None);

@@ -229,17 +229,17 @@ impl EdgeBody for ResponseBody {
         self.inner.tally()
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         let this = self.project();
         if this.end.is_some() {
             return Poll::Ready(None);
         }
-        match ready!(this.inner.poll_splice(cx, pipe)) {
+        match ready!(this.inner.poll_splice(cx)) {
             Some(Err(fault)) => {
                 *this.end = Some(Box::new(End::fault(fault, cx)));
                 Poll::Pending
             }
-            moved => Poll::Ready(moved),
+            filled => Poll::Ready(filled),
         }
     }
 }

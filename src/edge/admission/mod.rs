@@ -272,13 +272,13 @@ impl<B: EdgeBody> EdgeBody for AdmissionBody<B> {
         self.inner.drain()
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         let mut this = self.project();
-        let moved = ready!(this.inner.as_mut().poll_splice(cx, pipe));
-        if matches!(moved, Some(Err(_))) || this.inner.is_end_stream() {
+        let filled = ready!(this.inner.as_mut().poll_splice(cx));
+        if matches!(filled, Some(Err(_))) || this.inner.is_end_stream() {
             *this.ticket = None;
         }
-        Poll::Ready(moved)
+        Poll::Ready(filled)
     }
 }
 

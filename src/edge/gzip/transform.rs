@@ -422,8 +422,8 @@ impl<B: EdgeBody> EdgeBody for GzipBody<B> {
         self.inner.drain()
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         let this = self.project();
-        if this.work.is_some() { Poll::Ready(None) } else { this.inner.poll_splice(cx, pipe) }
+        if this.work.is_some() { Poll::Ready(None) } else { this.inner.poll_splice(cx) }
     }
 }

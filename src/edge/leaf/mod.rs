@@ -162,8 +162,8 @@ impl EdgeBody for OriginBody {
         OriginBody::drain(self)
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
-        OriginBody::poll_splice(self.get_mut(), cx, pipe)
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
+        OriginBody::poll_splice(self.get_mut(), cx)
     }
 }
 

@@ -451,9 +451,9 @@ impl<B: EdgeBody> EdgeBody for LocalBody<B> {
         }
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         match self.project() {
-            ProjectedBody::Inner { inner } => inner.poll_splice(cx, pipe),
+            ProjectedBody::Inner { inner } => inner.poll_splice(cx),
             ProjectedBody::Text { .. } => Poll::Ready(None),
         }
     }

@@ -438,18 +438,18 @@ impl<B: EdgeBody> EdgeBody for PullsBody<B> {
         self.pull.as_ref().map_or_else(Tally::default, |pull| pull.tally)
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let moved = ready!(inner.as_mut().poll_splice(cx, pipe));
+        let filled = ready!(inner.as_mut().poll_splice(cx));
         if let Some(pull) = this.pull {
             pull.tally = inner.tally();
-            if let Some(Ok(bytes)) = &moved {
-                pull.sent += *bytes as u64;
+            if let Some(Ok(pipe)) = &filled {
+                pull.sent += pipe.bytes() as u64;
                 pull.whole = inner.is_end_stream();
             }
         }
-        Poll::Ready(moved)
+        Poll::Ready(filled)
     }
 }
 

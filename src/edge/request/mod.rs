@@ -264,11 +264,10 @@ pub trait EdgeBody: Body<Data = Bytes, Error = Fault> {
         true
     }
 
-    /// Moves the next bytes of the body from the origin's socket to `pipe`, which is empty. Returns the number of
-    /// bytes, which is not 0. Returns `Ready(None)` if the next frame must be read with `poll_frame`, for example
-    /// because a layer has to read the bytes.
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
-        let _ = (cx, pipe);
+    /// Moves the next bytes of the body from the origin's socket to a pipe, and returns the pipe. Returns `Ready(None)`
+    /// if the next frame must be read with `poll_frame`, for example because a layer has to read the bytes.
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
+        let _ = cx;
         Poll::Ready(None)
     }
 }

@@ -259,9 +259,9 @@ impl<B: EdgeBody> EdgeBody for WhoopsieBody<B> {
         }
     }
 
-    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Option<Result<usize, Fault>>> {
+    fn poll_splice(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Pipe, Fault>>> {
         match self.project() {
-            Projected::Inner { inner } => inner.poll_splice(cx, pipe),
+            Projected::Inner { inner } => inner.poll_splice(cx),
             Projected::Page { .. } => Poll::Ready(None),
         }
     }

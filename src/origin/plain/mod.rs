@@ -5,10 +5,10 @@
 //! plain exchange, the task of the request itself writes the head and reads the response. If an exchange is not plain,
 //! hyper continues it ([`Odd`]). `ARCHITECTURE.md` ("The two clients of HTTP/1.1 origins") has the reasons.
 //!
-//! Cost: one write and, if the response arrives at once, one read. All connections of a worker read into one block of
-//! memory. The fields and the body of a response are slices of the block. When all slices of the block are dropped, the
-//! block is used again. A new block is allocated only if slices of the old block still exist and its free part is too
-//! small.
+//! Cost: one write and, if the response arrives at once, one read, or two if it has more than 16 KiB. All connections
+//! of a worker read into one block of memory. The fields and the body of a response are slices of the block. When all
+//! slices of the block are dropped, the block is used again. A new block is allocated only if slices of the old block
+//! still exist and its free part is too small. A large body can move through a pipe in place of the block.
 
 mod known_names;
 mod replay;
@@ -31,15 +31,15 @@ use super::upload::Upload;
 pub(super) use replay::Replay;
 use response_head::{Head, Parsed};
 
-/// The size of a block. A body of 64 KiB fits, together with a head of up to 2 KiB.
+/// The size of a block. A body of 64 KiB fits, with some free space.
 const BLOCK_BYTES: usize = 66 * 1024;
 /// The smallest free part of a block into which the start of a response is read.
 const LEAST_HEAD_BYTES: usize = 4 * 1024;
 /// The smallest free part of a block into which the rest of a body is read. If the rest is shorter, a smaller part is
 /// enough.
 const LEAST_BODY_BYTES: usize = 32 * 1024;
-/// The largest number of bytes that are read together with the head. The rest of a large body stays in the socket, from
-/// where it can be moved to a pipe.
+/// The size of the first read, which has the head and the beginning of the body. The rest of a large body stays in the
+/// socket, from where it can be moved to a pipe.
 const FIRST_BYTES: usize = 16 * 1024;
 /// The largest number of reads for a head, and the largest size of an incomplete head. If a head exceeds one of these
 /// limits, hyper reads the head.
@@ -187,26 +187,19 @@ impl Plain {
         Poll::Ready(Ok(piece))
     }
 
-    /// Moves the next bytes of the body to `pipe`. `left` is the number of bytes that are missing until the end of the
-    /// body, and is not 0. Returns the number of moved bytes, or `None` if the next bytes must be read with
-    /// [`Plain::poll_data`].
+    /// Moves the next bytes of the body to a pipe. `left` is the number of bytes that are missing until the end of the
+    /// body, and is not 0. Returns `None` if the next bytes must be read with [`Plain::poll_data`].
     ///
     /// # Errors
     /// As [`Plain::poll_data`].
-    pub(super) fn poll_splice(
-        &self,
-        cx: &mut Context<'_>,
-        left: u64,
-        pipe: &mut Pipe,
-    ) -> Poll<io::Result<Option<usize>>> {
+    pub(super) fn poll_splice(&self, cx: &mut Context<'_>, left: u64) -> Poll<io::Result<Option<Pipe>>> {
         let (Socket::Tcp(stream), true) = (&self.socket, self.rest.is_empty()) else { return Poll::Ready(Ok(None)) };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         loop {
             ready!(stream.poll_read_ready(cx))?;
-            match stream.try_io(Interest::READABLE, || pipe.fill(stream, left)) {
+            match stream.try_io(Interest::READABLE, || Pipe::filled(stream, left)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(Some(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                moved => return Poll::Ready(moved),
+                filled => return Poll::Ready(filled),
             }
         }
     }
