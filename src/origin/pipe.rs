@@ -45,7 +45,7 @@ struct Open;
 
 impl Drop for Open {
     fn drop(&mut self) {
-        OPEN.set(OPEN.get() - 1);
+        OPEN.set(OPEN.get().saturating_sub(1));
     }
 }
 
