@@ -457,10 +457,12 @@ fn check_truncated(wanted: Expected, shim: &Shim, go: &Sender<()>, target: &str,
     let head = client.response_head().unwrap_or_else(|why| panic!("{name}: no response head: {why:?}"));
     assert_eq!((head.status, head.field("content-encoding").is_some()), (200, zipped), "{name}");
     let framing = http1::framing(&head.fields, &mut Vec::new()).unwrap_or(Framing::Close);
-    let length = [("/length", 9999), ("/large", 99_999)].iter().find(|(start, _)| target.starts_with(start) && !zipped);
-    assert_eq!(matches!(framing, Framing::Length(_)), length.is_some(), "{name}: {framing:?}");
-    assert!(length.is_none_or(|(_, length)| framing == Framing::Length(*length)), "{name}: {framing:?}");
-    assert_ne!(framing, Framing::Close, "{name}");
+    let wanted_framing = match target.split('/').nth(1) {
+        Some("length") if !zipped => Framing::Length(9999),
+        Some("large") if !zipped => Framing::Length(99_999),
+        _ => Framing::Chunked,
+    };
+    assert_eq!(framing, wanted_framing, "{name}");
     // The compressor can delay the first bytes, so the test does not wait for them.
     let mut bytes = if zipped { Vec::new() } else { client.more().expect("the beginning of the body") };
     let _ = go.send(());
